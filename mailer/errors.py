@@ -1,0 +1,172 @@
+"""What can go wrong, said once: the stable codes of the wire, the exit codes, and one exception family.
+
+Every module raises these and only these across its border; foreign exceptions (`OSError`, `smtplib`, `imaplib`,
+`sqlite3`, `json`) are translated where they arise. Imports nothing of ours.
+"""
+
+import re
+import unicodedata
+from enum import Enum, IntEnum, StrEnum
+
+
+class Code(StrEnum):
+    """The codes a reply can carry. Clients and scripts hold on to these words: never rename one."""
+
+    BAD_REQUEST = "bad_request"
+    FRAME_TOO_LARGE = "frame_too_large"
+    EMAIL_INVALID = "email_invalid"
+    MESSAGE_EMPTY = "message_empty"
+    MESSAGE_TOO_LONG = "message_too_long"
+    MESSAGE_INVALID = "message_invalid"
+    UNAUTHORIZED = "unauthorized"
+    RATE_LIMITED = "rate_limited"
+    BUSY = "busy"
+    RECIPIENT_REFUSED = "recipient_refused"
+    MAIL_REJECTED = "mail_rejected"
+    MAIL_UNAVAILABLE = "mail_unavailable"
+    MAIL_AUTH_FAILED = "mail_auth_failed"
+    DELIVERY_UNCERTAIN = "delivery_uncertain"
+    INTERNAL_ERROR = "internal_error"
+
+
+# The input field a problem belongs to; codes that are not here concern no single field.
+FIELDS = {
+    Code.EMAIL_INVALID: "email",
+    Code.RECIPIENT_REFUSED: "email",
+    Code.MESSAGE_EMPTY: "message",
+    Code.MESSAGE_TOO_LONG: "message",
+    Code.MESSAGE_INVALID: "message",
+}
+
+
+class ExitCode(IntEnum):
+    """How the scripts end; 64 and above follow BSD's sysexits.h."""
+
+    DONE = 0
+    REFUSED = 1
+    USAGE = 64
+    NO_INPUT = 66
+    UNAVAILABLE = 69
+    UNCERTAIN = 74
+    TEMPORARY = 75
+    LOGIN_REFUSED = 77
+    CONFIG = 78
+    INTERRUPTED = 130
+
+
+class Problem:
+    """One thing that is wrong: its code and a sentence that a person understands."""
+
+    __slots__ = ("code", "text")
+
+    def __init__(self, code: Code, text: str) -> None:
+        self.code = code
+        self.text = text
+
+    @property
+    def field(self) -> str | None:
+        """The input that has to change: "email", "message", or None."""
+        return FIELDS.get(self.code)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Problem) and (self.code, self.text) == (other.code, other.text)
+
+    def __hash__(self) -> int:
+        return hash((self.code, self.text))
+
+    def __repr__(self) -> str:
+        return f"Problem({self.code.value!r}, {self.text!r})"
+
+
+class MailerError(Exception):
+    """Base of all errors that Mailer raises on purpose."""
+
+
+class RequestError(MailerError):
+    """A request that is answered with these problems; `retry` says whether it may succeed later."""
+
+    def __init__(self, *problems: Problem, retry: bool = False) -> None:
+        super().__init__("; ".join(problem.text for problem in problems))
+        self.problems = problems
+        self.retry = retry
+
+
+class Outcome(Enum):
+    """What is known of a delivery that did not succeed."""
+
+    TEMPORARY = "not sent, may succeed later"
+    PERMANENT = "not sent, will not succeed"
+    UNCERTAIN = "may have been sent"
+
+
+class DeliveryError(MailerError):
+    """The mail server did not take the message, or (UNCERTAIN) nobody can tell."""
+
+    def __init__(self, code: Code, text: str, outcome: Outcome) -> None:
+        super().__init__(text)
+        self.problem = Problem(code, text)
+        self.outcome = outcome
+
+    @property
+    def retry(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.outcome is Outcome.TEMPORARY
+
+
+class LoginError(MailerError):
+    """The account's secret is not to be had or not accepted; `temporary` when asking again later may help."""
+
+    def __init__(self, text: str, *, temporary: bool = False) -> None:
+        super().__init__(text)
+        self.temporary = temporary
+
+
+class ConfigError(MailerError):
+    """Settings that cannot be used: one line for each problem."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class StateError(MailerError):
+    """A file or folder that Mailer keeps its state or logs in cannot be used; `busy` when another process holds it."""
+
+    def __init__(self, text: str, *, busy: bool = False) -> None:
+        super().__init__(text)
+        self.busy = busy
+
+
+class TransportError(MailerError):
+    """No answer from Mailer's server; `sent` tells whether the request may have reached it."""
+
+    def __init__(self, text: str, *, sent: bool) -> None:
+        super().__init__(text)
+        self.sent = sent
+
+
+class MailboxError(MailerError):
+    """The mailbox cannot be read; `exit_code` is how a script that gives up over it ends."""
+
+    def __init__(self, text: str, exit_code: ExitCode = ExitCode.UNAVAILABLE) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+_BLANKS = re.compile(r"\s+")
+
+
+def safe(text: str, limit: int = 500) -> str:
+    """Foreign words as one printable line of at most `limit` characters: nothing in them can steer a terminal or a log."""
+    printable = "".join(
+        " " if character.isspace() else "\N{REPLACEMENT CHARACTER}" if _steers(character) else character
+        for character in text[: 4 * limit]
+    )
+    line = _BLANKS.sub(" ", printable).strip()
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def _steers(character: str) -> bool:
+    """Controls, surrogates, and the format characters that turn the direction of text around (but not emoji joiners)."""
+    category = unicodedata.category(character)
+    return category in ("Cc", "Cs") or (category == "Cf" and character not in "\u200c\u200d")

@@ -1,0 +1,40 @@
+"""SASL (RFC 4422): which mechanism to use, and what to say first.
+
+Chooses one mechanism and never another: PLAIN, then LOGIN, for a password; OAUTHBEARER, then XOAUTH2, for an access
+token. Challenge-response mechanisms are not used: they protect nothing inside TLS and cannot carry UTF-8. Pure:
+`smtp` and `imap` put the bytes on the wire.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+PASSWORD_MECHANISMS = ("PLAIN", "LOGIN")
+TOKEN_MECHANISMS = ("OAUTHBEARER", "XOAUTH2")
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """An account at a mail server. `secret(fresh)` gives the password or an access token, a renewed one when `fresh`."""
+
+    user: str
+    secret: Callable[[bool], str] = field(repr=False)
+    oauth: bool = False
+
+
+def choose(offered: Collection[str], login: Login) -> str | None:
+    """The mechanism to use of those offered (any case), or None when no usable one is."""
+    names = {name.upper() for name in offered}
+    wanted = TOKEN_MECHANISMS if login.oauth else PASSWORD_MECHANISMS
+    return next((name for name in wanted if name in names), None)
+
+
+def initial_response(mechanism: str, user: str, secret: str, host: str, port: int) -> bytes:
+    """The client's first words, before base64: RFC 4616 (PLAIN), RFC 7628 (OAUTHBEARER); for LOGIN the user name alone."""
+    if mechanism == "PLAIN":
+        return f"\0{user}\0{secret}".encode()
+    if mechanism == "LOGIN":
+        return user.encode()
+    if mechanism == "OAUTHBEARER":
+        authorization = user.replace("=", "=3D").replace(",", "=2C")
+        return f"n,a={authorization},\1host={host}\1port={port}\1auth=Bearer {secret}\1\1".encode()
+    return f"user={user}\1auth=Bearer {secret}\1\1".encode()
