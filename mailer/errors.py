@@ -157,7 +157,7 @@ _BLANKS = re.compile(r"\s+")
 
 
 def safe(text: str, limit: int = 500) -> str:
-    """Foreign words as one printable line of at most `limit` characters: nothing in them can steer a terminal or a log."""
+    """Foreign words as one printable line of at most `limit` characters that steers neither terminal nor log."""
     printable = "".join(
         " " if character.isspace() else "\N{REPLACEMENT CHARACTER}" if _steers(character) else character
         for character in text[: 4 * limit]
@@ -167,6 +167,6 @@ def safe(text: str, limit: int = 500) -> str:
 
 
 def _steers(character: str) -> bool:
-    """Controls, surrogates, and the format characters that turn the direction of text around (but not emoji joiners)."""
+    """Controls, surrogates, and the format characters that turn the direction of text (but not emoji joiners)."""
     category = unicodedata.category(character)
     return category in ("Cc", "Cs") or (category == "Cf" and character not in "\u200c\u200d")

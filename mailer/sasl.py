@@ -14,7 +14,7 @@ TOKEN_MECHANISMS = ("OAUTHBEARER", "XOAUTH2")
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """An account at a mail server. `secret(fresh)` gives the password or an access token, a renewed one when `fresh`."""
+    """An account at a mail server. `secret(fresh)` gives the password or an access token, renewed when `fresh`."""
 
     user: str
     secret: Callable[[bool], str] = field(repr=False)
@@ -29,7 +29,7 @@ def choose(offered: Collection[str], login: Login) -> str | None:
 
 
 def initial_response(mechanism: str, user: str, secret: str, host: str, port: int) -> bytes:
-    """The client's first words, before base64: RFC 4616 (PLAIN), RFC 7628 (OAUTHBEARER); for LOGIN the user name alone."""
+    """The client's first words, before base64: RFC 4616, RFC 7628; for LOGIN the user name alone."""
     if mechanism == "PLAIN":
         return f"\0{user}\0{secret}".encode()
     if mechanism == "LOGIN":

@@ -1,0 +1,326 @@
+"""Settings: a mapping of strings → frozen settings for one script, every problem reported at once.
+
+Refuses, with a `ConfigError` that names each key, whatever is missing or cannot be meant. Secrets never show in a
+`repr`. Pure: `launch` reads the files and the environment and calls this.
+"""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from mailer.errors import ConfigError
+
+_T = TypeVar("_T")
+
+# A day: no wait between polls, and no time-out, is meant to be longer, and `threading` waits overflow far above it.
+_LONGEST_SECONDS = 86_400.0
+# Ticket numbers have at most 18 digits on the wire; a start below this leaves room for more than anybody will send.
+_HIGHEST_START = 10**15
+_IMPLICIT_TLS_PORTS = (465, 993)
+_RATE = re.compile(r"([0-9]{1,9})/(hour|minute)(?:\s+burst\s+([0-9]{1,9}))?")
+# The account's address goes into the envelope and into header lines: nothing that could end either.
+_MAILBOX = re.compile(r"[^\s<>()\[\],;:\\\"\x00-\x1f\x7f-\x9f@]+@[^\s<>()\[\],;:\\\"\x00-\x1f\x7f-\x9f@]+")
+
+
+class Security(StrEnum):
+    """How a connection to a mail server is protected; `auto` is resolved before it gets here."""
+
+    TLS = "tls"
+    STARTTLS = "starttls"
+    PLAIN = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A mail server."""
+
+    host: str
+    port: int
+    security: Security
+
+    @property
+    def confidential(self) -> bool:
+        """Whether a secret may be sent there: inside TLS, or without leaving this machine."""
+        return self.security is not Security.PLAIN or is_loopback(self.host)
+
+
+@dataclass(frozen=True, slots=True)
+class OAuth:
+    """Where access tokens come from: a command, or the refresh grant (RFC 6749, section 6) at a token endpoint."""
+
+    command: str | None = None
+    token_url: str | None = None
+    client_id: str | None = None
+    client_secret: str | None = field(default=None, repr=False)
+    refresh_token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The administrator's account at the mail provider."""
+
+    login: str
+    password: str = field(repr=False)
+    oauth: OAuth | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """`count` requests in `seconds`, and up to `burst` at once."""
+
+    count: int
+    seconds: int
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What `server.py` needs; times in seconds."""
+
+    account: Account
+    smtp: Endpoint
+    ca_file: Path | None
+    timeout: float
+    sessions: int
+    host: str
+    port: int
+    workers: int
+    peer_timeout: float
+    token: str | None = field(repr=False)
+    tls_cert: Path | None
+    tls_key: Path | None
+    state_dir: Path
+    ticket_start: int
+    ticket_step: int
+    ticket_offset: int
+    rate_per_recipient: Rate | None
+    rate_per_client: Rate | None
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorSettings:
+    """What `collector.py` needs; times in seconds."""
+
+    account: Account
+    imap: Endpoint
+    ca_file: Path | None
+    timeout: float
+    period: float
+    folder: str
+    mark_seen: bool
+    success_log: Path
+    error_log: Path
+    state_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """What `client.py` needs; `timeout` is how many seconds an answer may take."""
+
+    host: str
+    port: int
+    token: str | None = field(repr=False)
+    tls_ca: Path | None
+    timeout: float
+
+
+def server_settings(values: Mapping[str, str], base: Path) -> ServerSettings:
+    """The settings of `server.py`; relative paths are taken from `base`."""
+    reader = _Reader(values, base)
+    account = _account(reader)
+    if account.login and not _MAILBOX.fullmatch(account.login):
+        reader.complain("EMAIL_LOGIN", "must be an e-mail address: tickets are sent from it")
+    step = reader.integer("TICKET_STEP", 1, 1_000_000, "1")
+    certificate, key = reader.path("SERVER_TLS_CERT"), reader.path("SERVER_TLS_KEY")
+    if key and not certificate:
+        reader.complain("SERVER_TLS_CERT", "is needed with SERVER_TLS_KEY")
+    return reader.result(
+        ServerSettings(
+            account=account,
+            smtp=_endpoint(reader, "SMTP"),
+            ca_file=reader.path("MAIL_CA_FILE"),
+            timeout=reader.seconds("MAIL_TIMEOUT", "30"),
+            sessions=reader.integer("SMTP_SESSIONS", 1, 1_000, "16"),
+            host=reader.text("SERVER_HOST", "127.0.0.1"),
+            port=reader.integer("SERVER_PORT", 0, 65_535, "50007"),
+            workers=reader.integer("SERVER_WORKERS", 1, 10_000, "256"),
+            peer_timeout=reader.seconds("SERVER_TIMEOUT", "15"),
+            token=reader.secret("SERVER_TOKEN"),
+            tls_cert=certificate,
+            tls_key=key,
+            state_dir=reader.place("STATE_DIR", ".mailer"),
+            ticket_start=reader.integer("TICKET_START", 1, _HIGHEST_START, "10000"),
+            ticket_step=step,
+            ticket_offset=reader.integer("TICKET_OFFSET", 0, max(step - 1, 0), "0"),
+            rate_per_recipient=reader.rate("RATE_PER_RECIPIENT", "60/hour burst 20"),
+            rate_per_client=reader.rate("RATE_PER_CLIENT", "600/hour burst 100"),
+        )
+    )
+
+
+def collector_settings(values: Mapping[str, str], base: Path) -> CollectorSettings:
+    """The settings of `collector.py`; relative paths are taken from `base`."""
+    reader = _Reader(values, base)
+    imap = _endpoint(reader, "IMAP")
+    if not imap.confidential:
+        reader.complain("IMAP_SECURITY", f"plain would send the login to {imap.host} in clear")
+    return reader.result(
+        CollectorSettings(
+            account=_account(reader),
+            imap=imap,
+            ca_file=reader.path("MAIL_CA_FILE"),
+            timeout=reader.seconds("MAIL_TIMEOUT", "30"),
+            period=reader.seconds("PERIOD_CHECK"),
+            folder=reader.text("IMAP_FOLDER", "INBOX"),
+            mark_seen=reader.choice("MARK_SEEN", {"yes": True, "no": False}, "yes"),
+            success_log=reader.place("SUCCESS_LOG", "success_request.log"),
+            error_log=reader.place("ERROR_LOG", "error_request.log"),
+            state_dir=reader.place("STATE_DIR", ".mailer"),
+        )
+    )
+
+
+def client_settings(values: Mapping[str, str], base: Path) -> ClientSettings:
+    """The settings of `client.py`; relative paths are taken from `base`."""
+    reader = _Reader(values, base)
+    # The server gives a delivery three times MAIL_TIMEOUT, and may keep a newcomer waiting for SERVER_TIMEOUT before.
+    patience = 3 * reader.seconds("MAIL_TIMEOUT", "30") + 2 * reader.seconds("SERVER_TIMEOUT", "15")
+    return reader.result(
+        ClientSettings(
+            host=reader.text("SERVER_HOST", "127.0.0.1"),
+            port=reader.integer("SERVER_PORT", 1, 65_535, "50007"),
+            token=reader.secret("SERVER_TOKEN"),
+            tls_ca=reader.path("SERVER_TLS_CA"),
+            timeout=patience,
+        )
+    )
+
+
+class _Reader:
+    """Takes values out of the mapping and remembers every complaint, so that all are reported together.
+
+    A value that is missing or bad is answered with a harmless stand-in of the right type: `result` never lets it out.
+    """
+
+    def __init__(self, values: Mapping[str, str], base: Path) -> None:
+        self._values = values
+        self._base = base
+        self._problems: list[str] = []
+
+    def complain(self, key: str, text: str) -> None:
+        self._problems.append(f"{key}: {text}")
+
+    def result(self, settings: _T) -> _T:
+        if self._problems:
+            raise ConfigError(*dict.fromkeys(self._problems))
+        return settings
+
+    def has(self, key: str) -> bool:
+        return bool(self._values.get(key, "").strip())
+
+    def text(self, key: str, default: str = "") -> str:
+        value = self._values.get(key, "").strip() or default
+        if not value:
+            self.complain(key, "is missing")
+        elif not value.isprintable():
+            self.complain(key, "holds a control character")
+        return value
+
+    def secret(self, key: str) -> str | None:
+        """A value as it is, blanks included, that no complaint ever shows."""
+        return self._values.get(key) or None
+
+    def integer(self, key: str, low: int, high: int, default: str = "") -> int:
+        value = self.text(key, default)
+        if value and not (re.fullmatch(r"[0-9]{1,18}", value) and low <= int(value) <= high):
+            self.complain(key, f"must be a whole number from {low} to {high}, not {value!r}")
+        elif value:
+            return int(value)
+        return low
+
+    def seconds(self, key: str, default: str = "") -> float:
+        value = self.text(key, default)
+        try:
+            number = float(value or "1")
+        except ValueError:
+            number = 0.0
+        if not 0 < number <= _LONGEST_SECONDS:  # NaN and infinity fail this too
+            self.complain(key, f"must be a number of seconds above 0 and up to {_LONGEST_SECONDS:.0f}, not {value!r}")
+        return number
+
+    def choice(self, key: str, choices: Mapping[str, _T], default: str) -> _T:
+        value = self.text(key, default).lower()
+        if value not in choices:
+            self.complain(key, f"must be one of {', '.join(choices)}, not {value!r}")
+        return choices.get(value, choices[default])
+
+    def path(self, key: str) -> Path | None:
+        return self.place(key) if self.has(key) else None
+
+    def place(self, key: str, default: str = "") -> Path:
+        return self._base / Path(self.text(key, default)).expanduser()
+
+    def rate(self, key: str, default: str) -> Rate | None:
+        value = self.text(key, default).lower()
+        found = _RATE.fullmatch(value)
+        if value != "off" and not (found and int(found[1]) and int(found[3] or 1)):
+            self.complain(key, f"must be N/hour or N/minute, then optionally burst N, or off, not {value!r}")
+        if not found:
+            return None
+        count = int(found[1])
+        return Rate(count, 3600 if found[2] == "hour" else 60, int(found[3] or count))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as written, can only be this machine."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _account(reader: _Reader) -> Account:
+    login = reader.text("EMAIL_LOGIN")
+    if reader.choice("EMAIL_AUTH", {"password": False, "oauth2": True}, "password"):
+        return Account(login, "", _oauth(reader))
+    password = reader.secret("EMAIL_PASSWORD")
+    if not password:
+        reader.complain("EMAIL_PASSWORD", "is missing")
+    elif "\0" in password:
+        reader.complain("EMAIL_PASSWORD", "holds a NUL character")
+    return Account(login, password or "")
+
+
+def _oauth(reader: _Reader) -> OAuth:
+    if reader.has("EMAIL_TOKEN_COMMAND"):
+        return OAuth(command=reader.text("EMAIL_TOKEN_COMMAND"))
+    refresh_token = reader.secret("OAUTH_REFRESH_TOKEN")
+    if not refresh_token:
+        reader.complain("OAUTH_REFRESH_TOKEN", "is missing (or set EMAIL_TOKEN_COMMAND)")
+    token_url = reader.text("OAUTH_TOKEN_URL")
+    if token_url and not token_url.lower().startswith(("https://", "http://")):
+        reader.complain("OAUTH_TOKEN_URL", f"must be an https address, not {token_url!r}")
+    # A public client, as Microsoft's device sign-in makes them, has no client secret.
+    return OAuth(
+        token_url=token_url,
+        client_id=reader.text("OAUTH_CLIENT_ID"),
+        client_secret=reader.secret("OAUTH_CLIENT_SECRET"),
+        refresh_token=refresh_token,
+    )
+
+
+def _endpoint(reader: _Reader, protocol: str) -> Endpoint:
+    host = reader.text(f"{protocol}_HOST")
+    port = reader.integer(f"{protocol}_PORT", 1, 65_535)
+    chosen = reader.choice(f"{protocol}_SECURITY", {"auto": None, **{s.value: s for s in Security}}, "auto")
+    return Endpoint(host, port, chosen or _automatic_security(host, port))
+
+
+def _automatic_security(host: str, port: int) -> Security:
+    if port in _IMPLICIT_TLS_PORTS:
+        return Security.TLS
+    return Security.PLAIN if is_loopback(host) else Security.STARTTLS
