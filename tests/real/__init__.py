@@ -1,4 +1,4 @@
-"""Mailer against real mail servers; see tests.support.realservers for when these tests run, are skipped, or must run."""
+"""Mailer against real mail servers; tests.support.realservers says when these run, are skipped, or must run."""
 
 import os
 import unittest

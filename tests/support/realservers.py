@@ -5,7 +5,8 @@ machine's own mail set-up is read or touched. `stop()` and `start()` make an out
 Any address logs in with `PASSWORD`, and mail for any address lands in that address's own mailbox.
 
 Postfix and Dovecot change to other users while they run, so they have to be started by root. Where that or a program is
-missing, `requires(...)` skips the tests and says why; with `MAILER_REAL=require` in the environment they fail instead, and with `MAILER_REAL=no` they are not even looked for.
+missing, `requires(...)` skips the tests and says why. The environment variable MAILER_REAL changes that: with `require`
+they fail instead of being skipped, and with `no` the tests of tests/real are left out altogether.
 """
 
 import contextlib
