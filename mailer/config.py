@@ -232,7 +232,10 @@ class _Reader:
 
     def secret(self, key: str) -> str | None:
         """A value as it is, blanks included, that no complaint ever shows."""
-        return self._values.get(key) or None
+        value = self._values.get(key) or ""
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            self.complain(key, "holds a NUL character, or bytes that are not UTF-8")
+        return value or None
 
     def integer(self, key: str, low: int, high: int, default: str = "") -> int:
         value = self.text(key, default)
@@ -290,8 +293,6 @@ def _account(reader: _Reader) -> Account:
     password = reader.secret("EMAIL_PASSWORD")
     if not password:
         reader.complain("EMAIL_PASSWORD", "is missing")
-    elif "\0" in password:
-        reader.complain("EMAIL_PASSWORD", "holds a NUL character")
     return Account(login, password or "")
 
 

@@ -1,0 +1,92 @@
+"""The answers already given: a request that comes again, with the same `id`, gets the first one's answer.
+
+While the first is still under way, the repetition waits for it. Final answers are kept for an hour, the newest 10,000;
+one that says "try again" is not kept, so that trying again does something. Called by `intake`.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+from mailer.errors import Code, Problem, RequestError
+from mailer.protocol import Reply, Request
+
+_KEPT_SECONDS = 3600.0
+_KEPT_ANSWERS = 10_000
+
+
+class _Entry:
+    __slots__ = ("digest", "done", "kept_until", "reply")
+
+    def __init__(self, digest: bytes) -> None:
+        self.digest = digest
+        self.reply: Reply | None = None
+        self.kept_until = 0.0
+        self.done: threading.Event | None = None
+
+
+class Answers:
+    """Answers by request `id`; `clock` gives monotonic seconds, `on_wait` is called before waiting for a first one."""
+
+    def __init__(self, clock: Callable[[], float], on_wait: Callable[[], None]) -> None:
+        self._clock = clock
+        self._on_wait = on_wait
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()  # under way or kept, in the order they came
+
+    def once(self, request: Request, answer: Callable[[], Reply]) -> Reply:
+        """`answer()`, or what it returned for the same request before.
+
+        Raises RequestError (`bad_request`) when the `id` came with other content before.
+        """
+        if request.id is None:
+            return answer()
+        entry = _Entry(_digest(request))
+        with self._lock:
+            first = self._entries.setdefault(request.id, entry)
+            if first is not entry and first.reply and first.kept_until < self._clock():
+                self._entries[request.id] = first = entry
+            if first is not entry and first.reply is None and first.done is None:
+                first.done = threading.Event()
+        if first is not entry:
+            return self._repeated(first, entry.digest)
+        try:
+            entry.reply = answer()
+        finally:
+            self._finish(request.id, entry)
+        return entry.reply
+
+    def _repeated(self, first: _Entry, digest: bytes) -> Reply:
+        if first.digest != digest:
+            text = "The same id was used before, for another address or message."
+            raise RequestError(Problem(Code.BAD_REQUEST, text))
+        if first.done:
+            self._on_wait()
+            first.done.wait()
+        if first.reply is None:
+            raise RequestError(Problem(Code.INTERNAL_ERROR, "The same request ended in an error in the server."))
+        return first.reply
+
+    def _finish(self, key: str, entry: _Entry) -> None:
+        with self._lock:
+            entry.kept_until = self._clock() + _KEPT_SECONDS
+            if entry.reply is None or entry.reply.retry:
+                del self._entries[key]
+            while len(self._entries) > _KEPT_ANSWERS and self._drop_oldest():
+                pass
+        if entry.done:
+            entry.done.set()
+
+    def _drop_oldest(self) -> bool:
+        """Forget the oldest answer; those under way, at most one a worker, are kept whatever comes."""
+        for key, entry in self._entries.items():
+            if entry.reply is not None:
+                del self._entries[key]
+                return True
+        return False
+
+
+def _digest(request: Request) -> bytes:
+    content = f"{len(request.email)} {request.email}{request.message}".encode(errors="surrogatepass")
+    return hashlib.blake2b(content, digest_size=16).digest()

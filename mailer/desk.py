@@ -1,0 +1,102 @@
+"""The server put together from its settings: listener, intake, ticket numbers, outbox. Called by `server.py`."""
+
+import logging
+import socket
+import ssl
+import threading
+import time
+
+from mailer import launch, listener, tls
+from mailer.answers import Answers
+from mailer.config import ServerSettings, is_loopback
+from mailer.errors import Code, ConfigError, DeliveryError, ExitCode
+from mailer.intake import Intake
+from mailer.limits import RateLimit
+from mailer.sequence import Sequence
+from mailer.smtp import Outbox
+from mailer.supervisor import notify
+
+_GRACE = 9.0  # seconds for what is under way when the server is told to end: it has 10 in all
+_CHECK_EXITS = {Code.MAIL_UNAVAILABLE: ExitCode.UNAVAILABLE, Code.MAIL_AUTH_FAILED: ExitCode.LOGIN_REFUSED}
+
+_log = logging.getLogger("server")
+
+
+def check(settings: ServerSettings) -> int:
+    """Prove the mail settings without sending anything: a line on stdout for each step, and the exit code."""
+    address = settings.account.login
+    try:
+        for step in _outbox(settings).check(address, address):
+            print(step, flush=True)  # noqa: T201 - the result of --check
+    except DeliveryError as failure:
+        _log.error("%s", failure)
+        return _CHECK_EXITS.get(failure.problem.code, ExitCode.REFUSED)
+    return ExitCode.DONE
+
+
+def serve(settings: ServerSettings, stop: threading.Event) -> int:
+    """Serve until `stop` is set, finish what is under way, and return the exit code."""
+    context = tls.server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+    outbox = _outbox(settings)
+    tickets = Sequence(
+        settings.state_dir,
+        start=settings.ticket_start,
+        step=settings.ticket_step,
+        offset=settings.ticket_offset,
+        on_wait=listener.stand_aside,
+    )
+    intake = _intake(settings, outbox, tickets)
+    listening = _listen(settings)
+    server = listener.Listener(
+        listening, intake.handle, workers=settings.workers, timeout=settings.peer_timeout, context=context
+    )
+    server.start()
+    _announce(listening, settings, context)
+    launch.wait_for(stop)
+    notify("STOPPING=1")
+    server.stop(_GRACE)
+    outbox.close()
+    tickets.close()
+    _log.info("ended; %s", intake.summary())
+    return ExitCode.DONE
+
+
+def _outbox(settings: ServerSettings) -> Outbox:
+    context = tls.client_context(settings.ca_file)
+    return Outbox(
+        settings.smtp,
+        launch.login(settings.account, context),
+        context=context,
+        timeout=settings.timeout,
+        sessions=settings.sessions,
+        on_wait=listener.stand_aside,
+    )
+
+
+def _intake(settings: ServerSettings, outbox: Outbox, tickets: Sequence) -> Intake:
+    return Intake(
+        send=outbox.deliver,
+        new_ticket=tickets.next,
+        sender=settings.account.login,
+        token=settings.token,
+        answers=Answers(time.monotonic, listener.stand_aside),
+        per_client=RateLimit(settings.rate_per_client, time.monotonic),
+        per_recipient=RateLimit(settings.rate_per_recipient, time.monotonic),
+    )
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    try:
+        return listener.listen(settings.host, settings.port)
+    except (OSError, UnicodeError) as failure:
+        place = f"{settings.host}:{settings.port}"
+        raise ConfigError(f"SERVER_HOST, SERVER_PORT: cannot listen on {place} ({failure})") from failure
+
+
+def _announce(listening: socket.socket, settings: ServerSettings, context: ssl.SSLContext | None) -> None:
+    if not is_loopback(settings.host):
+        missing = [key for key, given in (("SERVER_TLS_CERT", context), ("SERVER_TOKEN", settings.token)) if not given]
+        if missing:
+            _log.warning("others can reach %s: set %s", settings.host, " and ".join(missing))
+    _log.info("listening on %s:%d", settings.host, listening.getsockname()[1])
+    notify("READY=1")

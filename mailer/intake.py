@@ -1,0 +1,125 @@
+"""One request, from validation to reply.
+
+The order is the promise: who asks (token), whether it was asked before (`id`), how often (rates), what is asked
+(validation), and only then a ticket number, the message, and the delivery; OK comes after the mail server's. Whatever
+is refused before the delivery has had no effect. Called by `server.py`, which joins it to the adapters.
+"""
+
+import hmac
+import logging
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from mailer.answers import Answers
+from mailer.compose import Envelope, compose
+from mailer.errors import Code, DeliveryError, Problem, RequestError, StateError
+from mailer.limits import RateLimit
+from mailer.protocol import Reply, Request
+from mailer.validation import MAX_ADDRESS, check
+
+_log = logging.getLogger(__name__)
+
+
+class Intake:
+    """Answers requests with what it is given: `send` delivers an envelope, `new_ticket` gives a number never used."""
+
+    def __init__(
+        self,
+        *,
+        send: Callable[[Envelope], None],
+        new_ticket: Callable[[], int],
+        sender: str,
+        token: str | None,
+        answers: Answers,
+        per_client: RateLimit,
+        per_recipient: RateLimit,
+    ) -> None:
+        self._send = send
+        self._new_ticket = new_ticket
+        self._sender = sender
+        self._token = token.encode() if token else None
+        self._answers = answers
+        self._per_client = per_client
+        self._per_recipient = per_recipient
+        self._outcomes: Counter[str] = Counter()
+        self._counting = threading.Lock()
+
+    def handle(self, request: Request, host: str) -> Reply:
+        """The reply to a request that came from this host; raises nothing that a request can cause."""
+        began = time.perf_counter()
+        try:
+            self._authorize(request, host)
+            reply = self._answers.once(request, lambda: self._answer(request, host))
+        except RequestError as refused:
+            reply = Reply(problems=refused.problems, retry=refused.retry)
+        outcome = "OK" if reply.ok else reply.problems[0].code.value
+        with self._counting:
+            self._outcomes[outcome] += 1
+        _log.info("%s", _Line(request, reply, time.perf_counter() - began))
+        return reply
+
+    def summary(self) -> str:
+        """How many requests were answered, and how."""
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in self._outcomes.most_common())
+        return f"{self._outcomes.total()} requests answered" + (f": {outcomes}" if outcomes else "")
+
+    def _authorize(self, request: Request, host: str) -> None:
+        offered = (request.token or "").encode(errors="surrogatepass")
+        if self._token is not None and not hmac.compare_digest(offered, self._token):
+            _limit(self._per_client, host, "from your computer")
+            raise RequestError(Problem(Code.UNAUTHORIZED, "This server takes requests only with the right token."))
+
+    def _answer(self, request: Request, host: str) -> Reply:
+        try:
+            _limit(self._per_client, host, "from your computer")
+            email, message = check(request.email, request.message)
+            _limit(self._per_recipient, email.lower(), "to this address")
+            return self._deliver(email, message)
+        except RequestError as refused:
+            return Reply(problems=refused.problems, retry=refused.retry)
+        except DeliveryError as failure:
+            return Reply(problems=(failure.problem,), retry=failure.retry)
+        except StateError as failure:
+            _log.error("%s", failure)
+            text = "The server cannot number tickets at the moment; nothing was sent. Its administrator can see why."
+            return Reply(problems=(Problem(Code.INTERNAL_ERROR, text),))
+
+    def _deliver(self, email: str, message: str) -> Reply:
+        ticket = self._new_ticket()
+        envelope = compose(
+            ticket, email, message, sender=self._sender, date=datetime.now(UTC), unique=secrets.token_hex(8)
+        )
+        self._send(envelope)
+        return Reply(ticket=ticket)
+
+
+def _limit(rate: RateLimit, key: str, what: str) -> None:
+    seconds = rate.wait(key)
+    if seconds:
+        text = f"Too many requests {what}; try again in {_duration(seconds)}."
+        raise RequestError(Problem(Code.RATE_LIMITED, text), retry=True)
+
+
+def _duration(seconds: float) -> str:
+    whole = int(seconds) + 1
+    return f"{whole} seconds" if whole < 120 else f"{-(-whole // 60)} minutes"
+
+
+class _Line:
+    """A request's line in the log, put into words only if it is written."""
+
+    __slots__ = ("_reply", "_request", "_seconds")
+
+    def __init__(self, request: Request, reply: Reply, seconds: float) -> None:
+        self._request, self._reply, self._seconds = request, reply, seconds
+
+    def __str__(self) -> str:
+        reply, address = self._reply, self._request.email
+        outcome = f"ticket {reply.ticket}" if reply.ok else ", ".join(problem.code for problem in reply.problems)
+        if not _log.isEnabledFor(logging.DEBUG):
+            address = address.rpartition("@")[2]
+        return f"{outcome}, to {ascii(address[:MAX_ADDRESS])[1:-1]}, {1000 * self._seconds:.1f} ms"

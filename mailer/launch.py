@@ -1,0 +1,142 @@
+"""What the three scripts share to get started: where the settings come from, logging, signals, and the way out.
+
+Reads `.env`, the environment and the flags into one mapping for `config`; nothing else in Mailer looks at any of them.
+"""
+
+import argparse
+import difflib
+import logging
+import os
+import signal
+import ssl
+import stat
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import dotenv
+
+from mailer.config import Account
+from mailer.errors import ConfigError, ExitCode, StateError
+from mailer.sasl import Login
+
+BASE = Path(__file__).resolve().parent.parent  # the folder of the scripts
+_SECRETS = ("EMAIL_PASSWORD", "SERVER_TOKEN", "OAUTH_CLIENT_SECRET", "OAUTH_REFRESH_TOKEN")
+_LONGEST_SECRET = 65_536  # bytes: a password file that is longer is some other file
+
+_log = logging.getLogger(__name__)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose usage errors end with 64 and name the flag that was probably meant."""
+
+    def parse_args(self, args: list[str] | None = None, namespace: None = None) -> argparse.Namespace:  # type: ignore[override]  # one of the overloads is all we use
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            meant = difflib.get_close_matches(unknown[0].partition("=")[0], flags, 1)
+            self.error(f"unknown: {' '.join(unknown)}" + (f" (did you mean {meant[0]}?)" if meant else ""))
+        return known
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
+
+
+def values(env: str | None, flags: Mapping[str, object]) -> dict[str, str]:
+    """The settings as strings: the `.env` file, over it the environment, over it the flags that were given.
+
+    Raises ConfigError when a file that was named cannot be read.
+    """
+    found = {**_env_file(env), **os.environ}
+    found.update({key: str(value) for key, value in flags.items() if value is not None})
+    password_file = found.get("EMAIL_PASSWORD_FILE", "").strip()
+    if password_file and not found.get("EMAIL_PASSWORD"):
+        found["EMAIL_PASSWORD"] = _password(BASE / Path(password_file).expanduser())
+    return found
+
+
+def start_logging(verbose: bool) -> None:
+    """Diagnostics go to stderr, a line each."""
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown, so not looked up
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True)
+    logging.raiseExceptions = False  # a log that cannot be written, as when its pipe is gone, stops nothing
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that the first SIGTERM, Ctrl-C or Ctrl-Break sets; the second one ends the process at once."""
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: object) -> None:
+        if stop.is_set():
+            os._exit(128 + number)  # at once means without waiting for any thread
+        stop.set()
+
+    for name in ("SIGTERM", "SIGINT", "SIGBREAK"):  # SIGBREAK exists on Windows alone
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), on_signal)
+    return stop
+
+
+def wait_for(stop: threading.Event) -> None:
+    """Wait until the event is set. In steps, because on Windows a signal does not end an unlimited wait."""
+    while not stop.wait(1.0):
+        pass
+
+
+def login(account: Account, context: ssl.SSLContext) -> Login:
+    """How the account logs in: its password, or access tokens that are fetched with the help of `context`."""
+    if account.oauth:
+        from mailer.oauth import TokenSource  # here, because urllib behind it would make every other start slower
+
+        return Login(account.login, TokenSource(account.oauth, context), oauth=True)
+    return Login(account.login, lambda _fresh: account.password)
+
+
+def guard(run: Callable[[], int]) -> int:
+    """Run a script's body and turn what ends it into its exit code, with a line for each reason on stderr."""
+    try:
+        return run()
+    except ConfigError as wrong:
+        for problem in wrong.problems:
+            print(problem, file=sys.stderr)  # noqa: T201 - the reason of an exit, like argparse's, needs no logging set up
+        return ExitCode.CONFIG
+    except StateError as failure:
+        print(failure, file=sys.stderr)  # noqa: T201 - as above
+        return ExitCode.TEMPORARY if failure.busy else ExitCode.CONFIG
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+
+def _env_file(env: str | None) -> dict[str, str]:
+    path = Path(env) if env else BASE / ".env"
+    if not env and not path.exists():
+        return {}
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            pairs = dotenv.dotenv_values(stream=lines, interpolate=False)
+        found = {key: value for key, value in pairs.items() if value}
+        _warn_of_readers(path, found)
+    except (OSError, ValueError) as failure:  # ValueError: not UTF-8
+        raise ConfigError(f"{path}: cannot be read ({failure})") from failure
+    return found
+
+
+def _warn_of_readers(path: Path, found: Mapping[str, str]) -> None:
+    """Others who can read the file can read the secrets in it; Windows has no such bits."""
+    if os.name == "posix" and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH) and any(map(found.get, _SECRETS)):
+        _log.warning("%s holds a secret and can be read by others: chmod 600 %s", path, path)
+
+
+def _password(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LONGEST_SECRET + 1)
+        if len(content) > _LONGEST_SECRET:
+            raise ValueError("it is too long to be a password")
+        return content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+    except (OSError, ValueError) as failure:
+        raise ConfigError(f"EMAIL_PASSWORD_FILE: {path} cannot be used ({failure})") from None

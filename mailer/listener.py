@@ -1,0 +1,296 @@
+"""The blocking TCP server: a fixed set of threads that wait in `accept()`; none is started for a connection.
+
+Few threads run and many may wait. `_HOT` batons entitle their holders to accept: such a thread accepts, serves and
+accepts again without a word to any other, as fast as one loop can. Before it waits for long (a slow peer, a mail
+server far away) it stands aside: the thread that parked last, whose memory is warmest, gets its baton. So on a fast
+network two threads do all the work, and on a slow one as many as there are connections wait side by side.
+
+When every worker is taken the porter, one more thread, holds the batons: it accepts the next connection, closes the
+one that has waited longest without completing a frame, and gives the newcomer to the worker that this frees. Where
+no connection is idle the newcomer waits, and hears `busy` once all workers have been taken for the time-out.
+"""
+
+import functools
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+
+from mailer.errors import Code, Problem, RequestError
+from mailer.protocol import Reply, Request, decode_request, encode_reply
+from mailer.transport import Connection
+
+# Threads that accept at the same time: more of them only fight for the interpreter lock.
+_HOT = 2
+# Connections that the kernel completes before they are accepted; the system's own limit (somaxconn) may be lower.
+_BACKLOG = 1024
+_TURN_AWAY_SECONDS = 0.5  # for telling a connection that there is no room: the porter has others to look after
+_ACCEPT_PAUSE = 0.1  # seconds, after the system had no file descriptor or memory left for a connection
+_KNOCK_PAUSE = 0.002  # seconds, for the thread that the knock is meant for
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound: where a socket that listens everywhere can be reached
+
+_Arrival = tuple[socket.socket, str]  # a connection, and the host it comes from
+
+_log = logging.getLogger(__name__)
+_here = threading.local()  # in a worker's thread: what releases its baton
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises OSError. Port 0 takes any free one."""
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+def stand_aside() -> None:
+    """To be called by a thread that is about to wait for long: if it is a worker, another one accepts in its place."""
+    release: Callable[[], None] | None = getattr(_here, "release", None)
+    if release:
+        release()
+
+
+class _Worker:
+    """A thread's place: whether it holds a baton or is in `accept()`, a connection given to it, what it parks on."""
+
+    __slots__ = ("accepting", "baton", "newcomer", "wake")
+
+    def __init__(self) -> None:
+        self.accepting = False
+        self.baton = False
+        self.newcomer: _Arrival | None = None
+        self.wake = threading.Lock()
+        self.wake.acquire()
+
+
+class Listener:
+    """Serves `handle(request, host) -> Reply` on a listening socket, from `start` to `stop`."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        handle: Callable[[Request, str], Reply],
+        *,
+        workers: int,
+        timeout: float,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._listening = listening
+        self._handle = handle
+        self._timeout = timeout
+        self._context = context
+        self._workers = [_Worker() for _ in range(workers)]
+        self._porter = _Worker()
+        # The condition guards all that follows. Only the porter and `stop` wait on it; workers park on their own lock.
+        self._state = threading.Condition(threading.Lock())
+        self._parked = list(self._workers)
+        self._spare_batons = 0  # with the porter, because no worker was parked
+        self._newcomer: _Arrival | None = None  # with the porter, waiting for a worker
+        self._waiting: dict[Connection, None] = {}  # for a frame; the first has waited longest
+        self._serving = 0
+        self._full_since = 0.0
+        self._stopping = False
+
+    def start(self) -> None:
+        """Start all threads; connections are served from now on."""
+        for worker in self._workers:
+            threading.Thread(target=self._work, args=(worker,), name="worker", daemon=True).start()
+        threading.Thread(target=self._keep_the_door, name="porter", daemon=True).start()
+        for _ in range(min(_HOT, len(self._workers))):
+            self._pass_on_baton()
+
+    def stop(self, grace: float) -> None:
+        """Accept no more, tell newcomers `busy`, and wait up to `grace` seconds for the answers that are due."""
+        end = time.monotonic() + grace
+        with self._state:
+            self._stopping = True
+            for worker in self._parked:
+                worker.wake.release()
+            self._parked.clear()
+            for connection in self._waiting:
+                connection.interrupt(socket.SHUT_RD)  # a frame that has arrived is still read, and answered
+            self._state.notify_all()
+        # Portable Python has no other way to bring a thread out of accept() than to give it a connection.
+        while any(worker.accepting for worker in (*self._workers, self._porter)) and time.monotonic() < end:
+            self._knock()
+        self._listening.settimeout(0)
+        while time.monotonic() < end and (arrival := self._accept(self._porter)):
+            self._turn_away(arrival[0])
+        self._listening.close()
+        with self._state:
+            self._state.wait_for(lambda: not self._serving, max(end - time.monotonic(), 0))
+
+    def _release(self, me: _Worker) -> None:
+        if me.baton:
+            me.baton = False
+            self._pass_on_baton()
+
+    def _pass_on_baton(self) -> None:
+        with self._state:
+            if self._parked:
+                successor = self._parked.pop()
+                successor.baton = True
+                successor.wake.release()
+            else:
+                self._spare_batons += 1
+                self._state.notify_all()
+
+    def _work(self, me: _Worker) -> None:
+        _here.release = functools.partial(self._release, me)
+        while not self._stopping:
+            if not me.baton:
+                self._find_work(me)
+            arrival = me.newcomer or (self._accept(me) if me.baton else None)
+            me.newcomer = None
+            if arrival and self._stopping:
+                self._turn_away(arrival[0])
+            elif arrival:
+                self._serve(*arrival)
+
+    def _find_work(self, me: _Worker) -> None:
+        """Take the porter's newcomer or a spare baton, or park until one of them is given."""
+        with self._state:
+            if self._stopping:
+                return
+            if self._newcomer:
+                me.newcomer, self._newcomer = self._newcomer, None
+                self._state.notify_all()
+                return
+            if self._spare_batons:
+                self._spare_batons -= 1
+                me.baton = True
+                return
+            self._parked.append(me)
+        me.wake.acquire()
+
+    def _accept(self, me: _Worker) -> _Arrival | None:
+        me.accepting = True
+        try:
+            if self._stopping and self._listening.gettimeout() is None:
+                return None
+            sock, address = self._listening.accept()
+        except OSError as failure:
+            if not self._stopping:
+                _log.warning("cannot accept a connection: %s", failure)
+                with self._state:
+                    self._close_longest_waiting()
+                time.sleep(_ACCEPT_PAUSE)
+            return None
+        finally:
+            me.accepting = False
+        return sock, address[0]
+
+    def _serve(self, sock: socket.socket, host: str) -> None:
+        with self._state:
+            self._serving += 1
+            if self._serving >= len(self._workers):
+                self._full_since = time.monotonic()
+        connection = Connection(sock, self._timeout, stand_aside, self._context)
+        try:
+            while self._answer(connection, host):
+                pass
+        except OSError as failure:
+            _log.debug("%s: %s", host, failure)
+        except Exception:  # noqa: BLE001 - the boundary of a connection: after whatever goes wrong in one comes the next
+            _log.exception("a request of %s ended in an error", host)
+            _apologise(connection)
+        finally:
+            connection.close()
+            with self._state:
+                self._serving -= 1
+                if self._stopping:
+                    self._state.notify_all()
+
+    def _answer(self, connection: Connection, host: str) -> bool:
+        """Answer one request; False when the connection is to be closed."""
+        with self._state:
+            self._waiting[connection] = None
+            if self._newcomer:
+                self._state.notify_all()
+            if self._stopping:
+                connection.interrupt(socket.SHUT_RD)
+        try:
+            payload = connection.receive()
+            request = decode_request(payload) if payload is not None else None
+        except RequestError as wrong:
+            connection.send(encode_reply(Reply(problems=wrong.problems)))
+            connection.linger()
+            return False
+        finally:
+            with self._state:
+                closed = connection not in self._waiting
+                self._waiting.pop(connection, None)
+        if request is None or closed:
+            return False
+        reply = _busy() if self._stopping else self._handle(request, host)
+        connection.send(encode_reply(reply))
+        if reply.problems and reply.problems[0].code is Code.BAD_REQUEST:
+            connection.linger()
+            return False
+        return not self._stopping
+
+    def _keep_the_door(self) -> None:
+        while not self._stopping:
+            with self._state:
+                self._state.wait_for(lambda: self._spare_batons or self._stopping)
+            arrival = None if self._stopping else self._accept(self._porter)
+            if arrival:
+                self._place(arrival)
+
+    def _place(self, arrival: _Arrival) -> None:
+        """Find a worker for a connection that came when all were taken, or turn it away."""
+        with self._state:
+            if self._parked:
+                worker = self._parked.pop()
+                worker.newcomer = arrival
+                worker.wake.release()
+                return
+            self._newcomer = arrival
+            end = self._full_since + self._timeout
+            closed_one = False
+            while self._newcomer and not self._stopping and (left := end - time.monotonic()) > 0:
+                if not closed_one and self._close_longest_waiting():
+                    closed_one = True  # and its worker comes for this one in no time
+                self._state.wait(left)
+            unplaced, self._newcomer = self._newcomer, None
+        if unplaced:
+            self._turn_away(unplaced[0])
+
+    def _close_longest_waiting(self) -> bool:
+        longest = next(iter(self._waiting), None)
+        if longest is None:
+            return False
+        del self._waiting[longest]
+        longest.interrupt()
+        return True
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        connection = Connection(sock, _TURN_AWAY_SECONDS, context=self._context)
+        try:
+            connection.send(encode_reply(_busy()))
+            connection.linger(_TURN_AWAY_SECONDS)
+        except OSError as failure:
+            _log.debug("a connection that was turned away: %s", failure)
+        finally:
+            connection.close()
+
+    def _knock(self) -> None:
+        host, port = self._listening.getsockname()[:2]
+        try:
+            socket.create_connection((_LOOPBACK.get(host, host), port), _TURN_AWAY_SECONDS).close()
+        except OSError:
+            _log.debug("nobody is at the door")
+        time.sleep(_KNOCK_PAUSE)
+
+
+def _busy() -> Reply:
+    return Reply(problems=(Problem(Code.BUSY, "The server is busy; please try again in a moment."),), retry=True)
+
+
+def _apologise(connection: Connection) -> None:
+    problem = Problem(Code.INTERNAL_ERROR, "Something went wrong in the server; its administrator can see what it was.")
+    try:
+        connection.send(encode_reply(Reply(problems=(problem,))))
+        connection.linger()
+    except OSError as failure:
+        _log.debug("no apology could be sent: %s", failure)

@@ -1,0 +1,85 @@
+"""Durable unique ticket numbers, reserved in blocks from SQLite in the state folder.
+
+A number is handed out only from a block whose end is on disk, so no crash, restart or second process repeats one. What
+a crash leaves of its block stays unused: gaps happen, repetitions never. Blocks grow with demand, from few numbers
+(small gaps) to many (few flushes). Refuses, with a StateError, a folder that is read-only, full or damaged.
+"""
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mailer.errors import StateError
+
+_FIRST_BLOCK = 10
+_LARGEST_BLOCK = 1_000
+_LOCK_WAIT = 10.0  # seconds for another process on the same folder; it holds the lock for one flush
+_HIGHEST = 10**18 - 1  # a ticket number has at most 18 digits
+
+
+def _nothing() -> None:
+    """Nobody needs to know."""
+
+
+class Sequence:
+    """Numbers n ≥ start with n ≡ offset (mod step); `on_wait` is called before each flush to disk."""
+
+    def __init__(
+        self, state_dir: Path, *, start: int, step: int, offset: int, on_wait: Callable[[], None] = _nothing
+    ) -> None:
+        self._path = state_dir / "tickets.db"
+        self._first = start + (offset - start) % step
+        self._step = step
+        self._on_wait = on_wait
+        self._lock = threading.Lock()
+        self._block = _FIRST_BLOCK
+        self._next = self._end = 0
+        with self._transaction() as database:  # a folder that cannot be used is found before anything is served
+            database.execute("CREATE TABLE IF NOT EXISTS reserved (below INTEGER NOT NULL)")
+
+    def next(self) -> int:
+        """A number that was never given before; raises StateError."""
+        with self._lock:
+            if self._next >= self._end:
+                self._reserve()
+            number = self._next
+            self._next += self._step
+        return number
+
+    def close(self) -> None:
+        """Give back what is left of the block, unless another process has reserved beyond it."""
+        with self._lock:
+            if self._next < self._end:
+                with self._transaction() as database:
+                    database.execute("UPDATE reserved SET below = ? WHERE below = ?", (self._next, self._end))
+                self._end = self._next
+
+    def _reserve(self) -> None:
+        self._on_wait()
+        with self._transaction() as database:
+            (below,) = database.execute("SELECT max(below) FROM reserved").fetchone()
+            first = self._first if below is None else max(self._first, below + (self._first - below) % self._step)
+            end = first + self._block * self._step
+            if end > _HIGHEST:
+                raise StateError(f"{self._path}: there are no more ticket numbers of 18 digits")
+            database.execute("DELETE FROM reserved")
+            database.execute("INSERT INTO reserved VALUES (?)", (end,))
+        self._next, self._end = first, end
+        self._block = min(2 * self._block, _LARGEST_BLOCK)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that is on disk when it ends well, and has not happened when it does not."""
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            database = sqlite3.connect(self._path, timeout=_LOCK_WAIT, isolation_level=None)
+            with contextlib.closing(database):
+                # FULL would leave the journal's removal to chance: after a power cut it could take a commit back.
+                database.execute("PRAGMA synchronous = EXTRA")
+                database.execute("BEGIN IMMEDIATE")
+                yield database
+                database.execute("COMMIT")
+        except (sqlite3.Error, OSError) as failure:
+            raise StateError(f"{self._path}: ticket numbers cannot be reserved ({failure})") from failure

@@ -1,0 +1,177 @@
+"""Frames over one socket, under deadlines: what `listener` serves with and `client.py` asks with.
+
+A `Connection` gives whole frames or raises `OSError`; however a peer drips, stalls or floods, a frame takes at most
+its time-out and at most `MAX_FRAME` bytes. `exchange` is the client's side: one request, one reply.
+"""
+
+import socket
+import ssl
+import time
+from collections.abc import Callable
+
+from mailer.errors import RequestError, TransportError
+from mailer.protocol import Reply, Request, decode_reply, encode_request, split_frame
+
+# A read that is not served within this time is going to be a wait: the caller is told, once, before it begins.
+QUICK = 0.001  # seconds
+_READ_SIZE = 1 << 16
+# How long, and for how many bytes, a connection that is being closed still drinks what its peer sends, so that the
+# last answer is not lost to a reset (RFC 1122, section 4.2.2.13).
+_LINGER_SECONDS = 1.0
+_LINGER_BYTES = 4 << 20
+_CONNECT_TIMEOUT = 10.0  # seconds: far above any network's round trip, short for a person
+
+
+def _nothing() -> None:
+    """Nobody needs to know."""
+
+
+class Connection:
+    """One peer's socket: whole frames in and out; with a context, as the server of TLS.
+
+    `on_wait` is called before each wait that will be longer than QUICK.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        timeout: float,
+        on_wait: Callable[[], None] = _nothing,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._timeout = timeout
+        self._on_wait = on_wait
+        self._buffer = bytearray()
+        self._handshake: Callable[[], None] | None = None
+        if context:
+            secured = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            self._handshake = secured.do_handshake
+            sock = secured
+        self._sock = sock
+        sock.settimeout(QUICK)
+
+    def receive(self) -> bytes | None:
+        """The next frame's payload, or None when the peer has ended between frames.
+
+        Raises OSError when it ends or stalls within one, and RequestError (`frame_too_large`).
+        """
+        deadline = time.monotonic() + self._timeout
+        self._shake_hands()
+        buffer = self._buffer
+        while (frame := split_frame(buffer)) is None:
+            data = self._read(deadline)
+            if not data:
+                if buffer:
+                    raise ConnectionError("the connection ended in the middle of a frame")
+                return None
+            buffer += data
+        payload, rest = frame
+        self._buffer = bytearray(rest)
+        return payload
+
+    def send(self, frame: bytes) -> None:
+        """Hand a whole frame to the peer; raises OSError when it is not taken in time."""
+        self._shake_hands()
+        try:
+            done = self._sock.send(frame)
+        except TimeoutError:
+            done = 0
+        if done < len(frame):
+            self._on_wait()
+            self._sock.settimeout(self._timeout)  # for `sendall` this bounds the whole, not each piece
+            self._sock.sendall(memoryview(frame)[done:])
+            self._sock.settimeout(QUICK)
+
+    def interrupt(self, how: int = socket.SHUT_RDWR) -> None:
+        """End the connection, or one direction of it, from another thread: a blocked `receive` returns."""
+        try:
+            # Not SSLSocket's own method, which would take the TLS state away under the thread that is reading.
+            socket.socket.shutdown(self._sock, how)
+        except OSError:
+            return  # it has ended by itself
+
+    def linger(self, seconds: float = _LINGER_SECONDS) -> None:
+        """End our side and take in what still comes for a moment, so that the answer sent last arrives."""
+        self.interrupt(socket.SHUT_WR)
+        end = time.monotonic() + seconds
+        taken = 0
+        try:
+            while taken < _LINGER_BYTES and (data := self._read(end)):
+                taken += len(data)
+        except OSError:
+            return  # the peer has gone or goes on for too long; either way there is nothing more to do for it
+
+    def close(self) -> None:
+        """Close the socket; raises nothing."""
+        self._sock.close()
+
+    def _shake_hands(self) -> None:
+        """Do what is due of the TLS handshake: in the thread that serves, not where connections are accepted."""
+        if self._handshake:
+            self._on_wait()
+            self._sock.settimeout(self._timeout)  # bounds the whole handshake
+            self._handshake()
+            self._handshake = None
+            self._sock.settimeout(QUICK)
+
+    def _read(self, deadline: float) -> bytes:
+        try:
+            return self._sock.recv(_READ_SIZE)
+        except TimeoutError:
+            self._on_wait()
+        self._sock.settimeout(max(deadline - time.monotonic(), QUICK))
+        data = self._sock.recv(_READ_SIZE)
+        self._sock.settimeout(QUICK)
+        if time.monotonic() > deadline:
+            raise TimeoutError("the frame was not complete in time")
+        return data
+
+
+def exchange(
+    host: str, port: int, request: Request, *, timeout: float, context: ssl.SSLContext | None = None
+) -> Reply:
+    """Send one request and wait up to `timeout` seconds for its reply; raises TransportError."""
+    frame = encode_request(request)
+    sock = _connect(host, port, context)
+    connection = Connection(sock, timeout)
+    try:
+        unsent = _try_to_send(connection, frame)
+        payload = connection.receive()
+    except (OSError, RequestError) as failure:
+        raise TransportError(f"no answer came ({_words(failure)})", sent=unsent is None) from failure
+    finally:
+        connection.close()
+    if payload is None:
+        raise TransportError("the connection was closed without an answer", sent=unsent is None)
+    return decode_reply(payload)
+
+
+def _connect(host: str, port: int, context: ssl.SSLContext | None) -> socket.socket:
+    try:
+        sock = socket.create_connection((host, port), _CONNECT_TIMEOUT)
+    except (OSError, UnicodeError) as failure:  # UnicodeError: a name that IDNA cannot encode
+        raise TransportError(_words(failure), sent=False) from failure
+    if context is None:
+        return sock
+    try:
+        return context.wrap_socket(sock, server_hostname=host)
+    except (OSError, ValueError) as failure:
+        sock.close()
+        raise TransportError(f"TLS failed: {_words(failure)}", sent=False) from failure
+
+
+def _try_to_send(connection: Connection, frame: bytes) -> OSError | None:
+    """Send the request; a failure may mean that the server has answered early and closed, so the caller reads on."""
+    try:
+        connection.send(frame)
+    except OSError as failure:
+        return failure
+    return None
+
+
+def _words(failure: Exception) -> str:
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not to be trusted, {failure.verify_message}"
+    if isinstance(failure, TimeoutError):
+        return "no answer in time"
+    return (isinstance(failure, OSError) and failure.strerror) or str(failure)
