@@ -1,0 +1,178 @@
+"""What a person would read in a mail: its text, and the names of what is attached.
+
+Promises the plain part where there is one that is not empty, else HTML as text; several inline parts in order, and
+forwarded mails with their headers. At most `TEXT_LIMIT` characters. Called by `reading`.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from mailer import charsets, headers, htmltext, mime, transfer
+
+# The record's limit: five hundred pages of text.
+TEXT_LIMIT = 1_048_576
+# A character takes at most 12 bytes (four bytes, each as =XX) on its way.
+_ENCODED_LIMIT = 12 * TEXT_LIMIT
+# Names of attachments: as many as a person would look at, and as long as file systems allow.
+_NAMES, _NAME = 1000, 255
+
+_META = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
+_READABLE = {"text/plain", "text/html", "text/enriched", "text/richtext", "text/markdown", "text/x-markdown", "text/x-amp-html"}
+_SHOWN_HEADERS = ("From", "Date", "Subject", "To", "Cc")
+_QUOTES = re.compile(r">*")
+_SUMMARY = re.compile(r"^SUMMARY[^:\n]*:(.*(?:\n[ \t].*)*)", re.MULTILINE)
+
+
+@dataclass(eq=False)
+class Content:
+    """The text and the attachments' names gathered so far."""
+
+    texts: list[str] = field(default_factory=list)
+    attachments: list[str] = field(default_factory=list)
+    defects: list[str] = field(default_factory=list)
+    calendars: list[mime.Part] = field(default_factory=list)
+    shown: set[int] = field(default_factory=set)
+    complete_texts: int = 0
+    length: int = 0
+
+    @property
+    def text(self) -> str:
+        """Everything readable; where there is nothing, what there is instead."""
+        whole = "\n".join(text for text in self.texts if text and not text.isspace())
+        if not whole.strip():
+            whole = self._instead()
+        return whole[:TEXT_LIMIT]
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the text goes on beyond the limit."""
+        return self.length > TEXT_LIMIT
+
+    def _instead(self) -> str:
+        lines = []
+        for part in self.calendars:
+            found = _SUMMARY.search(_decoded(part)[0])
+            lines.append(f"[Calendar: {headers.one_line(found[1])}]" if found else "[Calendar]")
+        if self.attachments:
+            lines.append(f"[No text. Attachments: {', '.join(self.attachments)}]")
+        return "\n".join(lines)
+
+    def gather(self, part: mime.Part, *, chosen: bool = True, first: bool = True, related: bool = False) -> None:
+        """Take in a part and all that is in it; `chosen=False`: its text is told already, by an alternative."""
+        kind = part.kind
+        if kind.startswith("multipart/") and part.disposition[0] != "attachment":
+            if kind == "multipart/alternative":
+                self._alternative(part, chosen)
+            else:
+                self._sequence(part, chosen)
+        elif part.children and not kind.startswith("multipart/") and part.disposition[0] != "attachment":
+            self._forwarded(part, chosen)
+        elif self._is_text(part, first, related):
+            if chosen:
+                self.show(part)
+        else:
+            self.attach(part)
+
+    def _is_text(self, part: mime.Part, first: bool, related: bool) -> bool:
+        disposition = part.disposition[0]
+        if part.kind.startswith("multipart/"):
+            return disposition != "attachment"
+        if not part.kind.startswith("text/") or disposition == "attachment" or part.kind == "text/calendar":
+            return False
+        if first or disposition == "inline" and part.kind in _READABLE:
+            return True
+        return not related and not part.name and part.kind != "text/rfc822-headers"
+
+    def _sequence(self, part: mime.Part, chosen: bool) -> None:
+        """Parts one after another: mixed, related (the first is the text), signed, report, digest, and the unknown."""
+        if not part.children:
+            return self.show(part) if chosen else None
+        related = part.kind == "multipart/related"
+        report = part.kind == "multipart/report"
+        for index, child in enumerate(part.children):
+            if report and child.kind.startswith("message/") or related and index and child.kind.startswith("message/"):
+                self.attach(child)
+            else:
+                self.gather(child, chosen=chosen, first=index == 0, related=related and index > 0)
+        return None
+
+    def _alternative(self, part: mime.Part, chosen: bool) -> None:
+        """The first plain version that is not empty, else the first other one."""
+        for child in sorted(part.children, key=_preference):
+            before = len(self.texts)
+            self.gather(child, chosen=chosen, first=child.kind in _READABLE)
+            if any(text and not text.isspace() for text in self.texts[before:]):
+                chosen = False
+
+    def _forwarded(self, part: mime.Part, chosen: bool) -> None:
+        inner = part.children[0]
+        if chosen:
+            lines = [(name, headers.text(inner.fields, name.lower(), None)) for name in _SHOWN_HEADERS]
+            self._add("\n".join(["", "---------- Forwarded message ----------", *(f"{name}: {value}" for name, value in lines if value), ""]))
+        self.gather(inner, chosen=chosen)
+
+    def attach(self, part: mime.Part) -> None:
+        """Name an attachment."""
+        if part.kind == "text/calendar":
+            self.calendars.append(part)
+        if len(self.attachments) < _NAMES:
+            self.attachments.append(headers.one_line(part.name)[:_NAME] or part.kind)
+
+    def show(self, part: mime.Part) -> None:
+        """Add the text of a part, unless the limit has been reached."""
+        self.shown.add(id(part))
+        self.complete_texts += part.closed
+        if self.length > TEXT_LIMIT:
+            return
+        text, whole = _decoded(part)
+        if not whole and part.closed and "encoding" not in self.defects:
+            self.defects.append("encoding")
+        if part.kind == "text/html":
+            text = htmltext.to_text(text)
+        elif part.kind in ("text/enriched", "text/richtext"):
+            text = re.sub(r"<<|<[^<>]{1,60}>", lambda tag: "<" if tag[0] == "<<" else "", text)
+        elif part.parameters.get("format", "").lower() == "flowed":
+            text = _unflowed(text, part.parameters.get("delsp", "").lower() == "yes")
+        self._add(text.removesuffix("\n"))
+
+    def _add(self, text: str) -> None:
+        self.texts.append(text)
+        self.length += len(text) + 1 if text else 0
+
+
+def _preference(part: mime.Part) -> int:
+    while part.children and part.kind.startswith("multipart/"):
+        part = part.children[0]
+    return {"text/plain": 0, "text/html": 1}.get(part.kind, 2 if part.kind in _READABLE else 3)
+
+
+def _decoded(part: mime.Part) -> tuple[str, bool]:
+    """The text of a part as it was written, and whether all of it could be decoded."""
+    whole_length = part.end - part.start
+    body = part.raw[part.start : min(part.end, part.start + _ENCODED_LIMIT)]
+    data, whole = transfer.decode(body, part.encoding)
+    charset = part.parameters.get("charset")
+    if part.kind == "text/html" and not (charset and charsets.codec(charset)):
+        meta = _META.search(data, 0, 4096)
+        charset = meta[1].decode("ascii") if meta else charset
+    text = charsets.decode(data, charset)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text, whole and whole_length <= _ENCODED_LIMIT
+
+
+def _unflowed(text: str, delete_space: bool) -> str:
+    """Soft line breaks undone (RFC 3676): a line that ends in a blank goes on in the next one of the same quote depth."""
+    paragraphs: list[list[str]] = []
+    depth_before, flowing = -1, False
+    for line in text.split("\n"):
+        depth = len(_QUOTES.match(line)[0])  # type: ignore[index]
+        line = line[depth:].removeprefix(" ")
+        soft = line.endswith(" ") and line != "-- "
+        words = line[:-1] if soft and delete_space else line
+        if flowing and depth == depth_before and line != "-- ":
+            paragraphs[-1].append(words)
+        else:
+            paragraphs.append([">" * depth + (" " if depth else "") + words])
+        depth_before, flowing = depth, soft
+    return "\n".join("".join(pieces) for pieces in paragraphs)

@@ -1,0 +1,77 @@
+"""Who wrote a mail and when: the From, Date and Message-ID fields as the record shows them.
+
+Promises a string or None for any bytes, in linear time. Called by `reading`.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import parsedate_tz
+
+from mailer import charsets, headers
+
+_DATE = re.compile(
+    rb"(?:[A-Za-z]{2,9},?\s*)?([0-9]{1,2})[\s-]+([A-Za-z]{3})[a-z]*[\s-]+([0-9]{4})\s+([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?\s*([+-][0-9]{4})(?![0-9])"
+)
+_MONTHS = {name: number for number, name in enumerate((b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec"), 1)}
+_QUOTED = re.compile(rb"\"(?:[^\"\\]|\\.)*+\"")
+_COMMENT = re.compile(rb"\([^()]*\)")
+_ANGLE = re.compile(rb"<([^<>]*)>")
+_ADDRESS = re.compile(rb"[^\s<>()\[\],:;\"@]+@(?:\[[^\]\s]*\]|[^\s<>()\[\],:;\"@]+)")
+_QUOTED_ADDRESS = re.compile(rb"\"(?:[^\"\\]|\\.)*+\"@[^\s<>(),:;\"]+")
+_ID = re.compile(rb"<[^<>\s]*>")
+
+
+def sender(fields: headers.Fields) -> str | None:
+    """The address of whoever wrote the mail: the first one in From, else in Sender."""
+    for name in ("from", "sender"):
+        value = headers.first(fields, name)
+        address = _address(value) if value else None
+        if address:
+            return address
+    return None
+
+
+def _address(value: bytes) -> str | None:
+    """The first mailbox address in a list of them, without its display name."""
+    plain = _COMMENT.sub(b" ", _QUOTED.sub(b" ", value) if b'"' in value else value)
+    for angle in _ANGLE.findall(plain):
+        if b"@" in angle:
+            return charsets.decode(b"".join(angle.split()).rpartition(b":")[2], None)
+    found = _QUOTED_ADDRESS.search(value) or _ADDRESS.search(plain) or _ADDRESS.search(value)
+    if found:
+        return charsets.decode(found[0], None)
+    if b"=?" in value:
+        return _address(headers.decode(value).replace("=?", "").encode("utf-8", "replace"))
+    words = plain.split(b"<")[-1].strip(b"<> \t").split()
+    return charsets.decode(words[0], None) if len(words) == 1 else None
+
+
+def date(fields: headers.Fields) -> str | None:
+    """The Date field in ISO 8601, with its own offset from UTC."""
+    value = headers.first(fields, "date")
+    found = _DATE.match(value)
+    try:
+        if found and found[2].lower() in _MONTHS:
+            day, year, hour, minute, second = (int(found[group] or 0) for group in (1, 3, 4, 5, 6))
+            return _iso(year, _MONTHS[found[2].lower()], day, hour, minute, second, _offset(found[7]))
+        parsed = parsedate_tz(value[:100].decode("ascii", "replace")) if value else None
+        return _iso(*parsed[:6], parsed[9] or 0) if parsed else None
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+def _offset(zone: bytes) -> int:
+    seconds = int(zone[1:3]) * 3600 + int(zone[3:5]) * 60
+    return -seconds if zone[:1] == b"-" else seconds
+
+
+def _iso(year: int, month: int, day: int, hour: int, minute: int, second: int, offset: int) -> str:
+    zone = timezone(timedelta(seconds=offset)) if abs(offset) < 86400 else UTC
+    return datetime(year, month, day, hour, minute, min(second, 59), tzinfo=zone).isoformat()
+
+
+def message_id(fields: headers.Fields) -> str | None:
+    """The Message-ID with its angle brackets, or the whole field where it has none."""
+    value = headers.first(fields, "message-id")[:998]
+    found = _ID.search(value)
+    return charsets.decode(found[0] if found else value, None) or None

@@ -1,0 +1,171 @@
+"""Header fields found in the bytes of a mail (RFC 5322), and their words decoded (RFC 2047, RFC 2231).
+
+Promises an answer for any bytes, in time linear in the block; values longer than `VALUE_LIMIT` are cut. Line ends are
+single newlines by the time bytes come here. Called by `mime` for each part and by `reading` for what the record needs.
+"""
+
+import binascii
+import re
+from urllib.parse import unquote_to_bytes
+
+from mailer import charsets
+
+# A block of header fields longer than this is not a header any more; mail servers refuse far shorter ones.
+BLOCK_LIMIT = 1_048_576
+# A value that a person or a program reads is shorter; long ones are attacks on whoever decodes them.
+VALUE_LIMIT = 16_384
+
+Fields = dict[str, list[bytes]]
+
+_FIELD = re.compile(rb"^([!-9;-~]++)[ \t]*:[ \t]*([^\n]*(?:\n[ \t][^\n]*)*)", re.MULTILINE)
+_NAME = re.compile(rb"[!-9;-~]+[ \t]*:")
+# A line that is neither a field, nor goes on with one, nor an mbox separator.
+_STRAY = re.compile(rb"^(?![!-9;-~]+[ \t]*:|[ \t]|>?From ).", re.MULTILINE)
+_FOLD = re.compile(rb"\n+(?=[ \t])|\n")
+_BLANKS = re.compile(r"[ \t\r\n\v\f]+")
+
+# An encoded word; its text may hold blanks, folds and raw bytes, and at the end of a value it may lack its own end.
+_WORD = re.compile(rb"=\?([^?\s]{1,80})\?([bBqQ])\?(?:((?:(?!=\?[^=]).)*?)\?=|([^\s?]*)\??\Z)", re.DOTALL)
+_HEX = re.compile(rb"=([0-9A-Fa-f]{2})")
+_NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"))
+
+_PARAMETER = re.compile(rb"([A-Za-z0-9_.*-]+)[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*+)\"?|([^;\"\n]*))", re.DOTALL)
+_SECTION = re.compile(r"(.+?)\*(?:([0-9]{1,4})(\*)?)?")
+
+
+def split(raw: bytes, start: int, end: int) -> tuple[Fields, int, bool]:
+    """The fields of the block at `start`, where the body begins, and whether the block's end was seen."""
+    blank = start - 1 if raw.startswith(b"\n", start) else raw.find(b"\n\n", start, min(end, start + BLOCK_LIMIT))
+    ended = blank >= 0
+    body = blank + 2 if ended else min(end, start + BLOCK_LIMIT)
+    if blank < start:
+        block = b"" if ended else raw[start:body]
+        body = start + 1 if ended else body
+    else:
+        block = raw[start:blank]
+    stray = _STRAY.search(block)
+    while stray:
+        line_end = block.find(b"\n", stray.start())
+        if line_end < 0 or not _NAME.match(block, line_end + 1):  # the text began without a blank line
+            body, ended = start + stray.start(), True
+            block = block[: stray.start()]
+            break
+        stray = _STRAY.search(block, line_end)
+    fields: Fields = {}
+    for name, value in _FIELD.findall(block):
+        fields.setdefault(name.decode("ascii").lower(), []).append(value)
+    return fields, body, ended
+
+
+def first(fields: Fields, name: str) -> bytes:
+    """The first value of a field that is not blank, unfolded; empty when there is none."""
+    for value in fields.get(name, ()):
+        if value and not value.isspace():
+            return _FOLD.sub(b"", value[:VALUE_LIMIT]).strip()
+    return b""
+
+
+def text(fields: Fields, name: str, charset: str | None = None) -> str | None:
+    """The decoded value of a field on one line; None when it is missing. `charset` helps with raw 8-bit bytes."""
+    values = fields.get(name)
+    if not values:
+        return None
+    value = next((value for value in values if value and not value.isspace()), b"")
+    return decode(value[:VALUE_LIMIT], charset)
+
+
+def decode(value: bytes, charset: str | None = None) -> str:
+    """A value with its encoded words decoded and its white space collapsed."""
+    if b"=?" not in value:
+        return one_line(charsets.decode(_FOLD.sub(b"", value), charset))
+    pieces: list[str] = []
+    run: list[tuple[str, bytes, bytes]] = []
+    position = 0
+    for word in _WORD.finditer(value):
+        between = value[position : word.start()]
+        if between and not (run and between.isspace()):
+            pieces.append(_decode_run(run))
+            run = []
+            pieces.append(charsets.decode(_FOLD.sub(b"", between), charset))
+        name = word[1].decode("ascii", "replace").partition("*")[0]
+        run.append((name.lower(), word[2].lower(), word[4] if word[3] is None else word[3]))
+        position = word.end()
+    pieces.append(_decode_run(run))
+    pieces.append(charsets.decode(_FOLD.sub(b"", value[position:]), charset))
+    return one_line("".join(pieces))
+
+
+def one_line(value: str) -> str:
+    """A value with every run of blanks and line ends as one blank."""
+    return _BLANKS.sub(" ", value).strip(" ")
+
+
+def _decode_run(run: list[tuple[str, bytes, bytes]]) -> str:
+    """Adjacent encoded words: those of one charset are decoded together, as a character may be cut between two."""
+    text, data, pending = "", b"", b""
+    for index, (charset, encoding, encoded) in enumerate(run):
+        following = run[index + 1] if index + 1 < len(run) else ("", b"", b"")
+        if encoding == b"b":
+            pending += encoded.translate(None, b" \t\n")
+            # Some programs cut the base64 itself between two words.
+            if len(pending) % 4 and not pending.endswith(b"=") and following[:2] == (charset, encoding):
+                continue
+            data += base64(pending)
+            pending = b""
+        else:
+            data += _quoted(encoded)
+        if following[0] != charset:
+            text += charsets.decode(data, charset)
+            data = b""
+    return text
+
+
+def base64(encoded: bytes) -> bytes:
+    """Base64 however damaged: what is not of its alphabet is passed over, padding is not asked for."""
+    try:
+        return binascii.a2b_base64(encoded, strict_mode=True)
+    except ValueError:
+        pieces = []
+        for run in re.split(rb"=+", encoded):
+            letters = run.translate(None, _NOT_BASE64)
+            letters = letters[: len(letters) - 1] if len(letters) % 4 == 1 else letters
+            pieces.append(binascii.a2b_base64(letters + b"=" * (-len(letters) % 4)))
+        return b"".join(pieces)
+
+
+def _quoted(encoded: bytes) -> bytes:
+    """The Q encoding: underscores are blanks; folds inside a word are dropped."""
+    unfolded = re.sub(rb"\n[ \t]*", b"", encoded).replace(b"_", b" ")
+    return _HEX.sub(lambda found: bytes((int(found[1], 16),)), unfolded)
+
+
+def parameters(value: bytes) -> tuple[str, dict[str, str]]:
+    """The main value in lower case, and its parameters (names in lower case) with continuations joined."""
+    main, _, rest = value.partition(b";")
+    if b"=" in main:  # the semicolon was left out
+        main, _, tail = main.partition(b" ")
+        rest = tail + b";" + rest
+    plain: dict[str, str] = {}
+    sections: dict[str, dict[int, tuple[bytes, bool]]] = {}
+    for name, quoted, bare in _PARAMETER.findall(rest):
+        key = name.decode("ascii").lower()
+        data = re.sub(rb"\\(.)", rb"\1", quoted) if b"\\" in quoted else quoted or bare.strip()
+        section = _SECTION.fullmatch(key) if "*" in key else None
+        if section:
+            sections.setdefault(section[1], {}).setdefault(int(section[2] or 0), (data, key.endswith("*")))
+        else:
+            plain.setdefault(key, decode(data) if key.endswith("name") else charsets.decode(data, None))
+    for key, numbered in sections.items():
+        plain[key] = _join_sections([numbered[number] for number in sorted(numbered)])
+    return main.split(b"(")[0].strip().decode("ascii", "replace").lower(), plain
+
+
+def _join_sections(sections: list[tuple[bytes, bool]]) -> str:
+    """The sections of one parameter (RFC 2231): charset'language'percent-encoded bytes, or plain ones."""
+    charset = None
+    if sections[0][1] and sections[0][0].count(b"'") >= 2:
+        name, _, value = sections[0][0].split(b"'", 2)
+        charset = name.decode("ascii", "replace")
+        sections = [(value, True), *sections[1:]]
+    data = b"".join(unquote_to_bytes(value) if encoded else value for value, encoded in sections)
+    return one_line(charsets.decode(data, charset))

@@ -1,0 +1,148 @@
+"""The parts of a mail (RFC 2045, RFC 2046), found in its bytes and not copied.
+
+Promises a tree for any bytes, in time linear in them: at most `PARTS` parts and `DEPTH` levels, what lies beyond is
+left alone and named as a defect. A multipart is cut at its own boundary first, so a part that lost its end is ended by
+the multipart around it. Called by `content` and `reading`.
+"""
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from mailer import headers, transfer
+
+# Real mail has under a hundred parts and under ten levels; each level is one more pass over the bytes below it.
+PARTS = 1000
+DEPTH = 20
+
+_TAIL = re.compile(rb"(--)?[ \t]*(?:\n|\Z)")
+_LIKELY_BOUNDARY = re.compile(rb"^--([^\n]{1,200}?)[ \t]*\n(?=content-)", re.MULTILINE | re.IGNORECASE)
+
+
+@dataclass(eq=False)
+class Part:
+    """One part: its header fields, where its body lies, and the parts in it. `closed`: its end was seen."""
+
+    raw: bytes
+    fields: headers.Fields
+    start: int
+    end: int
+    kind: str = "text/plain"
+    parameters: dict[str, str] = field(default_factory=dict)
+    children: list["Part"] = field(default_factory=list)
+    closed: bool = True
+    in_headers: bool = False
+
+    @cached_property
+    def disposition(self) -> tuple[str, dict[str, str]]:
+        """`inline`, `attachment` or nothing, and the parameters."""
+        return headers.parameters(headers.first(self.fields, "content-disposition"))
+
+    @property
+    def encoding(self) -> str:
+        """The transfer encoding, in lower case."""
+        value = headers.first(self.fields, "content-transfer-encoding").split(b";")[0].split(b"(")[0]
+        return value.strip(b" \t\"'").decode("ascii", "replace").lower()
+
+    @property
+    def name(self) -> str:
+        """The name a person would save it under, or nothing."""
+        return self.disposition[1].get("filename") or self.parameters.get("name") or ""
+
+
+@dataclass(eq=False)
+class _Budget:
+    parts: int = PARTS
+    defects: list[str] = field(default_factory=list)
+
+    def spend(self) -> bool:
+        self.parts -= 1
+        if self.parts == 0:
+            self.defects.append("parts")
+        return self.parts > 0
+
+
+def parse(raw: bytes, *, complete: bool = True) -> tuple[Part, list[str]]:
+    """The tree of a mail, and the defects met. `complete=False`: the bytes are only the beginning of the mail."""
+    budget = _Budget()
+    root = _parse(raw, 0, len(raw), "text/plain", DEPTH, budget, complete)
+    if root.in_headers and complete and len(raw) > headers.BLOCK_LIMIT:
+        budget.defects.append("header")
+    return root, budget.defects
+
+
+def _parse(raw: bytes, start: int, end: int, default: str, depth: int, budget: _Budget, closed: bool) -> Part:
+    fields, body, ended = headers.split(raw, start, end)
+    part = Part(raw, fields, min(body, end), end, default, closed=closed, in_headers=not ended and not closed)
+    declared = headers.first(fields, "content-type")
+    if declared:
+        kind, part.parameters = headers.parameters(declared)
+        part.kind = kind if kind.count("/") == 1 and kind[0] != "/" and kind[-1] != "/" else "text/plain"
+    if part.kind.startswith("multipart/"):
+        _parse_multipart(part, depth, budget)
+    elif part.kind in ("message/rfc822", "message/global", "message/news"):
+        _parse_message(part, depth, budget)
+    return part
+
+
+def _parse_message(part: Part, depth: int, budget: _Budget) -> None:
+    if depth <= 0:
+        budget.defects.append("nesting")
+    elif budget.spend():
+        raw, start, end = part.raw, part.start, part.end
+        if part.encoding in ("base64", "quoted-printable"):  # not allowed, and sent all the same
+            raw = unix_lines(transfer.decode(raw[start:end], part.encoding)[0])
+            start, end = 0, len(raw)
+        part.children.append(_parse(raw, start, end, "text/plain", depth - 1, budget, part.closed))
+
+
+def _parse_multipart(part: Part, depth: int, budget: _Budget) -> None:
+    if depth <= 0:
+        budget.defects.append("nesting")
+        return
+    default = "message/rfc822" if part.kind == "multipart/digest" else "text/plain"
+    boundary = part.parameters.get("boundary", "").encode("utf-8", "replace").rstrip()
+    spans = _spans(part, boundary) if boundary else []
+    if not spans:
+        likely = _LIKELY_BOUNDARY.search(part.raw, part.start, part.end)
+        spans = _spans(part, likely[1]) if likely else []
+    for start, end, closed in spans:
+        if not budget.spend():
+            break
+        part.children.append(_parse(part.raw, start, end, default, depth - 1, budget, closed))
+
+
+def _spans(part: Part, boundary: bytes) -> list[tuple[int, int, bool]]:
+    """Where the parts between the boundaries lie, and whether the end of each was seen."""
+    raw, needle, spans, begin = part.raw, b"--" + boundary, [], -1
+    position = raw.find(needle, part.start, part.end)
+    while position >= 0:
+        following = position + len(needle)
+        if position == part.start or raw[position - 1] == 10:
+            tail = _TAIL.match(raw, following, part.end)
+            if tail:
+                if begin >= 0:
+                    spans.append((begin, max(begin, position - 1), True))
+                begin = following = tail.end()
+                if tail[1] or len(spans) > PARTS:
+                    return spans
+        position = raw.find(needle, following, part.end)
+    if begin >= 0:
+        spans.append((begin, part.end, part.closed))
+    return spans
+
+
+def unix_lines(raw: bytes) -> bytes:
+    """The bytes with every kind of line end as one newline."""
+    if b"\r" in raw:
+        if b"\r\r\n" in raw:
+            raw = raw.replace(b"\r\r\n", b"\r\n")
+        raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return raw
+
+
+def as_mail(raw: bytes) -> bytes:
+    """The bytes of a mail file without what is around the mail: byte order mark, empty lines, an mbox separator."""
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raw = raw.decode("utf-16", "replace").encode("utf-8", "replace")
+    return unix_lines(raw.removeprefix(b"\xef\xbb\xbf")).lstrip(b"\n")

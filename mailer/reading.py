@@ -1,0 +1,90 @@
+"""Raw mail, as it came, to what the record of it says.
+
+Promises a `Reading` for any bytes at all, in time linear in them; it never raises. What was not read shows in
+`truncated` and `defects`: "header" (the header block is over a megabyte), "parts" (over a thousand), "nesting" (over
+twenty levels), "encoding" (damaged base64 or uuencode). Called by `collect` for each mail, by the collector's `--read`, and by
+the mailbox to learn how much of a mail is worth fetching.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from mailer import bounces, content, correspondence, headers, mime, tickets
+
+# How far to look for a text behind attachments: what people put before their text is seldom larger.
+LOOK_BEHIND = 4_194_304
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What there is to know about one mail. `ticket` is None for all but ticket mail, which has no `reason`."""
+
+    ticket: int | None
+    subject: str | None
+    sender: str | None
+    date: str | None
+    message_id: str | None
+    text: str
+    attachments: tuple[str, ...]
+    truncated: bool
+    reason: str | None
+    related_ticket: int | None
+    defects: tuple[str, ...]
+
+
+UNREADABLE = Reading(None, None, None, None, None, "", (), False, "unreadable", None, ("unreadable",))
+
+
+def read(raw: bytes, *, complete: bool = True) -> Reading:
+    """Read a mail, or with `complete=False` the beginning of one."""
+    try:
+        return _read(mime.as_mail(raw), complete)
+    except Exception:  # foreign mail: whatever it does to the reader, there is a record and the next mail is read
+        _logger.exception("a mail could not be read")
+        return UNREADABLE
+
+
+def _read(raw: bytes, complete: bool) -> Reading:
+    root, defects = mime.parse(raw, complete=complete)
+    if not root.fields:
+        return UNREADABLE
+    found = content.Content(defects=defects)
+    found.gather(root)
+    subject = headers.text(root.fields, "subject", root.parameters.get("charset"))
+    ticket = tickets.recognise(subject or "")
+    return Reading(
+        ticket=ticket,
+        subject=subject,
+        sender=correspondence.sender(root.fields),
+        date=correspondence.date(root.fields),
+        message_id=correspondence.message_id(root.fields),
+        text=found.text,
+        attachments=tuple(found.attachments),
+        truncated=found.truncated,
+        reason=None if ticket is not None else bounces.reason(root, subject or ""),
+        related_ticket=None if ticket is not None else bounces.related_ticket(root, subject or ""),
+        defects=tuple(dict.fromkeys(found.defects)),
+    )
+
+
+def wants_more(raw: bytes) -> bool:
+    """Whether more bytes of the mail that begins like this could change its header or its text."""
+    try:
+        root, _ = mime.parse(mime.as_mail(raw), complete=False)
+        found = content.Content()
+        found.gather(root)
+    except Exception:  # foreign mail: what cannot be read will not be read better with more of it
+        _logger.exception("a mail could not be read")
+        return False
+    last = root
+    while last.children:
+        last = last.children[-1]
+    if last.closed or found.truncated or len(found.attachments) >= mime.PARTS:
+        return False
+    if last.in_headers:
+        return last.end - last.start < headers.BLOCK_LIMIT
+    if id(last) in found.shown or last.kind.startswith(("multipart/", "message/rfc822")):
+        return True
+    return not found.complete_texts and len(raw) < LOOK_BEHIND

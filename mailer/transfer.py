@@ -1,0 +1,55 @@
+"""Content-Transfer-Encoding undone (RFC 2045, section 6), however damaged.
+
+Promises bytes for any bytes, in linear time; says whether everything could be decoded. Called by `content`.
+"""
+
+import binascii
+import re
+
+from mailer import headers
+
+_BASE64 = re.compile(rb"[A-Za-z0-9+/\s]*+(?:=\s*){0,2}+")
+_SOFT_BREAK = re.compile(rb"=[ \t]+\n")
+_UU_BEGIN = re.compile(rb"^begin [0-7]{3,4} [^\n]*\n", re.MULTILINE)
+
+
+def decode(data: bytes, encoding: str) -> tuple[bytes, bool]:
+    """The decoded bytes, and whether they are all there."""
+    if encoding == "base64":
+        return _base64(data)
+    if encoding == "quoted-printable":
+        return _quoted_printable(data), True
+    if encoding in ("x-uuencode", "uuencode", "x-uue", "uue"):
+        return _uuencoded(data)
+    return data, True
+
+
+def _base64(data: bytes) -> tuple[bytes, bool]:
+    whole = _BASE64.fullmatch(data) is not None
+    if whole:
+        try:
+            return binascii.a2b_base64(data), True
+        except ValueError:
+            whole = False
+    return headers.base64(data), whole
+
+
+def _quoted_printable(data: bytes) -> bytes:
+    if b"= " in data or b"=\t" in data:
+        data = _SOFT_BREAK.sub(b"=\n", data)
+    return binascii.a2b_qp(data)
+
+
+def _uuencoded(data: bytes) -> tuple[bytes, bool]:
+    begin = _UU_BEGIN.search(data)
+    if not begin:
+        return data, False
+    decoded = []
+    for line in data[begin.end() :].split(b"\n"):
+        if line.strip() in (b"end", b"`", b""):
+            break
+        try:
+            decoded.append(binascii.a2b_uu(line))
+        except ValueError:
+            return b"".join(decoded), False
+    return b"".join(decoded), True
