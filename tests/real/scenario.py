@@ -22,7 +22,7 @@ TEXTS = {
     "lines that hold only a dot": "before\n.\n..\n.\nQUIT\n...after\n.",
     "lines longer than 998 bytes": "x" * 5000 + "\n" + "ы" * 3000 + " " + "z" * 1000,
     "trailing blanks": "two blanks  \ntab\t\n \n\n\nand at the end \t \n\n",
-    "what looks like headers and an mbox": "Subject: [Ticket #1] Mailer\n\nFrom here\n>From quoted\n=3D =\n--\nBcc: a@b.example",
+    "looks like headers and an mbox": "Subject: [Ticket #1] Mailer\n\nFrom here\n>From quoted\n=3D =\n-- \nTo: a@b.c",
 }
 
 

@@ -23,7 +23,7 @@ import unittest
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from tests.support.waiting import wait_until
 
@@ -31,8 +31,10 @@ PASSWORD = "s3cret-pass"
 ADMINISTRATOR = "helpdesk@example.com"
 REFUSED = "refused@example.com"  # the one recipient that the SMTP servers here refuse (550)
 
+# Servers that cannot be installed beside others may lie unpacked in a folder of their own.
+UNPACKED = Path(os.environ.get("MAILER_SERVERS", "/nonexistent"))
 # Where servers live that an ordinary user's PATH leaves out.
-SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/local/sbin"])
+SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", str(UNPACKED / "usr/sbin")])
 
 # Dovecot's password database in which any user has PASSWORD.
 ANY_USER = f"driver = static\nargs = password={PASSWORD}"
@@ -102,10 +104,11 @@ class Daemon:
 
     def start(self) -> None:
         """Start the server and return when it accepts connections."""
+        libraries = [str(folder) for folder in UNPACKED.glob("usr/lib/*-linux-*")]
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-                env={"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"},
+                env={"PATH": SYSTEM_PATH, "LANG": "C.UTF-8", "LD_LIBRARY_PATH": ":".join(libraries)},
             )
         try:
             wait_until(self._ready, 30)
@@ -381,13 +384,20 @@ queue_run_delay = 1s
         return [self.smtp_port]
 
 
+class Mailboxes(Protocol):
+    """An IMAP server whose mailboxes a test can look into."""
+
+    imap_port: int
+
+    def messages(self, address: str) -> list[bytes]: ...
+
+
 class MailSystem:
     """An SMTP server and the IMAP server behind it, seen from outside: what an end-to-end test needs."""
 
-    def __init__(self, smtp: Daemon, imap: Dovecot) -> None:
+    def __init__(self, smtp: Daemon, imap: Mailboxes) -> None:
         self.smtp, self.imap = smtp, imap
-        self.smtp_port: int = smtp.ports()[0]
-        self.imap_port: int = imap.imap_port
+        self.smtp_port, self.imap_port = smtp.ports()[0], imap.imap_port
 
     def messages(self, address: str) -> list[bytes]:
         """What lies in the INBOX of this address, in the order of arrival, with CRLF."""
