@@ -28,6 +28,8 @@ _HOT = 2
 _BACKLOG = 1024
 _TURN_AWAY_SECONDS = 0.5  # for telling a connection that there is no room: the porter has others to look after
 _ACCEPT_PAUSE = 0.1  # seconds, after the system had no file descriptor or memory left for a connection
+# A connection that has waited less is not idle, its frame is on the way: nobody is let in at its cost.
+_FAIR_WAIT = 0.2  # seconds
 _KNOCK_PAUSE = 0.002  # seconds, for the thread that the knock is meant for
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound: where a socket that listens everywhere can be reached
 
@@ -83,10 +85,10 @@ class Listener:
         self._porter = _Worker()
         # The condition guards all that follows. Only the porter and `stop` wait on it; workers park on their own lock.
         self._state = threading.Condition(threading.Lock())
-        self._parked = list(self._workers)
-        self._spare_batons = 0  # with the porter, because no worker was parked
+        self._parked: list[_Worker] = []
+        self._spare_batons = min(_HOT, workers)  # with the porter, because no worker was parked
         self._newcomer: _Arrival | None = None  # with the porter, waiting for a worker
-        self._waiting: dict[Connection, None] = {}  # for a frame; the first has waited longest
+        self._waiting: dict[Connection, float] = {}  # for a frame, and since when; the first has waited longest
         self._serving = 0
         self._full_since = 0.0
         self._stopping = False
@@ -96,8 +98,6 @@ class Listener:
         for worker in self._workers:
             threading.Thread(target=self._work, args=(worker,), name="worker", daemon=True).start()
         threading.Thread(target=self._keep_the_door, name="porter", daemon=True).start()
-        for _ in range(min(_HOT, len(self._workers))):
-            self._pass_on_baton()
 
     def stop(self, grace: float) -> None:
         """Accept no more, tell newcomers `busy`, and wait up to `grace` seconds for the answers that are due."""
@@ -204,7 +204,7 @@ class Listener:
     def _answer(self, connection: Connection, host: str) -> bool:
         """Answer one request; False when the connection is to be closed."""
         with self._state:
-            self._waiting[connection] = None
+            self._waiting[connection] = time.monotonic()
             if self._newcomer:
                 self._state.notify_all()
             if self._stopping:
@@ -251,14 +251,14 @@ class Listener:
             while self._newcomer and not self._stopping and (left := end - time.monotonic()) > 0:
                 if not closed_one and self._close_longest_waiting():
                     closed_one = True  # and its worker comes for this one in no time
-                self._state.wait(left)
+                self._state.wait(left if closed_one else min(left, _FAIR_WAIT))
             unplaced, self._newcomer = self._newcomer, None
         if unplaced:
             self._turn_away(unplaced[0])
 
     def _close_longest_waiting(self) -> bool:
         longest = next(iter(self._waiting), None)
-        if longest is None:
+        if longest is None or time.monotonic() - self._waiting[longest] < _FAIR_WAIT:
             return False
         del self._waiting[longest]
         longest.interrupt()
