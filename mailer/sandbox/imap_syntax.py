@@ -1,0 +1,131 @@
+"""The grammar of IMAP4rev1 (RFC 3501) as far as the sandbox speaks it: tokens, sets, mailbox names, sections. Pure."""
+
+import base64
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+
+# An atom is str, a quoted string or literal is bytes, a parenthesised list is a list.
+Token = str | bytes | list["Token"]
+
+MAX_DEPTH = 16
+_TOKEN = re.compile(
+    rb'\s*(?:(?P<open>\()|(?P<close>\))|"(?P<quoted>(?:[^"\\\r\n]|\\["\\])*)"|\{(?P<size>[0-9]{1,9})\+?\}\r?\n'
+    rb'|(?P<atom>[^\s(){"\[\x00-\x1f\x7f]+(?:\[[^\]\r\n]*\](?:<[0-9.]+>)?)?))'
+)
+_SECTION = re.compile(
+    r"BODY(?P<peek>\.PEEK)?(?P<name>\[(?P<part>|HEADER|TEXT|HEADER\.FIELDS(?P<other>\.NOT)? \((?P<fields>[^()]+)\))\])"
+    r"(?:<(?P<start>[0-9]{1,10})\.(?P<count>[0-9]{1,10})>)?",
+    re.IGNORECASE,
+)
+_FIELD = re.compile(rb"^([^\s:]+)[ \t]*:.*(?:\n[ \t].*)*\n?", re.MULTILINE)
+_WITHOUT_BODY = {"RFC822": "BODY[]", "RFC822.HEADER": "BODY.PEEK[HEADER]", "RFC822.TEXT": "BODY[TEXT]"}
+
+
+class BadError(Exception):
+    """A command that cannot be understood: answered with BAD."""
+
+
+class NoError(Exception):
+    """A command that cannot be done: answered with NO."""
+
+
+def parse(command: bytes) -> list[Token]:
+    """The tokens of a whole command, its literals in place."""
+    stack: list[list[Token]] = [[]]
+    position = 0
+    while position < len(command):
+        found = _TOKEN.match(command, position)
+        if not found or len(stack) > MAX_DEPTH:
+            raise BadError("Syntax error")
+        position = found.end()
+        if found["open"]:
+            stack.append([])
+        elif found["close"]:
+            if len(stack) == 1:
+                raise BadError("Unbalanced parenthesis")
+            inner = stack.pop()
+            stack[-1].append(inner)
+        elif found["size"]:
+            position += int(found["size"])
+            stack[-1].append(command[found.end() : position])
+        elif found["quoted"] is not None:
+            stack[-1].append(re.sub(rb"\\(.)", rb"\1", found["quoted"]))
+        else:
+            stack[-1].append(found["atom"].decode("utf-8", "replace"))
+    if len(stack) > 1:
+        raise BadError("Unbalanced parenthesis")
+    return stack[0]
+
+
+def text_of(token: Token) -> str:
+    """An astring as text."""
+    if isinstance(token, list):
+        raise BadError("A string was expected")
+    return token if isinstance(token, str) else token.decode("utf-8", "replace")
+
+
+def decode_mailbox(name: str) -> str:
+    """Modified UTF-7 (RFC 3501, section 5.1.3) to text."""
+    try:
+        return re.sub("&([^-&]*)-", lambda run: _decode_run(run[1]), name)
+    except ValueError:
+        raise NoError("The mailbox name is no modified UTF-7") from None
+
+
+def _decode_run(run: str) -> str:
+    padded = run.replace(",", "/") + "=" * (-len(run) % 4)
+    return base64.b64decode(padded, validate=True).decode("utf-16-be") if run else "&"
+
+
+def encode_mailbox(name: str) -> str:
+    """A mailbox name as a quoted string in modified UTF-7."""
+    runs = re.sub("&|[^ -~]+", lambda run: _encode_run(run[0]), name)
+    return '"' + runs.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _encode_run(run: str) -> str:
+    encoded = base64.b64encode(run.encode("utf-16-be")).decode().rstrip("=").replace("/", ",")
+    return "&-" if run == "&" else f"&{encoded}-"
+
+
+def select(sequence_set: str, numbers: Sequence[int]) -> list[int]:
+    """The positions in `numbers` (ascending) that a set such as `2,4:7,9:*` names; `*` is the last number there is."""
+    if not re.fullmatch(r"(?:[1-9][0-9]{0,9}|\*)(?:[:,](?:[1-9][0-9]{0,9}|\*))*", sequence_set):
+        raise BadError("Bad message set")
+    last = numbers[-1] if numbers else 0
+    chosen: set[int] = set()
+    for part in sequence_set.split(","):
+        ends = [last if end == "*" else int(end) for end in part.split(":")]
+        if len(ends) > 2:
+            raise BadError("Bad message set")
+        chosen.update(range(bisect_left(numbers, min(ends)), bisect_right(numbers, max(ends))))
+    return sorted(chosen)
+
+
+def section(item: str) -> tuple[bool, str, Callable[[bytes], bytes]] | None:
+    """What a FETCH item asks of a message's bytes: whether it only peeks, its name in the answer, the cutter."""
+    found = _SECTION.fullmatch(_WITHOUT_BODY.get(item.upper(), item))
+    if not found:
+        return None
+    name = item.upper() if item.upper() in _WITHOUT_BODY else "BODY" + found["name"]
+    start = int(found["start"]) if found["start"] else 0
+    end = start + int(found["count"]) if found["start"] else None
+    if found["start"]:
+        name += f"<{start}>"
+    return bool(found["peek"]), name, lambda raw: _part(raw, found)[start:end]
+
+
+def _part(raw: bytes, found: re.Match[str]) -> bytes:
+    part = found["part"].upper()
+    if not part:
+        return raw
+    blank = re.search(rb"^\r?\n", raw, re.MULTILINE)
+    border = blank.end() if blank else len(raw)
+    if part == "TEXT":
+        return raw[border:]
+    if part == "HEADER":
+        return raw[:border]
+    wanted = {name.strip('"').encode().lower() for name in found["fields"].split()}
+    fields = _FIELD.finditer(raw, 0, border)
+    return b"".join(field[0] for field in fields if (field[1].lower() in wanted) != bool(found["other"])) + b"\r\n"

@@ -1,0 +1,253 @@
+"""IMAP4rev1 (RFC 3501) with LITERAL+, SASL-IR and UNSELECT: the way out.
+
+Left out, and answered with BAD: what needs the MIME structure (ENVELOPE, BODYSTRUCTURE, numbered parts, searching in
+texts) and what changes folders (CREATE, APPEND, COPY …).
+"""
+
+import base64
+import re
+
+from mailer.sandbox.imap_syntax import BadError, NoError, Token, decode_mailbox, encode_mailbox, parse, text_of
+from mailer.sandbox.imap_view import View
+from mailer.sandbox.store import Folder, Rules
+from mailer.sandbox.wire import Connection, LineTooLongError
+
+MAX_COMMAND = 65_536  # with its literals
+MAX_ERRORS = 20
+MAX_WILDCARDS = 8
+_TAG = re.compile(rb'[^\s(){%*"\\+\x00-\x1f\x7f-\xff]{1,64}(?= )')
+_LITERAL = re.compile(rb"\{([0-9]{1,9})(\+?)\}\r?\n\Z")
+
+# Every command: when it may be used, and its number of arguments (least, most).
+_ALWAYS, _BEFORE_LOGIN, _AFTER_LOGIN, _SELECTED = range(4)
+_MANY = 1 << 16
+_COMMANDS = {
+    "CAPABILITY": (_ALWAYS, 0, 0), "NOOP": (_ALWAYS, 0, 0), "LOGOUT": (_ALWAYS, 0, 0),
+    "STARTTLS": (_BEFORE_LOGIN, 0, 0), "LOGIN": (_BEFORE_LOGIN, 2, 2), "AUTHENTICATE": (_BEFORE_LOGIN, 1, 2),
+    "SELECT": (_AFTER_LOGIN, 1, 1), "EXAMINE": (_AFTER_LOGIN, 1, 1), "STATUS": (_AFTER_LOGIN, 2, 2),
+    "LIST": (_AFTER_LOGIN, 2, 2), "CHECK": (_SELECTED, 0, 0), "CLOSE": (_SELECTED, 0, 0),
+    "UNSELECT": (_SELECTED, 0, 0), "EXPUNGE": (_SELECTED, 0, 0), "SEARCH": (_SELECTED, 1, _MANY),
+    "FETCH": (_SELECTED, 2, 2), "STORE": (_SELECTED, 3, _MANY),
+}  # fmt: skip
+_BY_NUMBER_OR_UID = ("SEARCH", "FETCH", "STORE")
+
+
+class Session:
+    """The dialogue with one client. The methods named after commands take the arguments and give the tagged reply."""
+
+    def __init__(self, connection: Connection, rules: Rules) -> None:
+        self._connection = connection
+        self._rules = rules
+        self._user: str | None = None
+        self._view: View | None = None
+        self._tag = "*"
+        self._ended = False
+
+    def run(self) -> None:
+        """Answer commands until LOGOUT, or until there have been too many that are none."""
+        self._write(f"* OK [CAPABILITY {self._capabilities()}] Mailer sandbox ready")
+        errors = 0
+        while not self._ended and errors < MAX_ERRORS:
+            reply = self._next()
+            errors += reply.startswith("BAD")
+            if reply:
+                self._write(f"{self._tag} {reply}")
+        if errors >= MAX_ERRORS:
+            self._write("* BYE Too many errors")
+
+    def _write(self, line: str) -> None:
+        self._connection.write(line.encode() + b"\r\n")
+
+    def _next(self) -> str:
+        """Take a command and do it; the text of the tagged reply."""
+        self._tag = "*"
+        try:
+            line = self._connection.read_line(MAX_COMMAND)
+            word = _TAG.match(line)
+            if not word:
+                raise BadError("A tag was expected")
+            self._tag = word[0].decode()
+            command = self._with_literals(line)[word.end() :].strip()
+            if self._rules.on_command:
+                self._rules.on_command("IMAP " + command.decode("utf-8", "replace"))
+            return self._perform(parse(command))
+        except LineTooLongError:
+            return "BAD Line too long"
+        except BadError as error:
+            return f"BAD {error}"
+        except NoError as error:
+            return f"NO {error}"
+
+    def _with_literals(self, line: bytes) -> bytes:
+        """The whole command that begins with this line."""
+        command = line
+        while literal := _LITERAL.search(line):
+            size = int(literal[1])
+            if len(command) + size > MAX_COMMAND:
+                self._ended = bool(literal[2])  # it comes unasked: what follows could not be made sense of
+                raise NoError("[TOOBIG] Literal too big")
+            if not literal[2]:
+                self._connection.write(b"+ OK\r\n")
+            command += self._connection.read_exactly(size)
+            line = self._connection.read_line(MAX_COMMAND)
+            command += line
+        return command
+
+    def _perform(self, tokens: list[Token]) -> str:
+        name, *arguments = tokens or [""]
+        name = text_of(name).upper()
+        by_uid = name == "UID" and bool(arguments)
+        if by_uid:
+            name, arguments = text_of(arguments[0]).upper(), arguments[1:]
+        self._permit(name, len(arguments), by_uid=by_uid)
+        if name in _BY_NUMBER_OR_UID and self._view:
+            self._on_messages(self._view, name, arguments, by_uid=by_uid)
+            reply = f"OK {name} done"
+        else:
+            reply = str(getattr(self, f"_{name.lower()}")(*arguments))
+        if self._view:  # while messages go by numbers, the numbers stay as they are
+            self._view.tell_news(may_expunge=by_uid or name not in _BY_NUMBER_OR_UID)
+        return reply
+
+    def _permit(self, name: str, count: int, *, by_uid: bool) -> None:
+        when, least, most = _COMMANDS.get(name, (_ALWAYS, 1, 0))
+        if most < least or (by_uid and name not in _BY_NUMBER_OR_UID):
+            raise BadError("Unknown command")
+        if when == _BEFORE_LOGIN and self._user is not None:
+            raise BadError("Already logged in")
+        if when >= _AFTER_LOGIN and self._user is None:
+            raise BadError("Log in first")
+        if when == _SELECTED and not self._view:
+            raise BadError("Select a folder first")
+        if not least <= count <= most:
+            raise BadError("Wrong number of arguments")
+
+    def _on_messages(self, view: View, name: str, arguments: list[Token], *, by_uid: bool) -> None:
+        if name == "SEARCH":
+            view.search(arguments, by_uid=by_uid)
+            return
+        chosen, what, *rest = arguments
+        if name == "FETCH":
+            view.fetch(text_of(chosen), what if isinstance(what, list) else [what], by_uid=by_uid)
+        else:
+            view.store(text_of(chosen), text_of(what), rest[0] if isinstance(rest[0], list) else rest, by_uid=by_uid)
+
+    # At any time
+
+    def _capabilities(self) -> str:
+        in_clear = self._rules.tls is not None and not self._connection.encrypted
+        login = "STARTTLS LOGINDISABLED" if in_clear else "SASL-IR AUTH=PLAIN"
+        return f"IMAP4rev1 LITERAL+ UNSELECT {login}"
+
+    def _capability(self) -> str:
+        self._write(f"* CAPABILITY {self._capabilities()}")
+        return "OK Capability done"
+
+    def _noop(self) -> str:
+        return "OK Nothing done"
+
+    _check = _noop
+
+    def _logout(self) -> str:
+        self._view, self._ended = None, True
+        self._write("* BYE Logging out")
+        return "OK Logged out"
+
+    # Logging in
+
+    def _starttls(self) -> str:
+        if not self._rules.tls or self._connection.encrypted:
+            raise BadError("TLS is not on offer")
+        self._write(f"{self._tag} OK Start TLS now")
+        self._connection.start_tls(self._rules.tls)
+        return ""
+
+    def _login(self, user: Token, password: Token) -> str:
+        return self._enter(f"\0{text_of(user)}\0{text_of(password)}".encode())
+
+    def _authenticate(self, mechanism: Token, response: Token | None = None) -> str:
+        if text_of(mechanism).upper() != "PLAIN":
+            raise NoError("[CANNOT] Mechanism not supported")
+        if response is None:
+            self._connection.write(b"+ \r\n")
+            response = self._connection.read_line(MAX_COMMAND).rstrip(b"\r\n")
+        text = text_of(response)
+        try:
+            return self._enter(b"" if text == "=" else base64.b64decode(text, validate=True))
+        except ValueError:
+            raise BadError("Login cancelled" if text == "*" else "Not base64") from None
+
+    def _enter(self, response: bytes) -> str:
+        if "LOGINDISABLED" in self._capabilities():
+            raise NoError("[PRIVACYREQUIRED] Start TLS first")
+        self._user = self._rules.login(response)
+        if self._user is None:
+            raise NoError("[AUTHENTICATIONFAILED] Wrong address or password")
+        return f"OK [CAPABILITY {self._capabilities()}] Logged in"
+
+    # Folders
+
+    def _folder(self, mailbox: Token) -> tuple[str, Folder]:
+        name = decode_mailbox(text_of(mailbox))
+        name = "INBOX" if name.upper() == "INBOX" else name
+        folder = self._rules.store.folders(self._user or "").get(name)
+        if not folder:
+            raise NoError("[NONEXISTENT] No such folder")
+        return name, folder
+
+    def _select(self, mailbox: Token, *, read_only: bool = False) -> str:
+        self._view = None
+        _, folder = self._folder(mailbox)
+        view = View(folder, self._connection.write, read_only=read_only)
+        view.tell_news(may_expunge=True)
+        for line in view.summary(self._rules.store.uidvalidity):
+            self._write(f"* {line}")
+        self._view = view
+        return "OK [READ-ONLY] Examined" if read_only else "OK [READ-WRITE] Selected"
+
+    def _examine(self, mailbox: Token) -> str:
+        return self._select(mailbox, read_only=True)
+
+    def _status(self, mailbox: Token, items: Token) -> str:
+        name, folder = self._folder(mailbox)
+        messages = folder.messages.copy()
+        values = {
+            "MESSAGES": len(messages),
+            "RECENT": sum(message.uid >= folder.first_recent for message in messages),
+            "UIDNEXT": folder.next_uid,
+            "UIDVALIDITY": self._rules.store.uidvalidity,
+            "UNSEEN": sum("\\Seen" not in message.flags for message in messages),
+        }
+        wanted = [text_of(item).upper() for item in items] if isinstance(items, list) else []
+        if not wanted or not values.keys() >= set(wanted):
+            raise BadError("Unknown status item")
+        self._write(f"* STATUS {encode_mailbox(name)} ({' '.join(f'{item} {values[item]}' for item in wanted)})")
+        return "OK Status done"
+
+    def _list(self, reference: Token, pattern: Token) -> str:
+        wanted = decode_mailbox(text_of(reference) + text_of(pattern))
+        if wanted.count("*") + wanted.count("%") > MAX_WILDCARDS:
+            raise BadError("Too many wildcards")
+        if not pattern:
+            self._write('* LIST (\\Noselect) "/" ""')
+        for name in sorted(self._rules.store.folders(self._user or "").copy()) if pattern else ():
+            expression = re.escape(wanted).replace(r"\*", ".*").replace("%", "[^/]*")
+            if re.fullmatch(expression, name, re.IGNORECASE if name == "INBOX" else 0):
+                self._write(f'* LIST () "/" {encode_mailbox(name)}')
+        return "OK List done"
+
+    # The selected folder
+
+    def _expunge(self) -> str:
+        if self._view:
+            self._view.expunge()
+        return "OK Expunged"
+
+    def _close(self) -> str:
+        if self._view and not self._view.read_only:
+            self._view.expunge()
+        return self._unselect()
+
+    def _unselect(self) -> str:
+        self._view = None
+        return "OK Closed"

@@ -1,0 +1,242 @@
+"""SMTP (RFC 5321) with the extensions of a submission server (RFC 6409): the way in.
+
+Stricter than most servers, so that what passes here passes elsewhere: a message with a bare LF or a line of more
+than 998 bytes is refused, and so is an address beyond ASCII without SMTPUTF8. A message is taken after the final
+dot or not at all.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+from itertools import count
+
+from mailer.sandbox.store import Rules, StoreFullError
+from mailer.sandbox.wire import Connection, LineTooLongError
+
+HOST = "sandbox.example.com"
+MAX_COMMAND = 12_288  # what RFC 4954 asks for where AUTH is spoken; other commands are shorter
+MAX_TEXT_LINE = 1000  # RFC 5321, section 4.5.3.1.6
+MAX_RECIPIENTS = 1000
+MAX_PROTOCOL_ERRORS = 20
+_WITHOUT_ARGUMENT = ("DATA", "RSET", "QUIT", "STARTTLS")
+
+_LOCAL = r'(?:"(?:[^"\\]|\\.)*"|[^\s"<>@()\[\]\\,;:]+)'
+_MAILBOX = re.compile(rf"{_LOCAL}@(?:[^\s<>@()\[\]\\,;:]+|\[[0-9A-Za-z.:]+\])")
+_PATH = re.compile(r'(?P<word>FROM|TO):<(?:@[^:<>]*:)?(?P<address>(?:"(?:[^"\\]|\\.)*"|[^">])*)>(?P<options>.*)', re.I)
+_queue_ids = count(1)
+
+
+class Session:
+    """The dialogue with one client."""
+
+    def __init__(self, connection: Connection, rules: Rules) -> None:
+        self._connection = connection
+        self._rules = rules
+        self._greeted = False
+        self._user: str | None = None
+        self._sender: str | None = None
+        self._utf8 = False
+        self._recipients: list[str] = []
+        self._handlers: dict[str, Callable[[str], str]] = {
+            "HELO": lambda _: self._hello([]), "EHLO": lambda _: self._hello(self._offered()),
+            "AUTH": self._authenticate, "STARTTLS": self._start_tls,
+            "MAIL": self._mail, "RCPT": self._recipient, "DATA": self._data,
+            "RSET": lambda _: self._reset("250 2.0.0 Ok"), "NOOP": lambda _: "250 2.0.0 Ok",
+            "VRFY": lambda _: "252 2.0.0 Cannot verify, but will take mail", "QUIT": lambda _: "221 2.0.0 Bye",
+        }  # fmt: skip
+
+    def run(self) -> None:
+        """Answer commands until QUIT, or until there have been too many that are none."""
+        self._reply(f"220 {HOST} ESMTP Mailer sandbox")
+        errors = 0
+        while errors < MAX_PROTOCOL_ERRORS:
+            try:
+                line = self._connection.read_line(MAX_COMMAND).decode()
+                reply = self._answer(line.rstrip("\r\n"))
+            except (LineTooLongError, UnicodeDecodeError) as error:
+                reply = "500 5.5.2 " + ("Line too long" if isinstance(error, LineTooLongError) else "Not UTF-8")
+            self._reply(reply)
+            if reply.startswith("221"):
+                return
+            errors += reply.startswith("50")
+        self._reply(f"421 4.7.0 {HOST} Too many errors")
+
+    def _reply(self, reply: str) -> None:
+        if reply:
+            self._connection.write(reply.encode() + b"\r\n")
+
+    def _answer(self, line: str) -> str:
+        verb, _, argument = line.partition(" ")
+        if self._rules.on_command:
+            self._rules.on_command(f"SMTP {line}")
+        verb, argument = verb.upper(), argument.strip()
+        handler = self._handlers.get(verb)
+        if not handler or (verb in ("AUTH", "STARTTLS") and verb not in self._offered()):
+            return "500 5.5.2 Command not recognised"
+        if (verb in _WITHOUT_ARGUMENT and argument) or (verb not in _WITHOUT_ARGUMENT and not argument):
+            return f"501 5.5.4 Syntax: {verb}{'' if argument else ' and an argument'}"
+        return handler(argument)
+
+    def _offered(self) -> list[str]:
+        """The extensions on offer now: where TLS can be had, no login without it."""
+        in_clear = self._rules.tls is not None and not self._connection.encrypted
+        offered = [name for name in self._rules.extensions if not (in_clear and name == "AUTH")]
+        return [*offered, "STARTTLS"] if in_clear else offered
+
+    def _hello(self, extensions: list[str]) -> str:
+        self._greeted = True
+        self._reset()
+        values = {"SIZE": f"SIZE {self._rules.max_message}", "AUTH": "AUTH PLAIN LOGIN"}
+        lines = [HOST, *(values.get(extension, extension) for extension in extensions)]
+        return "\r\n".join([f"250-{line}" for line in lines[:-1]] + [f"250 {lines[-1]}"])
+
+    def _reset(self, reply: str = "") -> str:
+        self._sender = None
+        self._recipients = []
+        return reply
+
+    def _start_tls(self, _: str) -> str:
+        assert self._rules.tls is not None  # noqa: S101 - or it would not be on offer
+        self._reply("220 2.0.0 Ready to start TLS")
+        self._connection.start_tls(self._rules.tls)
+        self._greeted = False
+        return self._reset()
+
+    # Logging in (RFC 4954)
+
+    def _authenticate(self, argument: str) -> str:
+        if not self._greeted or self._user is not None or self._sender is not None:
+            return "503 5.5.1 AUTH is not permitted now"
+        mechanism, _, initial = argument.partition(" ")
+        try:
+            if mechanism.upper() == "PLAIN":
+                response = self._decode(initial) if initial else self._ask("")
+            elif mechanism.upper() == "LOGIN":
+                user = self._decode(initial) if initial else self._ask("Username:")
+                response = b"\0" + user + b"\0" + self._ask("Password:")
+            else:
+                return "504 5.5.4 Mechanism not supported"
+        except ValueError as error:
+            return str(error)
+        self._user = self._rules.login(response)
+        return "235 2.7.0 Logged in" if self._user is not None else "535 5.7.8 Wrong address or password"
+
+    def _ask(self, challenge: str) -> bytes:
+        self._reply("334 " + base64.b64encode(challenge.encode()).decode())
+        return self._decode(self._connection.read_line(MAX_COMMAND).decode("ascii", "replace").rstrip("\r\n"))
+
+    def _decode(self, text: str) -> bytes:
+        if text == "*":
+            raise ValueError("501 5.7.0 Login cancelled")
+        try:
+            return b"" if text == "=" else base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError("501 5.5.2 Not base64") from None
+
+    # One message
+
+    def _mail(self, argument: str) -> str:
+        path = _PATH.fullmatch(argument)
+        if not self._greeted:
+            return "503 5.5.1 Send EHLO first"
+        if self._sender is not None:
+            return "503 5.5.1 Nested MAIL command"
+        if self._rules.require_login and self._user is None:
+            return "530 5.7.0 Log in first"
+        if not path or path["word"].upper() != "FROM":
+            return "501 5.5.4 Syntax: MAIL FROM:<address>"
+        self._utf8 = False
+        fault = self._options(path["options"]) or (path["address"] and self._fault(path["address"]))
+        if fault:
+            return fault
+        self._sender = path["address"]
+        return "250 2.1.0 Ok"
+
+    def _options(self, text: str) -> str | None:
+        """Take in the parameters of MAIL; the reply when one cannot be."""
+        for option in text.split():
+            name, _, value = option.upper().partition("=")
+            if name == "SIZE" and "SIZE" in self._rules.extensions and re.fullmatch("[0-9]{1,20}", value):
+                if int(value) > self._rules.max_message:
+                    return "552 5.3.4 Message too big"
+            elif name == "SMTPUTF8" and not value and "SMTPUTF8" in self._rules.extensions:
+                self._utf8 = True
+            elif name == "BODY" and "8BITMIME" in self._rules.extensions:
+                if value not in ("7BIT", "8BITMIME"):
+                    return "501 5.5.4 BODY is 7BIT or 8BITMIME"
+            elif name != "AUTH" or "AUTH" not in self._offered():
+                return f"555 5.5.4 Parameter not supported: {option}"
+        return None
+
+    def _recipient(self, argument: str) -> str:
+        path = _PATH.fullmatch(argument)
+        if self._sender is None:
+            return "503 5.5.1 Send MAIL first"
+        if not path or path["word"].upper() != "TO" or not path["address"]:
+            return "501 5.5.4 Syntax: RCPT TO:<address>"
+        if path["options"].strip():
+            return f"555 5.5.4 Parameter not supported: {path['options'].strip()}"
+        address = path["address"]
+        fault = self._fault(address) if address.casefold() != "postmaster" else None
+        if not fault and len(self._recipients) >= MAX_RECIPIENTS:
+            fault = "452 4.5.3 Too many recipients"
+        if not fault and self._rules.refuse:
+            fault = self._rules.refuse(address)
+        if fault:
+            return fault
+        self._recipients.append(address)
+        return "250 2.1.5 Ok"
+
+    def _fault(self, address: str) -> str | None:
+        """The reply to an address that cannot be one, or None."""
+        if len(address.encode()) > 254 or not _MAILBOX.fullmatch(address):
+            return "501 5.1.3 Bad address syntax"
+        if not address.isascii() and not self._utf8:
+            return "553 5.6.7 An address beyond ASCII needs SMTPUTF8"
+        return None
+
+    def _data(self, _: str) -> str:
+        if self._sender is None:
+            return "503 5.5.1 Send MAIL first"
+        if not self._recipients:
+            return "554 5.5.1 No valid recipients"
+        self._reply("354 End data with <CR><LF>.<CR><LF>")
+        data, fault = self._read_text()
+        sender, recipients = self._sender, tuple(dict.fromkeys(self._recipients))
+        self._reset()
+        return fault or self._deliver(sender, recipients, data)
+
+    def _read_text(self) -> tuple[bytes, str | None]:
+        """The message without its dot-stuffing, and the reply when it is one that cannot be taken."""
+        text, size, fault, ended = bytearray(), 0, None, True
+        while True:
+            try:
+                line = self._connection.read_line(MAX_TEXT_LINE + 1)  # and a dot that is stuffing
+            except LineTooLongError:
+                fault, ended = fault or "550 5.6.0 A line is longer than 998 bytes", False
+                continue
+            if ended and line == b".\r\n":
+                return bytes(text), fault
+            ended = line.endswith(b"\r\n")
+            line = line.removeprefix(b".")
+            size += len(line)
+            if not ended or len(line) > MAX_TEXT_LINE:
+                fault = fault or "550 5.6.0 A line is too long or does not end with <CR><LF>"
+            if size > self._rules.max_message:
+                fault = "552 5.3.4 Message too big"
+            if size > 2 * self._rules.max_message:
+                raise ConnectionError("endless message")
+            if not fault:
+                text += line
+
+    def _deliver(self, sender: str, recipients: tuple[str, ...], data: bytes) -> str:
+        try:
+            self._rules.store.reserve(len(data), len(recipients))
+        except StoreFullError:
+            return "452 4.3.1 No room for more mail"
+        for recipient in recipients:
+            self._rules.store.folders(recipient)["INBOX"].append(data)
+        if self._rules.on_delivery:
+            self._rules.on_delivery(sender, recipients, data)
+        return f"250 2.0.0 Ok: queued as {next(_queue_ids)}"
