@@ -29,7 +29,7 @@ _BACKLOG = 1024
 _TURN_AWAY_SECONDS = 0.5  # for telling a connection that there is no room: the porter has others to look after
 _ACCEPT_PAUSE = 0.1  # seconds, after the system had no file descriptor or memory left for a connection
 # A connection that has waited less is not idle, its frame is on the way: nobody is let in at its cost.
-_FAIR_WAIT = 0.2  # seconds
+_FAIR_WAIT = 0.1  # seconds
 _KNOCK_PAUSE = 0.002  # seconds, for the thread that the knock is meant for
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound: where a socket that listens everywhere can be reached
 
