@@ -1,0 +1,205 @@
+"""What happens when real mail servers stop and start, other programs use the mailbox, and the collector is killed."""
+
+import contextlib
+import imaplib
+import os
+import random
+import subprocess
+import unittest
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+
+from tests.real.scenario import ticket_of
+from tests.real.workplace import Workplace
+from tests.support.realservers import Dovecot, postfix_and_dovecot, requires
+from tests.support.waiting import wait_until
+
+# How often the collector is killed, and how many mails come in meanwhile.
+KILLS, MAILS = (200, 2000) if os.environ.get("MAILER_LONG") else (10, 100)
+
+
+def mail(number: int, subject: str | None = None, size: int = 0) -> bytes:
+    """The mail with this number: a ticket mail with this ticket, unless it is given another subject."""
+    subject = subject or f"[Ticket #{number}] Mailer"
+    filling = "".join(f"line {line} of {number}\r\n" for line in range(size // 20))
+    return (f"From: sender{number}@example.net\r\nTo: helpdesk@example.com\r\nSubject: {subject}\r\n"
+            f"Message-ID: <{number}@example.net>\r\n\r\nmail {number}\r\n{filling}").encode()
+
+
+def numbers(records: list[dict]) -> list[int]:
+    """The numbers of the mails that these records are of, sorted."""
+    return sorted(int(record["text"].split()[1]) for record in records)
+
+
+@requires("dovecot")
+class CollectorTest(unittest.TestCase):
+    dovecot: Dovecot
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.dovecot = Dovecot()
+        cls.addClassCleanup(cls.dovecot.close)
+        cls.dovecot.start()
+
+    def setUp(self) -> None:
+        self.address = f"{self._testMethodName.replace('_', '-')[:60]}@example.com"
+        self.workplace = Workplace(EMAIL_LOGIN=self.address, IMAP_PORT=self.dovecot.imap_port)
+        self.addCleanup(self.workplace.close)
+
+    def collect(self) -> None:
+        done = self.workplace.run("collector.py", "--once")
+        self.assertEqual(done.returncode, 0, done)
+
+    def session(self) -> imaplib.IMAP4:
+        """Another mail program at work in the same mailbox."""
+        session = self.dovecot.login(self.address)
+        self.addCleanup(session.shutdown)
+        return session
+
+    def test_goes_on_after_the_mail_server_was_away(self) -> None:
+        with self.workplace.running("collector.py") as collector:
+            self.dovecot.deliver(self.address, *map(mail, range(3)))
+            wait_until(lambda: numbers(self.workplace.successes()) == [0, 1, 2], 20)
+            before = collector.said()
+            self.dovecot.stop()
+            wait_until(lambda: collector.said() != before, 20)  # it has noticed
+            self.dovecot.start()
+            self.dovecot.deliver(self.address, *map(mail, range(3, 6)))
+            wait_until(lambda: len(self.workplace.successes()) >= 6, 60)
+            self.assertEqual(numbers(self.workplace.successes()), [0, 1, 2, 3, 4, 5])
+            self.assertEqual(collector.end(), 0)
+        during = collector.said().removeprefix(before).splitlines()
+        self.assertNotIn("Traceback", collector.said())
+        self.assertLessEqual(len(during), 3, during)  # the outage once, the recovery once, the end
+
+    def test_waits_for_a_mail_server_that_is_not_there_yet(self) -> None:
+        self.dovecot.stop()
+        with self.workplace.running("collector.py") as collector:
+            wait_until(collector.said, 20)
+            self.dovecot.start()
+            self.dovecot.deliver(self.address, mail(1))
+            wait_until(lambda: numbers(self.workplace.successes()) == [1], 60)
+            self.assertEqual(collector.end(), 0)
+
+    def test_a_changed_uidvalidity_repeats_nothing_and_loses_nothing(self) -> None:
+        self.dovecot.deliver(self.address, *map(mail, range(3)))
+        self.collect()
+        self.dovecot.stop()
+        self.dovecot.change_uidvalidity(self.address, 4_000_000_000)
+        self.dovecot.start()
+        self.dovecot.deliver(self.address, *map(mail, range(3, 5)))
+        self.collect()
+        self.assertEqual(numbers(self.workplace.successes()), [0, 1, 2, 3, 4])
+        uidvalidities = [record["uidvalidity"] for record in self.workplace.successes()]
+        self.assertEqual(uidvalidities[3:], [4_000_000_000] * 2)
+        self.assertNotIn(4_000_000_000, uidvalidities[:3])
+
+    def test_another_program_marks_moves_and_deletes(self) -> None:
+        self.dovecot.deliver(self.address, mail(0))
+        self.collect()
+        self.dovecot.deliver(self.address, *map(mail, range(1, 6)))
+        other = self.session()
+        other.create("Archive")
+        other.store("3", "+FLAGS", r"\Seen")  # mail 2: read by a person before the collector came
+        other.copy("4", "Archive")
+        other.store("2,4", "+FLAGS", r"\Deleted")  # mails 1 and 3
+        other.expunge()
+        self.collect()
+        self.assertEqual(numbers(self.workplace.successes()), [0, 2, 4, 5])
+
+        other.noop()
+        other.store("2,3", "-FLAGS", r"\Seen")  # a person marks mails 2 and 4 as unread again
+        other.store("4", "+FLAGS", r"\Deleted")
+        other.expunge()
+        self.collect()
+        self.assertEqual(numbers(self.workplace.successes()), [0, 2, 4, 5])
+
+    def test_marks_as_read_what_it_has_logged(self) -> None:
+        self.dovecot.deliver(self.address, mail(1), mail(2, "Hello"))
+        self.collect()
+        self.assertEqual(self.session().search(None, "UNSEEN"), ("OK", [b""]))
+
+    def test_mark_seen_no_leaves_the_mail_unread_and_still_reads_it_once(self) -> None:
+        self.workplace.configure(MARK_SEEN="no")
+        self.dovecot.deliver(self.address, mail(1), mail(2, "Hello"))
+        self.collect()
+        self.collect()
+        self.assertEqual(self.session().search(None, "UNSEEN"), ("OK", [b"1 2"]))
+        self.assertEqual(numbers(self.workplace.successes() + self.workplace.errors()), [1, 2])
+
+    def test_another_folder_named_in_cyrillic(self) -> None:
+        other = self.session()
+        other.create("&BB8EPgRHBEIEMA-")  # Почта in modified UTF-7 (RFC 3501, section 5.1.3)
+        other.append("&BB8EPgRHBEIEMA-", "", "", mail(7))
+        self.dovecot.deliver(self.address, mail(8))
+        self.workplace.configure(IMAP_FOLDER="Почта")
+        self.collect()
+        self.assertEqual(numbers(self.workplace.successes()), [7])
+
+    def test_every_mail_once_however_often_it_is_killed(self) -> None:
+        moments = random.Random(4)
+        with ThreadPoolExecutor(1) as another_program:
+            for kill in range(KILLS):
+                batch = range(kill * MAILS // KILLS, (kill + 1) * MAILS // KILLS)
+                another_program.submit(self.deliver_slowly, batch)
+                self.run_and_kill(moments.uniform(0.1, 1.2))
+        with self.workplace.running("collector.py") as collector:
+            logged = self.workplace.successes, self.workplace.errors
+            wait_until(lambda: sum(len(log()) for log in logged) >= MAILS, 60)
+            self.assertEqual(collector.end(), 0)
+        successes, errors = numbers(self.workplace.successes()), numbers(self.workplace.errors())
+        self.assertEqual(successes, [number for number in range(MAILS) if number % 3])
+        self.assertEqual(errors, [number for number in range(MAILS) if number % 3 == 0])
+        self.assertEqual(self.session().search(None, "UNSEEN"), ("OK", [b""]))
+
+    def deliver_slowly(self, batch: range) -> None:
+        """One LMTP session a mail, so that they arrive one by one; every seventh is large."""
+        for number in batch:
+            size = 300_000 if number % 7 == 0 else 100
+            self.dovecot.deliver(self.address, mail(number, None if number % 3 else "Hello", size))
+
+    def run_and_kill(self, seconds: float) -> None:
+        with self.workplace.running("collector.py") as collector:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.fail(f"ended by itself with {collector.process.wait(seconds)}: {collector.said()}")
+            collector.kill()
+
+
+@requires("postfix", "dovecot")
+class ServerTest(unittest.TestCase):
+    def setUp(self) -> None:
+        stack = ExitStack()
+        self.addCleanup(stack.close)
+        self.system = stack.enter_context(postfix_and_dovecot())
+        self.workplace = Workplace(SMTP_PORT=self.system.smtp_port)
+        stack.callback(self.workplace.close)
+        stack.enter_context(self.workplace.serving())
+
+    def ask(self, text: str) -> int:
+        done = self.workplace.ask("person@example.org", text)
+        self.assertEqual(done.returncode, 0, done)
+        return ticket_of(done.stdout)
+
+    def subjects(self, address: str) -> Counter:
+        """How often each subject lies in the INBOX of this address."""
+        lines = [line for raw in self.system.messages(address) for line in raw.split(b"\r\n\r\n")[0].split(b"\r\n")]
+        return Counter(line.decode() for line in lines if line.startswith(b"Subject: "))
+
+    def test_goes_on_after_the_mail_server_was_away(self) -> None:
+        first = self.ask("before")
+        self.system.smtp.stop()
+        refused = self.workplace.ask("person@example.org", "during")
+        self.assertEqual(refused.returncode, 75, refused)
+        self.system.smtp.start()
+        second = self.ask("after")
+        self.system.smtp.stop()  # a restart that nobody notices: the session kept is stale
+        self.system.smtp.start()
+        third = self.ask("after a restart")
+        expected = Counter(f"Subject: [Ticket #{ticket}] Mailer" for ticket in (first, second, third))
+        for address in ("person@example.org", "helpdesk@example.com"):
+            wait_until(partial(self.has_arrived, address, expected), 20)
+
+    def has_arrived(self, address: str, expected: Counter) -> bool:
+        return self.subjects(address) == expected
