@@ -1,0 +1,48 @@
+"""Send a message to the helpdesk: ask for an address and a text, or take them from flags or standard input."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from mailer import console, courier, tls, transport
+from mailer.config import client_settings
+from mailer.launch import BASE, Parser, guard, values
+from mailer.protocol import Reply, Request
+
+EXAMPLE = 'example:  client.py --email alice@example.com --message "The printer is on fire"'
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the client; returns its exit code."""
+    parser = Parser(
+        prog="client.py",
+        description="Send a message to the helpdesk. Asks for what no flag gives; without a terminal, reads the address"
+        " from the first line of standard input and the message from the rest.",
+        epilog=EXAMPLE,
+    )
+    parser.add_argument("--env", metavar="FILE", help="settings file (default: .env beside the scripts)")
+    parser.add_argument("--host", help="where Mailer's server is (SERVER_HOST)")
+    parser.add_argument("--port", help="its port (SERVER_PORT)")
+    parser.add_argument("--email", metavar="ADDRESS", help="your e-mail address")
+    text = parser.add_mutually_exclusive_group()
+    text.add_argument("--message", metavar="TEXT", help="the message")
+    text.add_argument("--file", metavar="FILE", type=Path, help="a file that holds the message, taken as it is")
+    parser.add_argument("--json", action="store_true", help="print the server's reply as one line of JSON")
+    flags = parser.parse_args(argv)
+
+    def run() -> int:
+        settings = client_settings(values(flags.env, {"SERVER_HOST": flags.host, "SERVER_PORT": flags.port}), BASE)
+        context = tls.client_context(settings.tls_ca) if settings.tls_ca else None
+
+        def send(request: Request) -> Reply:
+            request = replace(request, token=settings.token)
+            return transport.exchange(settings.host, settings.port, request, timeout=settings.timeout, context=context)
+
+        way = courier.Courier(f"{settings.host}:{settings.port}", settings.timeout, send)
+        return console.run(way, email=flags.email, message=flags.message, file=flags.file, as_json=flags.json)
+
+    return guard(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""What `client.py` does: take an address and a message, send them, and tell what came of it.
+
+With a person at the terminal, `conversation` asks for what no flag gave and for what was wrong. Without one, or with
+both flags, nothing is asked: a sentence for each problem on stderr and an exit code. Results alone go to stdout.
+"""
+
+import json
+import secrets
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from mailer.conversation import converse
+from mailer.courier import Courier, exit_code
+from mailer.errors import ExitCode, RequestError, TransportError
+from mailer.protocol import Reply, Request, reply_object
+from mailer.terminal import Terminal, accept_any_text, decode, interactive
+from mailer.translation import _, explain
+from mailer.validation import check
+
+# Ten times what the longest message takes in UTF-8: what is cut off here is still seen to be too long.
+_LONGEST_INPUT = 4 << 20
+
+
+def run(courier: Courier, *, email: str | None, message: str | None, file: Path | None, as_json: bool) -> ExitCode:
+    """Send one message, from the flags, from standard input, or from the person at the terminal."""
+    accept_any_text()
+    try:
+        if file is not None and str(file) != "-":
+            with file.open("rb") as content:
+                message = decode(content.read(_LONGEST_INPUT))
+        if interactive() and (email is None or message is None):
+            with Terminal() as terminal:
+                reply, code = converse(terminal, courier, email, message)
+                _show(reply, as_json, terminal.results)
+            return code
+        if email is None or message is None:
+            email, message = _standard_input(email, message)
+    except OSError as failure:
+        _complain(_("The file cannot be read: {why}").format(why=failure))
+        return ExitCode.NO_INPUT
+    except EOFError:
+        _complain(_("Nothing on standard input: the address belongs on its first line, the message after it."))
+        return ExitCode.USAGE
+    return _send(courier, Request(email.strip(), message, secrets.token_hex(16)), as_json)
+
+
+def _standard_input(email: str | None, message: str | None) -> tuple[str, str]:
+    """What no flag gave, exactly as it stands there; raises EOFError when there is nothing."""
+    given = decode(sys.stdin.buffer.read(_LONGEST_INPUT)) if sys.stdin else ""
+    if not given:
+        raise EOFError
+    if email is None:
+        email, _newline, given = given.partition("\n")
+    return email, given if message is None else message
+
+
+def _send(courier: Courier, request: Request, as_json: bool) -> ExitCode:
+    """Send without asking anybody anything."""
+    try:
+        check(request.email, request.message)
+        reply = courier.deliver(request, _complain if sys.stderr.isatty() else lambda _words: None)
+    except RequestError as wrong:
+        reply = Reply(problems=wrong.problems)
+    except TransportError as failure:
+        _complain(courier.explain(failure))
+        return exit_code(failure)
+    for problem in reply.problems:
+        _complain(explain(problem))
+    _show(reply, as_json, sys.stdout)
+    return exit_code(reply)
+
+
+def _show(reply: Reply | None, as_json: bool, results: TextIO) -> None:
+    """The result: the ticket, or with `--json` the reply, in ASCII so that no charset and no terminal can spoil it."""
+    if reply and as_json:
+        print(json.dumps(reply_object(reply)), file=results, flush=True)
+    elif reply and reply.ok:
+        words = _("OK: your ticket is {ticket}. A copy of the message is on its way to you.")
+        print(words.format(ticket=reply.ticket), file=results, flush=True)
+
+
+def _complain(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)

@@ -1,0 +1,145 @@
+"""The conversation at the terminal: asks, checks at once, sends, and asks again for just what was wrong.
+
+What has been typed is in the draft before anything else happens to it, and stays there until the server has answered
+OK or the person wants it deleted. A request keeps its id for as long as its content stays. Called by `console`.
+"""
+
+import secrets
+import signal
+from contextlib import suppress
+from dataclasses import replace
+
+from mailer.courier import Courier, exit_code
+from mailer.draft import Draft, read
+from mailer.errors import Code, ExitCode, Problem, TransportError, safe
+from mailer.form import Form
+from mailer.protocol import Reply, Request
+from mailer.terminal import ENDINGS, FAINT, RED, Terminal
+from mailer.translation import _
+
+
+def converse(
+    terminal: Terminal, courier: Courier, email: str | None, message: str | None
+) -> tuple[Reply | None, ExitCode]:
+    """Hold the conversation; returns the last reply, if any, and how the script ends."""
+    for ending in ENDINGS:
+        signal.signal(ending, signal.default_int_handler)
+    conversation = _Conversation(terminal, courier)
+    try:
+        conversation.begin(email, message)
+        outcome = conversation.send_until_settled()
+    except (KeyboardInterrupt, EOFError):
+        with suppress(OSError):  # the terminal may be what has gone
+            conversation.part()
+        return None, ExitCode.INTERRUPTED
+    return outcome if isinstance(outcome, Reply) else None, exit_code(outcome)
+
+
+class _Conversation:
+    """One message from its first word to the server's answer."""
+
+    def __init__(self, terminal: Terminal, courier: Courier) -> None:
+        self._terminal, self._courier = terminal, courier
+        self._draft = Draft()
+        self._form = Form(terminal, self._draft)
+        self._request = Request("", "", _new_id())
+        self._doubtful = False  # whether the message may have been sent
+
+    def begin(self, email: str | None, message: str | None) -> None:
+        """Complete what the flags gave, or take up a draft."""
+        if message is None:
+            self._offer_draft()
+        address = self._form.email(self._request.email if email is None else email, ask=email is None)
+        letter = replace(self._request, email=address)
+        text = self._form.message(letter if message is None else replace(letter, message=message), ask=message is None)
+        self._change(address, text)
+
+    def send_until_settled(self) -> Reply | TransportError:
+        """Send, and mend what is wrong with the person's help, until it is sent or the person stops."""
+        while True:
+            self._draft.write(self._request)
+            self._terminal.say(_("Sending to {server} …").format(server=self._courier.server), FAINT)
+            outcome: Reply | TransportError
+            self._doubtful = True
+            try:
+                outcome = self._courier.deliver(self._request, self._terminal.say)
+                self._doubtful = any(problem.code is Code.DELIVERY_UNCERTAIN for problem in outcome.problems)
+            except TransportError as failure:
+                outcome, self._doubtful = failure, failure.sent
+            if isinstance(outcome, Reply) and outcome.ok:
+                self._draft.discard()
+                return outcome
+            if not self._mend(outcome):
+                self.part()
+                return outcome
+
+    def part(self) -> None:
+        """Say what becomes of a message that was not sent."""
+        if not self._draft.written:
+            self._draft.discard()
+        elif self._draft.trouble:
+            self._terminal.say(_("The text could not be kept: {why}").format(why=safe(self._draft.trouble)), RED)
+        else:
+            self._draft.close()
+            fate = _("It may have been sent all the same.") if self._doubtful else _("It was not sent.")
+            self._terminal.say(f"{fate} " + _("Your text is kept: start client.py again to go on with it."))
+
+    def _mend(self, outcome: Reply | TransportError) -> bool:
+        """Have the person change what is wrong, or decide; False when they stop."""
+        if isinstance(outcome, TransportError):
+            self._terminal.say(self._courier.explain(outcome), RED)
+            problems: tuple[Problem, ...] = ()
+        else:
+            problems = outcome.problems
+            self._form.explain(problems)
+        fields = {problem.field for problem in problems}
+        if not fields - {None}:
+            fields = self._decide(outcome)
+        email, message = self._request.email, self._request.message
+        if "email" in fields:
+            email = self._form.email(email)
+        if "message" in fields:
+            message = self._form.message(replace(self._request, email=email))
+        self._change(email, message)
+        return "nothing" not in fields
+
+    def _decide(self, outcome: Reply | TransportError) -> set[str | None]:
+        """Which field to change after an error that is about neither; "nothing" when the person stops."""
+        again, default = _("Try again"), 1
+        if isinstance(outcome, TransportError) and outcome.sent:
+            again = _("Ask again: the server knows the message by now and does not send it twice")
+        elif self._doubtful:
+            again, default = _("Send it again, even if it should arrive twice"), 4
+        elif isinstance(outcome, Reply) and not outcome.retry:
+            default = 4
+        chosen = self._form.choose(
+            default, again, _("Change the address"), _("Change the text"), _("Stop here; the text is kept for later")
+        )
+        if chosen == 1 and isinstance(outcome, Reply) and self._doubtful:
+            # With the same id the server would only repeat its answer: what is wanted is a second mail.
+            self._request = replace(self._request, id=_new_id())
+        return {(None, "email", "message", "nothing")[chosen - 1]}
+
+    def _offer_draft(self) -> None:
+        for path in self._draft.waiting()[:1]:
+            with suppress(OSError):  # another client was quicker
+                kept, written = read(path)
+                words = _("A message to {email} that was not sent is kept, from {time:%Y-%m-%d %H:%M}:")
+                self._terminal.say(words.format(email=safe(kept.email) or "?", time=written))
+                self._terminal.say("  " + safe(kept.message, 70))
+                go_on, another = _("Go on with it"), _("Keep it for later and write another one")
+                chosen = self._form.choose(1, go_on, another, _("Delete it and write another one"))
+                if chosen == 1:
+                    self._draft.take(path)
+                    self._request = replace(kept, id=kept.id or _new_id())
+                elif chosen == 3:
+                    path.unlink()
+
+    def _change(self, email: str, message: str) -> None:
+        """Other content is another request, and gets another id."""
+        if (email, message) != (self._request.email, self._request.message):
+            self._request = Request(email, message, _new_id())
+
+
+def _new_id() -> str:
+    return secrets.token_hex(16)

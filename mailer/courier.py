@@ -1,0 +1,77 @@
+"""One request on its way to Mailer's server: sent, asked about once more when its answer was lost, and what came of it.
+
+The server recognises a repeat by the request's id and does not send it twice, so asking again is safe. What stays
+unknown is raised as such and never called a failure. Called by `console` and `conversation`.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mailer.errors import Code, ExitCode, TransportError, safe
+from mailer.protocol import Reply, Request
+from mailer.translation import _
+
+Say = Callable[[str], None]
+# A wait that is shorter than this needs no words.
+_SILENCE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Courier:
+    """The way to one server: its name for people, how many seconds an answer may take, and how to send."""
+
+    server: str
+    patience: float
+    send: Callable[[Request], Reply]
+
+    def deliver(self, request: Request, say: Say) -> Reply:
+        """The server's answer; raises TransportError, with `sent` when the message may be on its way all the same."""
+        try:
+            return self._ask(request, say)
+        except TransportError as lost:
+            if not lost.sent:
+                raise
+        say(_("The answer was lost; asking for it once more."))
+        try:
+            reply = self._ask(request, say)
+        except TransportError as lost:
+            raise TransportError(str(lost), sent=True) from lost
+        if any(problem.code is Code.BUSY for problem in reply.problems):  # so nothing is known of the first one
+            raise TransportError(reply.problems[0].text, sent=True)
+        return reply
+
+    def _ask(self, request: Request, say: Say) -> Reply:
+        words = _("Waiting for the answer of {server}, {seconds:.0f} seconds at most; Ctrl-C ends the wait.")
+        notice = threading.Timer(_SILENCE, say, [words.format(server=self.server, seconds=self.patience)])
+        notice.daemon = True
+        notice.start()
+        try:
+            return self.send(request)
+        finally:
+            notice.cancel()
+
+    def explain(self, failure: TransportError) -> str:
+        """Why there is no answer, and what that means, in words a person understands."""
+        why = _(safe(str(failure)))
+        if failure.sent:
+            return _(
+                "Nobody can tell whether the message was sent: {server} got it, but its answer was lost ({why})."
+            ).format(server=self.server, why=why)
+        return _("Mailer's server at {server} cannot be reached: {why}. Is server.py running there?").format(
+            server=self.server, why=why
+        )
+
+
+def exit_code(outcome: Reply | TransportError) -> ExitCode:
+    """How the script ends when this is the last that was heard."""
+    if isinstance(outcome, TransportError):
+        return ExitCode.UNCERTAIN if outcome.sent else ExitCode.UNAVAILABLE
+    codes = {problem.code for problem in outcome.problems}
+    if outcome.ok:
+        return ExitCode.DONE
+    if Code.DELIVERY_UNCERTAIN in codes:
+        return ExitCode.UNCERTAIN
+    if codes & {Code.UNAUTHORIZED, Code.MAIL_AUTH_FAILED}:
+        return ExitCode.LOGIN_REFUSED
+    return ExitCode.TEMPORARY if outcome.retry else ExitCode.REFUSED

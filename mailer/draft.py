@@ -1,0 +1,124 @@
+"""Drafts: a message that was typed and not yet sent, in a private file, so that it is never lost.
+
+Each running client writes a file of its own, line by line as they are typed: a line of JSON with the address and the
+request's id, then the text as it is. A file whose client is gone is a waiting draft. A folder that cannot be used
+costs the draft and never the message: `trouble` then says why. Called by `console`.
+"""
+
+import json
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from mailer.protocol import Request
+
+_NAME = re.compile(r"draft-([0-9]+)")
+
+
+def state_folder() -> Path:
+    """The person's own folder for state (XDG Base Directory Specification), never the one of the scripts."""
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA") or "~/AppData/Local").expanduser() / "mailer"
+    given = Path(os.environ.get("XDG_STATE_HOME", ""))
+    return (given if given.is_absolute() else Path("~/.local/state").expanduser()) / "mailer"
+
+
+class Draft:
+    """The draft of this client: `write` the whole, `add` a line, `discard` when it is sent."""
+
+    def __init__(self) -> None:
+        self.trouble = ""
+        self.written = False  # whether there is a text worth keeping
+        self._file: BinaryIO | None = None
+        try:
+            self.folder = state_folder()
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except (OSError, RuntimeError) as wrong:  # RuntimeError: there is no home
+            self.trouble = str(wrong)
+        else:
+            self.path = self.folder / f"draft-{os.getpid()}"
+
+    def write(self, request: Request) -> None:
+        """Replace the draft by this request, in one step."""
+        header = json.dumps({"email": request.email, "id": request.id}) + "\n"
+        self.written = bool(request.message.strip())
+        if self.trouble:
+            return
+        try:
+            self.close()
+            new = self.folder / f"new-{os.getpid()}"
+            new.unlink(missing_ok=True)
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(_bytes(header + request.message))
+            new.replace(self.path)
+            self._file = self.path.open("ab")
+        except OSError as wrong:
+            self.trouble = str(wrong)
+
+    def add(self, text: str) -> None:
+        """Append to the text that was written; the file keeps it even if this process is killed."""
+        self.written = True
+        if self._file is None or self.trouble:
+            return
+        try:
+            self._file.write(_bytes(text))
+            self._file.flush()
+        except OSError as wrong:
+            self.trouble = str(wrong)
+
+    def close(self) -> None:
+        """Leave the draft as it is."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def discard(self) -> None:
+        """The text has been sent, or is no longer wanted."""
+        self.close()
+        if not self.trouble:
+            self.path.unlink(missing_ok=True)
+
+    def waiting(self) -> list[Path]:
+        """The drafts of clients that are gone, the newest first."""
+        try:
+            found = [path for path in self.folder.iterdir() if _left_behind(path)] if not self.trouble else []
+            return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+        except OSError:
+            return []
+
+    def take(self, path: Path) -> None:
+        """Make a waiting draft this client's own; raises OSError when another client was quicker."""
+        path.rename(self.path)
+        self.written = True
+
+
+def read(path: Path) -> tuple[Request, datetime]:
+    """A draft and when it was last added to; raises OSError. A file that was tampered with is all text."""
+    content = path.read_bytes().decode("utf-8", "replace")
+    written = datetime.fromtimestamp(path.stat().st_mtime)
+    header, _newline, text = content.partition("\n")
+    try:
+        known = json.loads(header)
+        return Request(str(known["email"]), text, str(known["id"])), written
+    except (ValueError, LookupError, TypeError):
+        return Request("", content, None), written
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+def _left_behind(path: Path) -> bool:
+    """Whether it is a draft and its client is gone. On Windows, a file that is in use cannot be taken anyway."""
+    found = _NAME.fullmatch(path.name)
+    if not found or os.name == "nt":
+        return bool(found)
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False

@@ -1,0 +1,118 @@
+"""The questions of the conversation: each is asked until the answer is valid, with the earlier answer ready to edit.
+
+Every line of a message is in the draft before the next one is asked for. Called by `conversation`.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from mailer.draft import Draft
+from mailer.errors import Problem, RequestError, safe
+from mailer.protocol import Request
+from mailer.terminal import RED, Terminal, can_edit
+from mailer.translation import _, explain
+from mailer.validation import check_email, check_message
+
+# A dot, or the command for the editor, alone on the last line of what was typed or pasted at once.
+_COMMAND = re.compile(r"(?:^|\n)(\.|~e)\n*\Z")
+
+
+class Form:
+    """What is asked for, and what is told when an answer will not do."""
+
+    def __init__(self, terminal: Terminal, draft: Draft) -> None:
+        self._terminal = terminal
+        self._draft = draft
+
+    def explain(self, problems: Iterable[Problem]) -> None:
+        """Say what is wrong, a line for each problem."""
+        for problem in problems:
+            self._terminal.say(explain(problem), RED)
+
+    def choose(self, default: int, *options: str) -> int:
+        """The number of the option that the person chooses."""
+        for number, option in enumerate(options, 1):
+            self._terminal.say(f"  {number}  {option}")
+        while True:
+            typed = self._terminal.line(_("Number (Enter means {default}): ").format(default=default)).strip()
+            if typed in map(str, range(1, len(options) + 1)) or not typed:
+                return int(typed or default)
+
+    def email(self, value: str, ask: bool = True) -> str:
+        """A valid address: the one that is given, or what the person makes of it."""
+        while True:
+            if ask and can_edit(value):
+                value = self._terminal.line(_("Your e-mail address: "), value).strip()
+            elif ask:
+                prompt = _("Your e-mail address (Enter keeps {email}): ").format(email=safe(value))
+                value = self._terminal.line(prompt).strip() or value
+            try:
+                check_email(value)
+                return value
+            except RequestError as wrong:
+                self.explain(wrong.problems)
+                ask = True
+
+    def message(self, request: Request, ask: bool = True) -> str:
+        """A valid message: the request's, or what the person makes of it."""
+        while True:
+            if ask:
+                request = replace(request, message=self._typed(request))
+            try:
+                check_message(request.message)
+                return request.message
+            except RequestError as wrong:
+                self.explain(wrong.problems)
+                ask = True
+
+    def _typed(self, request: Request) -> str:
+        """What is typed up to a dot or the end of input; the request's text is there to edit, or to keep."""
+        editable = can_edit(request.message)
+        kept, value = ("", request.message) if editable else (request.message, "")
+        keys = _("Ctrl-Z and Enter") if os.name == "nt" else _("Ctrl-D")
+        words = _("Your message. End it with a line that holds a single dot, or with {keys}; ~e opens an editor.")
+        self._terminal.say(words.format(keys=keys))
+        if kept:
+            self._terminal.say(_("Enter keeps the text as it is, ~e edits it, anything else replaces it."))
+        lines: list[str] = []
+        try:
+            while True:
+                typed = self._terminal.line("", value)
+                if kept and not typed:
+                    return kept
+                command = _COMMAND.search(typed)
+                if command is None or command.start() > 0:
+                    self._add(typed[: command.start()] if command else typed, lines, request)
+                if command and command[1] == ".":
+                    return "\n".join(lines)
+                if command:
+                    self._edit(lines, kept, request)
+                kept = value = ""
+        except EOFError:
+            return "\n".join(lines) or kept
+        except KeyboardInterrupt:
+            if self._terminal.unfinished:
+                self._add(self._terminal.unfinished, lines, request)
+            raise
+
+    def _add(self, typed: str, lines: list[str], request: Request) -> None:
+        if lines:
+            self._draft.add("\n" + typed)
+        else:
+            self._draft.write(replace(request, message=typed))
+        lines.append(typed)
+
+    def _edit(self, lines: list[str], kept: str, request: Request) -> None:
+        """Have the text so far, or the one that is kept, edited; it becomes the first of the lines."""
+        text = "\n".join(lines) or kept
+        try:
+            text = self._terminal.edit(text)
+        except (OSError, ValueError) as failure:  # ValueError: its command line has an open quote
+            self._terminal.say(_("The editor cannot be started: {why}").format(why=safe(str(failure))), RED)
+        lines.clear()
+        if text:
+            self._add(text, lines, request)
+        words = _("The text has {lines} lines and {characters} characters so far; go on, or end it.")
+        self._terminal.say(words.format(lines=len(text.splitlines()), characters=len(text)))

@@ -1,0 +1,178 @@
+"""The person's terminal: words out, lines in, whole however long they are.
+
+Lines are edited by readline where the platform has it (it also takes a bracketed paste of many lines as one answer).
+Without it, lines are read here byte by byte: a terminal that collects lines itself loses what is over 4095 bytes.
+Nothing is drawn over, nothing is measured. Called by `console` and `history`.
+"""
+
+import codecs
+import locale
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
+try:
+    import readline
+except ImportError:
+    readline = None  # type: ignore[assignment]
+try:
+    import termios
+except ImportError:
+    termios = None  # type: ignore[assignment]
+
+RED, GREEN, FAINT, BOLD = "31", "32", "2", "1"
+# More than this is not put before the person to edit in place; the editor (`~e`) is the tool for it.
+_EDITABLE = 4_000
+_END_OF_INPUT, _ERASE, _KILL_LINE = b"\x04", b"\x7f\b", b"\x15"
+# What ends a conversation from outside; the draft is kept then.
+ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Terminal:
+    """A conversation on the terminal that is standard input; `results` is standard output as it was given."""
+
+    def __init__(self) -> None:
+        self.results: TextIO = sys.stdout
+        if not sys.stdout.isatty():  # `client.py --json > FILE`: prompts go where the person sees them
+            self.results = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace")
+            os.dup2(2, 1)
+        self._said = sys.stderr if sys.stderr.isatty() else sys.stdout
+        self._typed = bytearray()
+        self._mode = termios.tcgetattr(0) if termios else []
+        self.unfinished = ""
+
+    def __enter__(self) -> "Terminal":
+        """From here on every byte is handed over as it comes, between two lines too: a paste does not wait for us."""
+        if termios:
+            mode = termios.tcgetattr(0)
+            mode[3] &= ~(termios.ICANON if readline else termios.ICANON | termios.ECHO)
+            mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
+            termios.tcsetattr(0, termios.TCSANOW, mode)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if termios:
+            with suppress(termios.error):  # the terminal has gone
+                termios.tcsetattr(0, termios.TCSANOW, self._mode)
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line for the person."""
+        print(paint(text, style, self._said), file=self._said, flush=True)
+
+    def line(self, prompt: str = "", value: str = "") -> str:
+        """What is typed, with `value` there to edit; several lines when they were pasted. Raises EOFError at the end.
+
+        An interrupt leaves what was typed in `unfinished`.
+        """
+        try:
+            return self._edited(prompt, value) if readline else self._plain(prompt)
+        except EOFError:
+            self.say("")
+            if not sys.stdin.isatty():  # the terminal has gone, which is no wish to send what is there so far
+                raise KeyboardInterrupt from None
+            raise
+        except KeyboardInterrupt:
+            self.unfinished = readline.get_line_buffer() if readline else _text(self._typed)
+            raise
+
+    def edit(self, text: str) -> str:
+        """The text after the person's editor is done with it; raises OSError when there is no such editor."""
+        chosen = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("notepad" if os.name == "nt" else "vi")
+        handlers = {number: signal.signal(number, lambda *_: None) for number in ENDINGS}  # they are the editor's now
+        self.__exit__()
+        try:
+            with tempfile.TemporaryDirectory(prefix="mailer-") as folder:
+                file = Path(folder, "message.txt")
+                file.write_text(text + "\n", encoding="utf-8", errors="replace")
+                subprocess.call([*shlex.split(chosen, posix=os.name != "nt"), str(file)])
+                return decode(file.read_bytes()).replace("\r\n", "\n").removesuffix("\n")
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            self.__enter__()
+
+    def _edited(self, prompt: str, value: str) -> str:
+        if value:
+            readline.set_startup_hook(lambda: readline.insert_text(value))
+        try:
+            return input(prompt)
+        finally:
+            readline.set_startup_hook()
+
+    def _plain(self, prompt: str) -> str:
+        if termios is None:
+            return input(prompt)
+        sys.stdout.write(prompt)
+        sys.stdout.flush()
+        self._typed.clear()
+        while True:
+            byte = os.read(0, 1)
+            if byte in (b"", _END_OF_INPUT) and not self._typed:
+                raise EOFError
+            if byte in (b"", b"\n"):
+                os.write(1, b"\n")
+                return _text(self._typed)
+            self._take(byte)
+
+    def _take(self, byte: bytes) -> None:
+        """One byte from the keyboard, echoed; or what erases the last character, or all of the line."""
+        if byte in _ERASE or byte == _KILL_LINE:
+            typed = _text(self._typed)
+            kept = "" if byte == _KILL_LINE else typed[:-1]
+            os.write(1, b"\b \b" * (len(typed) - len(kept)))
+            self._typed[:] = kept.encode(sys.stdin.encoding, "surrogateescape")
+        elif byte != _END_OF_INPUT:
+            os.write(1, byte)
+            self._typed += byte
+
+
+def _text(typed: bytearray) -> str:
+    return typed.decode(sys.stdin.encoding, "surrogateescape")
+
+
+def can_edit(value: str) -> bool:
+    """Whether `Terminal.line` can put this value before the person to edit in place."""
+    if not value:
+        return True
+    if readline is None or len(value) > _EDITABLE or not value.replace("\n", "").isprintable():
+        return False
+    several_lines = os.environ.get("TERM") != "dumb" and "libedit" not in (readline.__doc__ or "")
+    return several_lines or "\n" not in value
+
+
+def interactive() -> bool:
+    """Whether there is a person: one who types, and who sees what is asked."""
+    return sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
+
+
+def paint(text: str, style: str, stream: TextIO) -> str:
+    """The text in a style, on a terminal that shows styles and for a person who wants them."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if os.name == "nt":
+        plain = plain or "WT_SESSION" not in os.environ  # the older console shows the codes themselves
+    return f"\x1b[{style}m{text}\x1b[0m" if style and not plain and stream.isatty() else text
+
+
+def accept_any_text() -> None:
+    """Let no character that this locale lacks end the script, and let the C locale read UTF-8."""
+    if locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX"):
+        with suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def decode(data: bytes) -> str:
+    """A file's text: UTF-8, UTF-16 with its mark, or the locale's charset; what is none of these cannot be sent."""
+    utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    for encoding in ("utf-16" if utf_16 else "utf-8-sig", locale.getencoding()):
+        with suppress(UnicodeError, LookupError):
+            return data.decode(encoding)
+    return data.decode("utf-8", "surrogateescape")
