@@ -1,0 +1,176 @@
+"""Mailer with a mailbox of its own on this computer: to try everything without an account. No mail leaves it."""
+
+import shutil
+import sys
+import tempfile
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+from mailer import launch
+from mailer.errors import ConfigError, ExitCode
+from mailer.sandbox.child import Child
+from mailer.sandbox.mail import MailServer
+from mailer.sandbox.screen import Screen
+
+ADMINISTRATOR = "helpdesk@example.com"
+PASSWORD = "sandbox"  # noqa: S105 - it guards nothing
+SERVER_PORT = 50007  # where client.py looks when it is not told
+_START_SECONDS = 20.0
+_LOOK_SECONDS = 0.1
+_LOGS = {"success": "success_request.log", "error": "error_request.log"}
+
+
+def main(argv: list[str]) -> int:
+    """The command; its exit code."""
+    parser = launch.Parser("python -m mailer.sandbox", description=__doc__, epilog="example: python -m mailer.sandbox")
+    parser.add_argument("--mail-only", action="store_true", help="run the mail server alone, and show its settings")
+    parser.add_argument("--smtp-port", type=_port, default=0, metavar="P", help="(default: any free one)")
+    parser.add_argument("--imap-port", type=_port, default=0, metavar="P", help="(default: any free one)")
+    parser.add_argument("--server-port", type=_port, default=SERVER_PORT, metavar="P", help=f"(default: {SERVER_PORT})")
+    flags = parser.parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+
+    def run() -> int:
+        stop = launch.stop_on_signals()
+        screen = Screen(stop.set)
+        with ExitStack() as ends:
+            mail = _mail_server(flags.smtp_port, flags.imap_port, screen)
+            ends.callback(mail.stop)
+            if flags.mail_only:
+                return _run_mail_only(mail, screen, stop)
+            return _run_everything(mail, flags.server_port, screen, stop, ends)
+
+    return launch.guard(run)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65_535:
+        raise ValueError
+    return port
+
+
+def _mail_server(smtp_port: int, imap_port: int, screen: Screen) -> MailServer:
+    mail = MailServer(
+        smtp_port=smtp_port, imap_port=imap_port, password=PASSWORD, on_delivery=screen.mail, require_login=True
+    )
+    try:
+        mail.start()
+    except OSError as failure:
+        raise ConfigError(f"The mail server cannot start: {failure}") from failure
+    return mail
+
+
+def _settings(mail: MailServer) -> list[str]:
+    return [
+        f"EMAIL_LOGIN={ADMINISTRATOR}",
+        f"EMAIL_PASSWORD={PASSWORD}",
+        f"IMAP_HOST={mail.host}",
+        f"IMAP_PORT={mail.imap_port}",
+        f"SMTP_HOST={mail.host}",
+        f"SMTP_PORT={mail.smtp_port}",
+        "PERIOD_CHECK=1",
+    ]
+
+
+def _run_mail_only(mail: MailServer, screen: Screen, stop: threading.Event) -> int:
+    screen.say(
+        screen.bold("Mailer's mail server, in memory: no mail leaves this computer."),
+        "",
+        "Settings for .env (any address logs in with this password):",
+        "",
+        *("  " + line for line in _settings(mail)),
+        "",
+        "Ctrl-C ends it, and its mail is gone.",
+        "",
+    )
+    launch.wait_for(stop)
+    screen.say("", "The mail server has ended.")
+    return ExitCode.DONE
+
+
+def _run_everything(mail: MailServer, port: int, screen: Screen, stop: threading.Event, ends: ExitStack) -> int:
+    folder = Path(tempfile.mkdtemp(prefix="mailer-sandbox-"))
+    ends.callback(screen.say, f"The sandbox has ended, and {folder} is removed.")
+    ends.callback(shutil.rmtree, folder, ignore_errors=True)
+    env = folder / ".env"
+    env.touch(mode=0o600)
+    places = [f"SUCCESS_LOG={folder / _LOGS['success']}", f"ERROR_LOG={folder / _LOGS['error']}", f"STATE_DIR={folder}"]
+    env.write_text("\n".join([*_settings(mail), f"SERVER_PORT={port}", *places, ""]), encoding="utf-8")
+    children = []
+    for script in ("server.py", "collector.py"):
+        child = Child(script, env, screen.trouble)
+        ends.callback(child.stop)
+        children.append(child)
+    server = children[0]
+    if not server.wait_until_listening(_START_SECONDS):
+        return _failed(server, screen)
+    _introduce(mail, server.port or port, folder, screen)
+    failed = _watch(children, folder, screen, stop)
+    if failed is not None:
+        return _failed(failed, screen)
+    screen.say("", "Ending …")
+    return ExitCode.DONE
+
+
+def _introduce(mail: MailServer, port: int, folder: Path, screen: Screen) -> None:
+    client = "python client.py"
+    if (launch.BASE / ".env").exists():
+        client += f" --env {folder / '.env'}"  # the person's own settings name another server
+    if port != SERVER_PORT:
+        client += f" --port {port}"
+    screen.say(
+        screen.bold("Mailer with a mailbox of its own: no mail leaves this computer."),
+        "",
+        f"  server.py      {mail.host}:{port}",
+        "  collector.py   looks for new mail every second",
+        f"  mail server    SMTP {mail.host}:{mail.smtp_port}, IMAP {mail.host}:{mail.imap_port}",
+        f"                 any address logs in, with the password {PASSWORD}",
+        f"  logs           {folder}",
+        "",
+        f"Next, in another terminal:  {screen.bold(client)}",
+        "Each mail and each record is shown here. Ctrl-C ends it all.",
+        "",
+    )
+
+
+def _watch(children: list[Child], folder: Path, screen: Screen, stop: threading.Event) -> Child | None:
+    """Show records until told to stop, or until a child ends by itself, which is then the result."""
+    positions = dict.fromkeys(_LOGS, 0)
+    while not stop.wait(_LOOK_SECONDS):
+        for name, file in _LOGS.items():
+            positions[name] = _show_records(name, folder / file, positions[name], screen)
+        for child in children:
+            if child.ended() is not None:
+                return child
+    return None
+
+
+def _show_records(name: str, path: Path, position: int, screen: Screen) -> int:
+    """Show the records from this position of a log on; the position after them."""
+    try:
+        with path.open("rb") as log:
+            log.seek(position)
+            lines = log.read().splitlines(keepends=True)
+    except FileNotFoundError:
+        return position
+    for line in lines:
+        if line.endswith(b"\n"):  # one that is being written is shown when it is whole
+            screen.record(name, line.decode())
+            position += len(line)
+    return position
+
+
+def _failed(child: Child, screen: Screen) -> int:
+    code = child.ended()
+    if code is None:
+        screen.say(f"{child.script} does not come up.")
+        return ExitCode.UNAVAILABLE
+    screen.say(f"{child.script} has ended by itself, with exit code {code}.")
+    return code or ExitCode.UNAVAILABLE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
