@@ -1,0 +1,31 @@
+"""Watches the administrator's mailbox and sorts its mail into success_request.log and error_request.log."""
+
+import sys
+
+from mailer import launch, mailroom
+from mailer.config import collector_settings
+
+
+def main(argv: list[str]) -> int:
+    parser = launch.Parser("collector.py", description=__doc__, epilog="example: collector.py --once")
+    parser.add_argument("--env", metavar="FILE", help="the settings (default: .env beside this script)")
+    parser.add_argument("--once", action="store_true", help="make one pass over the new mail, and end")
+    parser.add_argument("--check", action="store_true", help="prove the settings without changing anything, and end")
+    parser.add_argument("--read", nargs="+", metavar="FILE", help="print the record of each raw mail file, and end")
+    parser.add_argument("--verbose", action="store_true", help="log more")
+    flags = parser.parse_args(argv)
+
+    def run() -> int:
+        launch.start_logging(flags.verbose)
+        if flags.read:
+            return mailroom.read_files(flags.read)
+        settings = collector_settings(launch.values(flags.env, {}), launch.BASE)
+        if flags.check:
+            return mailroom.check(settings)
+        return mailroom.collect(settings, launch.stop_on_signals(), once=flags.once)
+
+    return launch.guard(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

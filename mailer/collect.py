@@ -1,0 +1,239 @@
+"""Collecting: one pass over the new mail of a mailbox.
+
+Everything that makes recovery obvious is in the order of four effects, for each batch of mails:
+
+    1. the records are in the logs, durable         (journal.append)
+    2. the position behind them is saved, durable   (position.save)
+    3. the mails are marked as seen                 (mailbox.mark)
+    4. the next batch
+
+A crash before 1 changes nothing: the batch is read again. Between 1 and 2 the records are found in the ends of the
+logs at the next start, and those mails are passed over. Between 2 and 3 the position says which mails to mark. The
+same holds without a crash when a step fails and the pass is tried again: what is logged but not saved is remembered.
+
+Works on a mailbox, two journals and a position that the script hands in; never imports them.
+"""
+
+import itertools
+import logging
+from array import array
+from bisect import bisect
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+from mailer import record
+from mailer.errors import ExitCode, MailboxError
+from mailer.progress import Logged, Mail, Mark, Progress, Selected, pack, unpack
+from mailer.reading import UNREADABLE, Reading, read, wants_more
+
+_log = logging.getLogger(__name__)
+
+# Mails asked for at once; the mailbox fetches them in smaller batches.
+_ASKED = 500
+# A batch is committed at so many mails, or bytes of them: the text of a mail may be a megabyte.
+_MAILS = 100
+_BYTES = 2 * 1024 * 1024
+# A mail that the server refuses by itself is tried again in this many passes before it is recorded as unreadable.
+_TRIES = 5
+# With so many refused mails at once it is not the mails that are at fault.
+_REFUSED = 20
+
+
+class Mailbox(Protocol):
+    """The folder that is read: see `imap.Mailbox`."""
+
+    def open(self) -> Selected: ...
+    def unseen(self) -> Sequence[int]: ...
+    def since(self, uid: int) -> Sequence[int]: ...
+    def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]: ...
+    def mark(self, uids: Sequence[int]) -> None: ...
+    def gives_others(self, refused: Collection[int]) -> bool: ...
+
+
+class Journal(Protocol):
+    """A product log: see `journal.Journal`."""
+
+    mark: Mark
+
+    def append(self, lines: str) -> None: ...
+    def recover(self, since: Mark | None) -> Iterator[Logged]: ...
+
+
+class Position(Protocol):
+    """Where the progress is kept: see `position.Position`."""
+
+    def load(self) -> Progress: ...
+    def begin(self, progress: Progress) -> None: ...
+    def save(self, progress: Progress) -> None: ...
+
+
+class Collector:
+    """Reads one mailbox. `keep(name, raw)` saves a mail that cannot be read, durably; `alive` hears of each batch."""
+
+    def __init__(
+        self, mailbox: Mailbox, success: Journal, error: Journal, position: Position, *,
+        keep: Callable[[str, bytes], None], now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        stopping: Callable[[], bool] = lambda: False, alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._mailbox = mailbox
+        self._journals = (success, error)
+        self._position = position
+        self._keep = keep
+        self._now = now
+        self._stopping = stopping
+        self._alive = alive
+        self._careful = 0  # up to this UID mails are asked for one by one: among them one broke the connection
+        # Mails that are in the logs but perhaps not behind the saved position, with their Message-IDs.
+        self._logged: dict[tuple[int, int], str | None] = {}
+        self._counts = [0, 0]
+        self._progress = position.load()
+        self._pending = unpack(self._progress.pending)
+        self._unmarked = self._progress.marking
+        self._recover(self._progress.marks, lambda _: bool(self._progress.uidvalidity))
+
+    def run_pass(self) -> tuple[int, int]:
+        """Take everything that is new; how many records went into each log, success and error."""
+        selected = self._mailbox.open()
+        if self._progress.uidvalidity != selected.uidvalidity:
+            self._begin(selected)
+        if self._unmarked:
+            self._mailbox.mark(self._unmarked)
+            self._unmarked = ()
+        refused = list(self._progress.refused)
+        before = list(self._counts)
+        for asked in self._portions():
+            for mails, done in self._batches(asked):
+                self._commit(mails, done)
+            if self._stopping():
+                break
+        else:
+            self._pending = array("I")  # all taken care of
+            self._try_again(refused)
+        return self._counts[0] - before[0], self._counts[1] - before[1]
+
+    # -- what is new -----------------------------------------------------------------------------------------------
+
+    def _begin(self, selected: Selected) -> None:
+        """Note what is unseen now, before anything of it is read."""
+        if self._progress.uidvalidity:
+            _log.warning("the mailbox was made anew (UIDVALIDITY changed): taking what is unseen")
+        pending = array("I", (uid for uid in self._mailbox.unseen() if uid < selected.next_uid))
+        # The state may have been lost but not the logs: of what is in them nothing is repeated.
+        self._recover(
+            (None, None), lambda found: found.uidvalidity == selected.uidvalidity and _holds(pending, found.uid)
+        )
+        progress = Progress(selected.uidvalidity, selected.next_uid, pack(pending), marks=self._marks())
+        self._position.begin(progress)
+        self._progress, self._pending, self._unmarked = progress, pending, ()
+
+    def _recover(self, marks: Sequence[Mark | None], wanted: Callable[[Logged], bool]) -> None:
+        """Find the mails that are in the logs behind the marks, or anywhere in them."""
+        self._logged = {
+            (found.uidvalidity, found.uid): found.message_id
+            for journal, mark in zip(self._journals, marks, strict=True)
+            for found in journal.recover(mark)
+            if wanted(found)
+        }
+
+    def _marks(self) -> tuple[Mark, ...]:
+        return tuple(journal.mark for journal in self._journals)
+
+    def _portions(self) -> Iterator[list[int]]:
+        """The new mails, ascending, in portions to ask the mailbox for."""
+        remaining = self._new()
+        while portion := list(itertools.islice(remaining, 1)):
+            if portion[0] > self._careful:
+                portion.extend(itertools.islice(remaining, _ASKED - 1))
+            yield portion
+
+    def _new(self) -> Iterator[int]:
+        progress = self._progress
+        yield from itertools.islice(self._pending, bisect(self._pending, progress.done), None)
+        yield from self._mailbox.since(max(progress.next_uid, progress.done + 1))
+
+    def _batches(self, asked: Sequence[int]) -> Iterator[tuple[list[Mail], int]]:
+        """The mails asked for in batches to commit, each with the UID up to which everything is taken care of then."""
+        batch: list[Mail] = []
+        size = 0
+        try:
+            for mail in self._mailbox.fetch(asked, wants_more):
+                batch.append(mail)
+                size += len(mail.raw or b"")
+                if len(batch) == _MAILS or size > _BYTES:
+                    yield batch, mail.uid
+                    batch, size = [], 0
+        except MailboxError as failure:
+            # Whether the connection or one of the mails is to blame shows when they are asked for one by one.
+            self._careful = max(self._careful, asked[-1])
+            if len(asked) == 1 and failure.exit_code is ExitCode.UNAVAILABLE and not self._stopping():
+                self._commit([Mail(asked[0], None)], asked[0])
+            raise
+        yield batch, asked[-1]
+
+    def _try_again(self, refused: Sequence[int]) -> None:
+        """Ask once more for the mails refused before, if the server gives others: else it is not their fault."""
+        if refused and self._mailbox.gives_others(refused):
+            for uid in refused:
+                for mails, done in self._batches([uid]):
+                    self._commit(mails, done, gone=[] if mails else [uid])
+
+    # -- one batch -------------------------------------------------------------------------------------------------
+
+    def _commit(self, mails: Sequence[Mail], done: int, gone: Sequence[int] = ()) -> None:
+        """Log the mails, save the position, mark them: in that order."""
+        progress = self._progress
+        refused = {uid: tries for uid, tries in progress.refused.items() if uid not in gone}
+        readings = [(mail.uid, reading) for mail in mails if (reading := self._read(mail, refused))]
+        self._write(readings, progress.uidvalidity)
+        marking = tuple(mail.uid for mail in mails if mail.raw is not None)
+        done = max(progress.done, done)
+        progress = replace(progress, done=done, refused=refused, marking=marking, marks=self._marks())
+        self._position.save(progress)
+        self._progress = progress
+        for uid, _ in readings:
+            self._logged.pop((progress.uidvalidity, uid), None)
+        self._unmarked = marking
+        self._mailbox.mark(marking)
+        self._unmarked = ()
+        self._alive()
+
+    def _read(self, mail: Mail, refused: dict[int, int]) -> Reading | None:
+        """What the record says; None for a refused mail that is to be tried again."""
+        if mail.raw is not None:
+            refused.pop(mail.uid, None)
+            reading = read(mail.raw, complete=mail.complete)
+            if reading.reason == "unreadable":
+                self._keep(f"{self._progress.uidvalidity}-{mail.uid}.eml", mail.raw)
+            return reading
+        tries = refused.pop(mail.uid, 0) + 1
+        if tries == 1 and len(refused) >= _REFUSED:
+            raise MailboxError("the server refuses one mail after the other")
+        if tries < _TRIES:
+            refused[mail.uid] = tries
+            return None
+        _log.warning("the mail with UID %d was refused %d times: recorded as unreadable", mail.uid, tries)
+        return UNREADABLE
+
+    def _write(self, readings: Sequence[tuple[int, Reading]], uidvalidity: int) -> None:
+        """Append the records to the logs, but those that are there already."""
+        time = self._now()
+        for index, (journal, name) in enumerate(zip(self._journals, ("success", "error"), strict=True)):
+            found: dict[tuple[int, int], str | None] = {}
+            lines = []
+            for uid, reading in readings:
+                key = uidvalidity, uid
+                known = key in self._logged and self._logged[key] == reading.message_id
+                if record.success_or_error(reading) == name and not known:
+                    found[key] = reading.message_id
+                    lines.append(record.line(reading, time=time, uidvalidity=uidvalidity, uid=uid))
+            if lines:
+                journal.append("".join(lines))
+                self._logged.update(found)
+                self._counts[index] += len(lines)
+
+
+def _holds(ascending: "array[int]", uid: int) -> bool:
+    index = bisect(ascending, uid)
+    return index > 0 and ascending[index - 1] == uid

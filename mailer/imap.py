@@ -1,0 +1,251 @@
+"""One mailbox on an IMAP server: what is new, fetch it in batches, mark it as seen.
+
+Everything goes by UID. Mails are peeked at, and only as much of each as the reader wants; commands and answers are
+bounded whatever the mailbox holds. A connection is kept as long as it works and made again when it is needed. Raises
+`MailboxError` when the mailbox cannot be read now; a mail that the server refuses by itself is handed on as one
+without bytes. `collect` drives it.
+"""
+
+import contextlib
+import imaplib
+import logging
+import re
+import ssl
+from array import array
+from base64 import b64encode
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from mailer.config import Endpoint
+from mailer.errors import ExitCode, MailboxError, safe
+from mailer.imap_session import FOR_NOW, Session, quoted
+from mailer.progress import Mail, Selected, pack
+from mailer.sasl import Login
+
+_log = logging.getLogger(__name__)
+
+# As much of a mail as is fetched at first: nearly every text ends before, and attachments go on after.
+_WINDOW = 65_536
+# The text limit is 1 MiB of characters; in base64, with two to four bytes each, more than this is never needed.
+_LONGEST = 6 * 1024 * 1024
+# What one FETCH may bring: mails, and bytes of them.
+_MAILS = 100
+_BYTES = 4 * 1024 * 1024
+# A SEARCH in a larger mailbox than this goes over so many UIDs at a time: its answer stays within the allowance.
+_SEARCHED = 50_000
+_ALL = 1 << 32
+
+_WORD = re.compile(rb"\b\d{1,10}\b")
+_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"')
+_UID = re.compile(rb"(?:^|[ (])UID (\d{1,10})\b")
+_SIZE = re.compile(rb"(?:^|[ (])RFC822\.SIZE (\d{1,18})\b")
+_BODY = re.compile(rb"BODY\[\](?:<\d+>)? (?:\{\d+\}$|" + _QUOTED.pattern + rb")")
+
+
+class Mailbox:
+    """A folder of an account; `mark_seen` decides whether it is opened for changes."""
+
+    def __init__(
+        self, endpoint: Endpoint, login: Login, folder: str, *, context: ssl.SSLContext, timeout: float,
+        mark_seen: bool = True, stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._connect: Callable[[], Session] = lambda: Session(endpoint, login, context, timeout, stopping)
+        self._server = f"{endpoint.host.lower()}:{endpoint.port}"
+        self._user = login.user
+        self._folder = folder
+        self._mark_seen = mark_seen
+        self._session: Session | None = None
+        self._selected = Selected(0, 0)
+        self._count = 0
+
+    def open(self) -> Selected:
+        """Connect, log in and select the folder, unless that is done already and still holds."""
+        if self._session is not None:
+            with contextlib.suppress(MailboxError):  # servers end idle connections: that is no outage
+                if self._session.command("NOOP")[0] == "OK":
+                    return self._selected
+            self.close()
+        self._session = self._connect()
+        self._select(readonly=not self._mark_seen)
+        return self._selected
+
+    def close(self) -> None:
+        """End the connection, without waiting for a farewell."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.shutdown()
+
+    def check(self) -> Iterator[str]:
+        """Try everything that reading needs and change nothing: one line for each step that worked."""
+        self._session = self._connect()
+        yield f"connected to {self._server}, {self._session.protection}"
+        yield f"logged in as {self._user}"
+        self._select(readonly=True)
+        yield f"opened the folder {self._folder}: {self._count} mails"
+        self.close()
+
+    def unseen(self) -> "array[int]":
+        """The UIDs of all unseen mails, ascending."""
+        return self._search(1, "UNSEEN")
+
+    def since(self, uid: int) -> "array[int]":
+        """The UIDs that are not below this one, ascending."""
+        return self._search(uid)
+
+    def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]:
+        """These mails, ascending; those that are gone are left out, those that the server refuses have no bytes."""
+        sizes = self._fetch(uids, "RFC822.SIZE", lambda text, _: _number(_SIZE, text))
+        for batch in _batches(uids, sizes):
+            found = self._bodies(batch)
+            missing = [uid for uid in batch if uid not in found]
+            still_there = self._present(missing)
+            for uid in batch:
+                if uid in still_there and len(batch) > 1:  # one bad mail can make the server refuse them all
+                    found.update(self._bodies([uid]))
+                if uid in found:
+                    yield self._whole(uid, found.pop(uid), wants_more)
+                elif uid in still_there and (len(batch) == 1 or self._present([uid])):
+                    yield Mail(uid, None)
+
+    def gives_others(self, refused: Collection[int]) -> bool:
+        """Whether the server gives any mail but those it refused; also when there is no other to try it with."""
+        _, parts, _ = self._live().ask("SEARCH", "1,*")
+        others = [uid for uid in _numbers(parts) if uid not in refused]
+        return not others or bool(self._bodies(others, 0, 1))
+
+    def mark(self, uids: Sequence[int]) -> None:
+        """Set \\Seen on these mails; a server that refuses it is complained of, no more."""
+        if self._mark_seen and uids:
+            status, _, words = self._live().ask("STORE", pack(uids), "+FLAGS.SILENT", r"(\Seen)")
+            if status != "OK":
+                _log.warning("%s: mails cannot be marked as seen: %s", self._folder, words)
+
+    # -- the folder ------------------------------------------------------------------------------------------------
+
+    def _live(self) -> Session:
+        if self._session is None:
+            raise MailboxError("the connection is closed")
+        return self._session
+
+    def _select(self, readonly: bool) -> None:
+        """Open the folder and note what it says about its UIDs."""
+        session = self._live()
+        with session.translated(self._folder):
+            try:
+                status, answer = session.select(mailbox_name(self._folder), readonly)
+            except imaplib.IMAP4.readonly:
+                _log.warning("%s is read-only: mails are not marked as seen", self._folder)
+                return self._select(readonly=True)
+            words = safe(str(answer[0], "utf-8", "replace")) if answer[0] else ""
+            if status != "OK":
+                code = ExitCode.UNAVAILABLE if FOR_NOW.search(words) else ExitCode.CONFIG
+                raise MailboxError(f"the folder {self._folder} cannot be opened: {words}", code)
+            self._count = int(answer[-1] or 0)
+            uidvalidity, next_uid = (int(session.response(code)[1][-1] or 0) for code in ("UIDVALIDITY", "UIDNEXT"))
+        if not uidvalidity:
+            raise MailboxError(f"the folder {self._folder} has no lasting UIDs (no UIDVALIDITY)", ExitCode.CONFIG)
+        self._selected = Selected(uidvalidity, next_uid or self._highest() + 1)
+        return None
+
+    def _highest(self) -> int:
+        """The highest UID there is, for servers that do not tell UIDNEXT."""
+        _, parts, _ = self._live().ask("FETCH", "*", "(UID)") if self._count else ("", [], "")
+        return max((_number(_UID, text) or 0 for text, _ in _responses(parts)), default=0)
+
+    def _search(self, first: int, criterion: str = "") -> "array[int]":
+        """The UIDs from `first` on that meet a criterion, ascending."""
+        uids = array("I")
+        width = _SEARCHED if self._count > _SEARCHED else _ALL
+        while first + width < self._selected.next_uid:
+            uids.extend(self._found(f"{first}:{first + width - 1}", criterion))
+            first += width
+        # The last mail always answers to `n:*`, however far below n it is (RFC 3501, section 6.4.8).
+        uids.extend(uid for uid in self._found(f"{first}:*", criterion) if uid >= first)
+        return uids
+
+    def _found(self, uids: str, criterion: str = "") -> list[int]:
+        status, parts, words = self._live().ask("SEARCH", "UID", uids, *criterion.split())
+        if status != "OK":
+            raise MailboxError(f"{self._folder}: the search for new mails is refused: {words}")
+        return _numbers(parts)
+
+    def _present(self, uids: Sequence[int]) -> set[int]:
+        """Those of the mails that are in the folder."""
+        return set(self._found(pack(uids))) if uids else set()
+
+    # -- mails -----------------------------------------------------------------------------------------------------
+
+    def _whole(self, uid: int, raw: bytes, wants_more: Callable[[bytes], bool]) -> Mail:
+        """A mail with as much of it as the reader wants, in windows that grow."""
+        complete = len(raw) != _WINDOW
+        while not complete and len(raw) < _LONGEST and wants_more(raw):
+            length = 3 * len(raw)
+            more = self._bodies([uid], len(raw), length).get(uid)
+            if more is None:
+                break
+            complete = len(more) != length
+            raw += more
+        return Mail(uid, raw, complete)
+
+    def _bodies(self, uids: Sequence[int], start: int = 0, length: int = _WINDOW) -> dict[int, bytes]:
+        """A window of each mail; empty when the server refuses it."""
+        return self._fetch(uids, f"BODY.PEEK[]<{start}.{length}>", lambda _, body: body, len(uids) * length)
+
+    def _fetch(
+        self, uids: Sequence[int], item: str, value: Callable[[bytes, bytes | None], Any], expected: int = 0
+    ) -> dict[int, Any]:
+        """One item of each mail, by UID: responses about other items or other mails come in between."""
+        status, parts, words = self._live().ask("FETCH", pack(uids), f"(UID {item})", expected=expected)
+        if status != "OK" and FOR_NOW.search(words):
+            raise MailboxError(f"{self._folder}: {words}", ExitCode.TEMPORARY)
+        found = {_number(_UID, text): value(text, body) for text, body in _responses(parts)}
+        return {uid: found[uid] for uid in uids if found.get(uid) is not None}
+
+
+def mailbox_name(name: str) -> str:
+    """A folder's name as IMAP commands have it: quoted, in modified UTF-7 (RFC 3501, section 5.1.3)."""
+
+    def shifted(run: re.Match[str]) -> str:
+        return "&" + b64encode(run[0].encode("utf-16-be")).decode().rstrip("=").replace("/", ",") + "-"
+
+    return quoted(re.sub(r"[^ -~]+", shifted, name.replace("&", "&-"))).decode()
+
+
+def _batches(uids: Sequence[int], sizes: Mapping[int, int]) -> Iterator[list[int]]:
+    """The mails in batches that are bounded in number and in the bytes that their first windows can have."""
+    batch: list[int] = []
+    room = _BYTES
+    for uid in uids:
+        size = min(sizes.get(uid, _WINDOW), _WINDOW)
+        if batch and (len(batch) == _MAILS or size > room):
+            yield batch
+            batch, room = [], _BYTES
+        batch.append(uid)
+        room -= size
+    if batch:
+        yield batch
+
+
+def _responses(parts: Sequence[Any]) -> Iterator[tuple[bytes, bytes | None]]:
+    """FETCH responses as `imaplib` gives them: the text of each, without its strings, and its BODY[]."""
+    texts: list[bytes] = []
+    body: bytes | None = None
+    for part in parts:
+        text = part[0] if isinstance(part, tuple) else part or b""
+        if found := _BODY.search(text):
+            body = part[1] if isinstance(part, tuple) else re.sub(rb"\\(.)", rb"\1", found[1] or b"")
+        texts.append(_QUOTED.sub(b'""', text))
+        if not isinstance(part, tuple):  # what follows the last literal, or all there is
+            yield b" ".join(texts), body
+            texts, body = [], None
+
+
+def _numbers(parts: Sequence[Any]) -> list[int]:
+    """The numbers in SEARCH responses, ascending."""
+    numbers = {int(word) for part in parts if isinstance(part, bytes) for word in _WORD.findall(part)}
+    return sorted(number for number in numbers if 0 < number < _ALL)
+
+
+def _number(pattern: re.Pattern[bytes], text: bytes) -> int | None:
+    found = pattern.search(text)
+    return int(found[1]) if found else None

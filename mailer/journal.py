@@ -1,0 +1,169 @@
+"""One product log: whole records, one line each, durable when `append` returns.
+
+Promises that a failed append leaves the log as it was, and that after a crash `recover` leaves nothing but whole
+lines and tells which mails they are about. The file is opened by its path for every batch, so that it can be rotated
+by renaming, without a signal. Refuses to go on (`StateError`) when the disk does not take the lines.
+"""
+
+import contextlib
+import glob
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from mailer.errors import StateError
+from mailer.progress import Logged, Mark
+
+# How much of the end of a log is read at once in search of its last line.
+_BLOCK = 65_536
+
+
+class Journal:
+    """A log; `mark` is its end after the last append or recovery."""
+
+    def __init__(self, path: Path, *, fsync: Callable[[int], None] = os.fsync) -> None:
+        self.path = path
+        self.mark = Mark()
+        self._fsync = fsync
+
+    def append(self, lines: str) -> None:
+        """Add whole lines and make them durable, or raise and leave the log as it was."""
+        with self._opened(self.path, os.O_CREAT) as file:
+            _mend(file)
+            before = os.fstat(file).st_size
+            try:
+                _write(file, lines.encode())
+                self._fsync(file)
+                if not before:
+                    self._fsync_folder()
+            except BaseException:
+                # What the disk did not take entirely must not be found there later. If this fails too, the next
+                # append or start mends the log.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(file, before)
+                raise
+            self.mark = _mark(file)
+
+    def recover(self, since: Mark | None) -> Iterator[Logged]:
+        """Cut off what a crash left torn, and tell the records written after the mark `since`.
+
+        Only the ends of the files are read: the log's and, when it was renamed since, those of its siblings. Without
+        a mark all of them are read whole, and only a torn last line is mended.
+        """
+        for path in self._files(since):
+            with self._translated(), path.open("rb") as file:
+                found = _mark(file.fileno())
+                known = since is not None and found[:2] == since[:2]
+                ours = known or path == self.path
+                if ours:
+                    with self._opened(path) as writable:
+                        _mend(writable)
+                        found = _mark(writable)
+                start = since.size if since and known and since.size <= found.size else 0
+                for offset, line in _lines(file, start):
+                    # A power cut can leave zeros where the end of a file was never written.
+                    if since is not None and ours and b"\0" in line:
+                        with self._opened(path) as writable:
+                            os.ftruncate(writable, offset)
+                        break
+                    if logged := _logged(line):
+                        yield logged
+        with self._opened(self.path, os.O_CREAT) as log:
+            self.mark = _mark(log)
+
+    def _files(self, since: Mark | None) -> list[Path]:
+        """The files that can hold records made after the mark: the log, its former file, and siblings made later."""
+        with self._translated():
+            found = [path for path in self.path.parent.glob(f"{glob.escape(self.path.name)}*") if path.is_file()]
+            return sorted(path for path in found if since is None or path == self.path or _recent(path, since))
+
+    @contextlib.contextmanager
+    def _opened(self, path: Path, flags: int = 0) -> Iterator[int]:
+        with self._translated():
+            file = os.open(path, os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0) | flags, 0o600)
+            try:
+                yield file
+            finally:
+                os.close(file)
+
+    def _fsync_folder(self) -> None:
+        """Make a new file's name durable, where folders can be opened."""
+        if hasattr(os, "O_DIRECTORY"):
+            folder = os.open(self.path.parent, os.O_DIRECTORY)
+            try:
+                self._fsync(folder)
+            finally:
+                os.close(folder)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as failure:
+            raise StateError(f"{self.path}: {failure.strerror or failure}") from failure
+
+
+def keep(path: Path, raw: bytes) -> None:
+    """Keep the bytes of a mail in a file of their own, durable, whole or not at all."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        with unfinished.open("wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as failure:
+        raise StateError(f"{path}: {failure.strerror or failure}") from failure
+
+
+def _write(file: int, data: bytes) -> None:
+    """One write, unless the system takes only a part of it."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+def _mark(file: int) -> Mark:
+    status = os.fstat(file)
+    return Mark(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _recent(path: Path, since: Mark) -> bool:
+    """Whether a sibling of the log is the file of the mark, or was written to after it."""
+    status = path.stat()
+    return (status.st_dev, status.st_ino) == since[:2] or status.st_mtime_ns >= since.time
+
+
+def _lines(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file from an offset on, each with its own offset."""
+    file.seek(start)
+    for line in file:
+        yield start, line
+        start += len(line)
+
+
+def _mend(file: int) -> None:
+    """Give a log whose last line lacks its end that end, or, when that line is no whole record, cut it off."""
+    size = os.fstat(file).st_size
+    start, tail = size, b""
+    while start and b"\n" not in tail:
+        start = max(0, start - (_BLOCK if tail else 1))
+        os.lseek(file, start, os.SEEK_SET)
+        tail = os.read(file, size - len(tail) - start) + tail
+    torn = tail[tail.rfind(b"\n") + 1 :]
+    if torn and _logged(torn):
+        _write(file, b"\n")
+    elif torn:
+        os.ftruncate(file, size - len(torn))
+
+
+def _logged(line: bytes) -> Logged | None:
+    """The mail that a line of a log is about; None for a line that is not such a record."""
+    try:
+        record = json.loads(line)
+        return Logged(int(record["uidvalidity"]), int(record["uid"]), record.get("message_id"))
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None

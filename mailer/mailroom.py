@@ -1,0 +1,111 @@
+"""The collector put together from its settings: mailbox, logs, position, and the loop. Called by `collector.py`."""
+
+import logging
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mailer import launch, polling, record, tls
+from mailer.collect import Collector
+from mailer.config import CollectorSettings
+from mailer.errors import ExitCode, MailboxError
+from mailer.imap import Mailbox
+from mailer.journal import Journal, keep
+from mailer.position import Position
+from mailer.reading import read
+from mailer.supervisor import notify
+
+_LONGEST_FILE = 64 * 1024 * 1024  # bytes of a file that --read looks at
+
+_log = logging.getLogger("collector")
+
+
+def read_files(names: Iterable[str]) -> int:
+    """Print the record of each raw mail as JSON Lines; the exit code."""
+    code = ExitCode.DONE
+    for name in names:
+        try:
+            with Path(name).open("rb") as file:
+                raw = file.read(_LONGEST_FILE)
+                complete = not file.read(1)
+        except OSError as failure:
+            _log.error("%s: %s", name, failure.strerror)
+            code = ExitCode.NO_INPUT
+            continue
+        line = record.line(read(raw, complete=complete), time=datetime.now(UTC), file=name)
+        sys.stdout.buffer.write(line.encode())
+    sys.stdout.buffer.flush()
+    return code
+
+
+def check(settings: CollectorSettings) -> int:
+    """Prove the settings without changing anything: a line on stdout for each step, and the exit code."""
+    mailbox = _mailbox(settings, threading.Event())
+    try:
+        for step in mailbox.check():
+            print(step, flush=True)  # noqa: T201 - the result of --check
+    except MailboxError as failure:
+        return _ended_by(failure)
+    finally:
+        mailbox.close()
+    return ExitCode.DONE
+
+
+def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = False) -> int:
+    """Collect until `stop` is set, or once; the exit code."""
+    account, imap = settings.account, settings.imap
+    # Nobody else is to touch the logs: the lock comes before everything.
+    position = Position(settings.state_dir, f"{account.login}@{imap.host.lower()}/{settings.folder}")
+    mailbox = _mailbox(settings, stop)
+    try:
+        collector = Collector(
+            mailbox, Journal(settings.success_log), Journal(settings.error_log), position,
+            keep=lambda name, raw: keep(settings.state_dir / "unreadable" / name, raw),
+            stopping=stop.is_set, alive=_alive,
+        )
+        if once:
+            polling.report(*collector.run_pass())
+        else:
+            _log.info("watching %s at %s:%d every %g s", settings.folder, imap.host, imap.port, settings.period)
+            notify("READY=1")
+            polling.keep_going(collector.run_pass, period=settings.period, pause=_pause(stop), alive=_alive)
+            notify("STOPPING=1")
+    except MailboxError as failure:
+        return ExitCode.DONE if stop.is_set() else _ended_by(failure)
+    finally:
+        mailbox.close()
+        position.close()
+    return ExitCode.DONE
+
+
+def _mailbox(settings: CollectorSettings, stop: threading.Event) -> Mailbox:
+    context: ssl.SSLContext = tls.client_context(settings.ca_file)
+    return Mailbox(
+        settings.imap, launch.login(settings.account, context), settings.folder, context=context,
+        timeout=settings.timeout, mark_seen=settings.mark_seen, stopping=stop.is_set,
+    )
+
+
+def _ended_by(failure: MailboxError) -> int:
+    _log.error("%s", failure)
+    return failure.exit_code
+
+
+def _alive() -> None:
+    notify("WATCHDOG=1")
+
+
+def _pause(stop: threading.Event) -> Callable[[float], bool]:
+    """A wait that ends early, and says so, when `stop` is set. In steps: see `launch.wait_for`."""
+
+    def pause(seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not stop.wait(min(left, 1.0)):
+            pass
+        return stop.is_set()
+
+    return pause

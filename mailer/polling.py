@@ -1,0 +1,58 @@
+"""The loop around passes: it goes on through every outage, and says so once.
+
+Promises never to give up over a mailbox, a network or a disk that fails for a while: it waits longer each time, up to
+a limit, and tries again. Only a login or a folder that is refused before the first good pass ends it, as then somebody
+has to look at the settings.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from mailer.errors import ExitCode, MailboxError, StateError
+
+_log = logging.getLogger(__name__)
+
+# Seconds between tries: doubled up to the first; to the second after a refused login, as providers count those.
+_LONGEST = 60.0
+_LONGEST_LOGIN = 900.0
+
+
+def keep_going(
+    run_pass: Callable[[], tuple[int, int]], *, period: float, pause: Callable[[float], bool],
+    alive: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.monotonic,
+    spread: Callable[[], float] = random.random,
+) -> None:
+    """Make one pass after the other until `pause(seconds)` says to stop; `alive` is called after each good one."""
+    began = clock()
+    failures = 0
+    ever = False
+    while True:
+        wait = period
+        try:
+            report(*run_pass())
+            if failures:
+                _log.warning("collecting again after %.0f s", clock() - began)
+            failures, ever = 0, True
+            alive()
+        except (MailboxError, StateError) as failure:
+            if pause(0):
+                return
+            code = failure.exit_code if isinstance(failure, MailboxError) else ExitCode.TEMPORARY
+            if not ever and code in (ExitCode.LOGIN_REFUSED, ExitCode.CONFIG):
+                raise
+            if not failures:
+                began = clock()
+                _log.error("%s; trying until it works again", failure)
+            longest = _LONGEST_LOGIN if code is ExitCode.LOGIN_REFUSED else _LONGEST
+            wait = min(longest, 2.0 ** min(failures, 20)) * (0.5 + spread() / 2)
+            failures += 1
+        if pause(wait):
+            return
+
+
+def report(tickets: int, others: int) -> None:
+    """One line for a pass that brought mail."""
+    if tickets or others:
+        _log.info("%d new: %d of tickets, %d others", tickets + others, tickets, others)
