@@ -1,0 +1,138 @@
+"""The top level holds what it promises and nothing else, and imports go down the floors only."""
+
+import ast
+import sys
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+TOP_LEVEL = {
+    "client.py", "server.py", "collector.py", "mailer", "tests", "requirements.txt", "README.md",
+    "success_request.log", "error_request.log",
+}
+HIDDEN = {".ci", ".env.example", ".gitignore"}  # these are there; more hidden ones may be
+GENERATED = {"__pycache__", "venv"}
+
+# Every module of Mailer: floor → part → the modules of the part. A module without its line here fails the test.
+FLOORS = {
+    3: {
+        "scripts": {"client", "server", "collector", "mailer.launch", "mailer.desk", "mailer.mailroom"},
+        "sandbox": {
+            f"mailer.sandbox{'.' if path.stem != '__init__' else ''}{path.stem.replace('__init__', '')}"
+            for path in (ROOT / "mailer/sandbox").glob("*.py")
+        },
+    },
+    2: {
+        "intake": {"mailer.intake", "mailer.answers", "mailer.limits"},
+        "collect": {"mailer.collect", "mailer.polling"},
+        "transport": {"mailer.transport", "mailer.listener"},
+        "smtp": {"mailer.smtp", "mailer.smtp_session"},
+        "imap": {"mailer.imap", "mailer.imap_session"},
+        "journal": {"mailer.journal"},
+        "position": {"mailer.position"},
+        "sequence": {"mailer.sequence"},
+        "console": {
+            "mailer.console", "mailer.conversation", "mailer.courier", "mailer.draft", "mailer.form", "mailer.terminal",
+            "mailer.translation",
+        },
+        "tls": {"mailer.tls"},
+        "oauth": {"mailer.oauth"},
+        "supervisor": {"mailer.supervisor"},
+    },
+    1: {
+        "pure": {
+            "mailer.config", "mailer.validation", "mailer.protocol", "mailer.compose", "mailer.record", "mailer.sasl",
+            "mailer.progress", "mailer.reading", "mailer.bounces", "mailer.charsets", "mailer.content",
+            "mailer.correspondence", "mailer.headers", "mailer.htmltext", "mailer.mime", "mailer.transfer",
+        },
+    },
+    0: {"pure": {"mailer", "mailer.errors", "mailer.tickets"}},
+}
+SERVICES = {"intake", "collect"}
+
+# What only adapters and scripts may touch, and what makes a module impure besides.
+OUTSIDE = {"socket", "ssl", "smtplib", "imaplib", "sqlite3"}
+IMPURE = OUTSIDE | {
+    "os", "time", "threading", "subprocess", "select", "selectors", "random", "secrets", "shutil", "tempfile", "http",
+    "urllib.request", "glob", "io",
+}
+
+FLOOR_OF = {module: floor for floor, parts in FLOORS.items() for modules in parts.values() for module in modules}
+PART_OF = {module: part for parts in FLOORS.values() for part, modules in parts.items() for module in modules}
+
+
+def sources() -> dict[str, Path]:
+    """Every module of Mailer, by its name."""
+    paths = [ROOT / script for script in ("client.py", "server.py", "collector.py")]
+    paths += (ROOT / "mailer").rglob("*.py")
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+def imports(path: Path, modules: set[str]) -> set[str]:
+    """What a file imports, wherever in it: full names, of ours down to the module."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path}: a relative import"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (names & modules) or {node.module} | names
+    return found
+
+
+class LayoutTest(unittest.TestCase):
+    sources = sources()
+    imports = {module: imports(path, set(sources())) for module, path in sources.items()}
+
+    def test_the_top_level_holds_the_scripts_the_package_and_nothing_else(self) -> None:
+        names = {path.name for path in ROOT.iterdir()}
+        self.assertEqual({name for name in names if not name.startswith(".")} - GENERATED, TOP_LEVEL)
+        self.assertEqual(HIDDEN - names, set())
+
+    def test_every_module_has_its_place(self) -> None:
+        self.assertEqual(set(self.sources), set(FLOOR_OF))
+
+    def test_imports_go_down_the_floors_only(self) -> None:
+        for module, imported in self.imports.items():
+            for other in imported & set(self.sources):
+                with self.subTest(f"{module} imports {other}"):
+                    self.assertLessEqual(FLOOR_OF[other], FLOOR_OF[module])
+
+    def test_services_and_adapters_do_not_import_each_other(self) -> None:
+        for module, imported in self.imports.items():
+            for other in imported & set(self.sources):
+                if FLOOR_OF.get(module) == FLOOR_OF.get(other) == 2:
+                    with self.subTest(f"{module} imports {other}"):
+                        self.assertEqual(PART_OF[module], PART_OF[other])
+
+    def test_the_lowest_floor_imports_nothing_of_ours(self) -> None:
+        for module in FLOORS[0]["pure"]:
+            with self.subTest(module):
+                self.assertEqual(self.imports[module] & set(self.sources), set())
+
+    def test_the_lower_floors_are_pure(self) -> None:
+        for module in FLOORS[0]["pure"] | FLOORS[1]["pure"]:
+            with self.subTest(module):
+                self.assertEqual(self.imports[module] & IMPURE, set())
+
+    def test_services_leave_the_outside_to_adapters(self) -> None:
+        for module in set().union(*(FLOORS[2][part] for part in SERVICES)):
+            with self.subTest(module):
+                self.assertEqual(self.imports[module] & OUTSIDE, set())
+
+    def test_nothing_but_the_standard_library_and_python_dotenv_in_one_place(self) -> None:
+        for module, imported in self.imports.items():
+            foreign = {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names) - {"mailer"}
+            with self.subTest(module):
+                self.assertEqual(foreign, {"dotenv"} if module == "mailer.launch" else set())
+
+    def test_the_scripts_are_thin(self) -> None:
+        for script in ("client", "server", "collector"):
+            with self.subTest(script):
+                self.assertLess(len(self.sources[script].read_text(encoding="utf-8").splitlines()), 60)
+
+
+if __name__ == "__main__":
+    unittest.main()
