@@ -82,27 +82,28 @@ def imports(path: Path, modules: set[str]) -> set[str]:
     return found
 
 
-class LayoutTest(unittest.TestCase):
-    sources = sources()
-    imports = {module: imports(path, set(sources())) for module, path in sources.items()}
+SOURCES = sources()
+IMPORTS = {module: imports(path, set(SOURCES)) for module, path in SOURCES.items()}
 
+
+class LayoutTest(unittest.TestCase):
     def test_the_top_level_holds_the_scripts_the_package_and_nothing_else(self) -> None:
         names = {path.name for path in ROOT.iterdir()}
         self.assertEqual({name for name in names if not name.startswith(".")} - GENERATED, TOP_LEVEL)
         self.assertEqual(HIDDEN - names, set())
 
     def test_every_module_has_its_place(self) -> None:
-        self.assertEqual(set(self.sources), set(FLOOR_OF))
+        self.assertEqual(set(SOURCES), set(FLOOR_OF))
 
     def test_imports_go_down_the_floors_only(self) -> None:
-        for module, imported in self.imports.items():
-            for other in imported & set(self.sources):
+        for module, imported in IMPORTS.items():
+            for other in imported & set(SOURCES):
                 with self.subTest(f"{module} imports {other}"):
                     self.assertLessEqual(FLOOR_OF[other], FLOOR_OF[module])
 
     def test_services_and_adapters_do_not_import_each_other(self) -> None:
-        for module, imported in self.imports.items():
-            for other in imported & set(self.sources):
+        for module, imported in IMPORTS.items():
+            for other in imported & set(SOURCES):
                 if FLOOR_OF.get(module) == FLOOR_OF.get(other) == 2:
                     with self.subTest(f"{module} imports {other}"):
                         self.assertEqual(PART_OF[module], PART_OF[other])
@@ -110,20 +111,20 @@ class LayoutTest(unittest.TestCase):
     def test_the_lowest_floor_imports_nothing_of_ours(self) -> None:
         for module in FLOORS[0]["pure"]:
             with self.subTest(module):
-                self.assertEqual(self.imports[module] & set(self.sources), set())
+                self.assertEqual(IMPORTS[module] & set(SOURCES), set())
 
     def test_the_lower_floors_are_pure(self) -> None:
         for module in FLOORS[0]["pure"] | FLOORS[1]["pure"]:
             with self.subTest(module):
-                self.assertEqual(self.imports[module] & IMPURE, set())
+                self.assertEqual(IMPORTS[module] & IMPURE, set())
 
     def test_services_leave_the_outside_to_adapters(self) -> None:
         for module in set().union(*(FLOORS[2][part] for part in SERVICES)):
             with self.subTest(module):
-                self.assertEqual(self.imports[module] & OUTSIDE, set())
+                self.assertEqual(IMPORTS[module] & OUTSIDE, set())
 
     def test_nothing_but_the_standard_library_and_python_dotenv_in_one_place(self) -> None:
-        for module, imported in self.imports.items():
+        for module, imported in IMPORTS.items():
             foreign = {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names) - {"mailer"}
             with self.subTest(module):
                 self.assertEqual(foreign, {"dotenv"} if module == "mailer.launch" else set())
@@ -131,7 +132,7 @@ class LayoutTest(unittest.TestCase):
     def test_the_scripts_are_thin(self) -> None:
         for script in ("client", "server", "collector"):
             with self.subTest(script):
-                self.assertLess(len(self.sources[script].read_text(encoding="utf-8").splitlines()), 60)
+                self.assertLess(len(SOURCES[script].read_text(encoding="utf-8").splitlines()), 60)
 
 
 if __name__ == "__main__":
