@@ -9,16 +9,16 @@ without bytes. `collect` drives it.
 import contextlib
 import imaplib
 import logging
-import re
 import ssl
 from array import array
-from base64 import b64encode
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from mailer.config import Endpoint
 from mailer.errors import ExitCode, MailboxError, safe
-from mailer.imap_session import FOR_NOW, Session, quoted
+from mailer.imap_login import connect
+from mailer.imap_syntax import for_now, item, mailbox_name, numbers, responses
+from mailer.imap_wire import Wire
 from mailer.progress import Mail, Selected, pack
 from mailer.sasl import Login
 
@@ -33,13 +33,6 @@ _MAILS = 100
 _BYTES = 4 * 1024 * 1024
 # A SEARCH in a larger mailbox than this goes over so many UIDs at a time: its answer stays within the allowance.
 _SEARCHED = 50_000
-_ALL = 1 << 32
-
-_WORD = re.compile(rb"\b\d{1,10}\b")
-_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"')
-_UID = re.compile(rb"(?:^|[ (])UID (\d{1,10})\b")
-_SIZE = re.compile(rb"(?:^|[ (])RFC822\.SIZE (\d{1,18})\b")
-_BODY = re.compile(rb"BODY\[\](?:<\d+>)? (?:\{\d+\}$|" + _QUOTED.pattern + rb")")
 
 
 class Mailbox:
@@ -49,36 +42,36 @@ class Mailbox:
         self, endpoint: Endpoint, login: Login, folder: str, *, context: ssl.SSLContext, timeout: float,
         mark_seen: bool = True, stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._connect: Callable[[], Session] = lambda: Session(endpoint, login, context, timeout, stopping)
+        self._connect: Callable[[], Wire] = lambda: connect(endpoint, login, context, timeout, stopping)
         self._server = f"{endpoint.host.lower()}:{endpoint.port}"
         self._user = login.user
         self._folder = folder
         self._mark_seen = mark_seen
-        self._session: Session | None = None
+        self._wire: Wire | None = None
         self._selected = Selected(0, 0)
         self._count = 0
 
     def open(self) -> Selected:
         """Connect, log in and select the folder, unless that is done already and still holds."""
-        if self._session is not None:
+        if self._wire is not None:
             with contextlib.suppress(MailboxError):  # servers end idle connections: that is no outage
-                if self._session.command("NOOP")[0] == "OK":
+                if self._wire.command("NOOP")[0] == "OK":
                     return self._selected
             self.close()
-        self._session = self._connect()
+        self._wire = self._connect()
         self._select(readonly=not self._mark_seen)
         return self._selected
 
     def close(self) -> None:
         """End the connection, without waiting for a farewell."""
-        session, self._session = self._session, None
-        if session is not None:
-            session.shutdown()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.shutdown()
 
     def check(self) -> Iterator[str]:
         """Try everything that reading needs and change nothing: one line for each step that worked."""
-        self._session = self._connect()
-        yield f"connected to {self._server}, {self._session.protection}"
+        self._wire = self._connect()
+        yield f"connected to {self._server}, {self._wire.protection}"
         yield f"logged in as {self._user}"
         self._select(readonly=True)
         yield f"opened the folder {self._folder}: {self._count} mails"
@@ -94,7 +87,7 @@ class Mailbox:
 
     def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]:
         """These mails, ascending; those that are gone are left out, those that the server refuses have no bytes."""
-        sizes = self._fetch(uids, "RFC822.SIZE", lambda text, _: _number(_SIZE, text))
+        sizes = self._fetch(uids, "RFC822.SIZE", lambda text, _: item("RFC822.SIZE", text))
         for batch in _batches(uids, sizes):
             found = self._bodies(batch)
             missing = [uid for uid in batch if uid not in found]
@@ -110,7 +103,7 @@ class Mailbox:
     def gives_others(self, refused: Collection[int]) -> bool:
         """Whether the server gives any mail but those it refused; also when there is no other to try it with."""
         _, parts, _ = self._live().ask("SEARCH", "1,*")
-        others = [uid for uid in _numbers(parts) if uid not in refused]
+        others = [uid for uid in numbers(parts) if uid not in refused]
         return not others or bool(self._bodies(others, 0, 1))
 
     def mark(self, uids: Sequence[int]) -> None:
@@ -120,28 +113,26 @@ class Mailbox:
             if status != "OK":
                 _log.warning("%s: mails cannot be marked as seen: %s", self._folder, words)
 
-    # -- the folder ------------------------------------------------------------------------------------------------
-
-    def _live(self) -> Session:
-        if self._session is None:
+    def _live(self) -> Wire:
+        if self._wire is None:
             raise MailboxError("the connection is closed")
-        return self._session
+        return self._wire
 
     def _select(self, readonly: bool) -> None:
         """Open the folder and note what it says about its UIDs."""
-        session = self._live()
-        with session.translated(self._folder):
+        wire = self._live()
+        with wire.translated(wire.host):
             try:
-                status, answer = session.select(mailbox_name(self._folder), readonly)
+                status, answer = wire.select(mailbox_name(self._folder), readonly)
             except imaplib.IMAP4.readonly:
                 _log.warning("%s is read-only: mails are not marked as seen", self._folder)
                 return self._select(readonly=True)
             words = safe(str(answer[0], "utf-8", "replace")) if answer[0] else ""
             if status != "OK":
-                code = ExitCode.UNAVAILABLE if FOR_NOW.search(words) else ExitCode.CONFIG
+                code = ExitCode.UNAVAILABLE if for_now(words) else ExitCode.CONFIG
                 raise MailboxError(f"the folder {self._folder} cannot be opened: {words}", code)
             self._count = int(answer[-1] or 0)
-            uidvalidity, next_uid = (int(session.response(code)[1][-1] or 0) for code in ("UIDVALIDITY", "UIDNEXT"))
+            uidvalidity, next_uid = (int(wire.response(code)[1][-1] or 0) for code in ("UIDVALIDITY", "UIDNEXT"))
         if not uidvalidity:
             raise MailboxError(f"the folder {self._folder} has no lasting UIDs (no UIDVALIDITY)", ExitCode.CONFIG)
         self._selected = Selected(uidvalidity, next_uid or self._highest() + 1)
@@ -150,12 +141,12 @@ class Mailbox:
     def _highest(self) -> int:
         """The highest UID there is, for servers that do not tell UIDNEXT."""
         _, parts, _ = self._live().ask("FETCH", "*", "(UID)") if self._count else ("", [], "")
-        return max((_number(_UID, text) or 0 for text, _ in _responses(parts)), default=0)
+        return max((item("UID", text) or 0 for text, _ in responses(parts)), default=0)
 
     def _search(self, first: int, criterion: str = "") -> "array[int]":
         """The UIDs from `first` on that meet a criterion, ascending."""
         uids = array("I")
-        width = _SEARCHED if self._count > _SEARCHED else _ALL
+        width = _SEARCHED if self._count > _SEARCHED else 1 << 32
         while first + width < self._selected.next_uid:
             uids.extend(self._found(f"{first}:{first + width - 1}", criterion))
             first += width
@@ -167,13 +158,11 @@ class Mailbox:
         status, parts, words = self._live().ask("SEARCH", "UID", uids, *criterion.split())
         if status != "OK":
             raise MailboxError(f"{self._folder}: the search for new mails is refused: {words}")
-        return _numbers(parts)
+        return numbers(parts)
 
     def _present(self, uids: Sequence[int]) -> set[int]:
         """Those of the mails that are in the folder."""
         return set(self._found(pack(uids))) if uids else set()
-
-    # -- mails -----------------------------------------------------------------------------------------------------
 
     def _whole(self, uid: int, raw: bytes, wants_more: Callable[[bytes], bool]) -> Mail:
         """A mail with as much of it as the reader wants, in windows that grow."""
@@ -182,7 +171,7 @@ class Mailbox:
             length = 3 * len(raw)
             more = self._bodies([uid], len(raw), length).get(uid)
             if more is None:
-                break
+                return Mail(uid, None)
             complete = len(more) != length
             raw += more
         return Mail(uid, raw, complete)
@@ -192,23 +181,14 @@ class Mailbox:
         return self._fetch(uids, f"BODY.PEEK[]<{start}.{length}>", lambda _, body: body, len(uids) * length)
 
     def _fetch(
-        self, uids: Sequence[int], item: str, value: Callable[[bytes, bytes | None], Any], expected: int = 0
+        self, uids: Sequence[int], name: str, value: Callable[[bytes, bytes | None], Any], expected: int = 0
     ) -> dict[int, Any]:
         """One item of each mail, by UID: responses about other items or other mails come in between."""
-        status, parts, words = self._live().ask("FETCH", pack(uids), f"(UID {item})", expected=expected)
-        if status != "OK" and FOR_NOW.search(words):
+        status, parts, words = self._live().ask("FETCH", pack(uids), f"(UID {name})", expected=expected)
+        if status != "OK" and for_now(words):
             raise MailboxError(f"{self._folder}: {words}", ExitCode.TEMPORARY)
-        found = {_number(_UID, text): value(text, body) for text, body in _responses(parts)}
+        found = {item("UID", text): value(text, body) for text, body in responses(parts)}
         return {uid: found[uid] for uid in uids if found.get(uid) is not None}
-
-
-def mailbox_name(name: str) -> str:
-    """A folder's name as IMAP commands have it: quoted, in modified UTF-7 (RFC 3501, section 5.1.3)."""
-
-    def shifted(run: re.Match[str]) -> str:
-        return "&" + b64encode(run[0].encode("utf-16-be")).decode().rstrip("=").replace("/", ",") + "-"
-
-    return quoted(re.sub(r"[^ -~]+", shifted, name.replace("&", "&-"))).decode()
 
 
 def _batches(uids: Sequence[int], sizes: Mapping[int, int]) -> Iterator[list[int]]:
@@ -224,28 +204,3 @@ def _batches(uids: Sequence[int], sizes: Mapping[int, int]) -> Iterator[list[int
         room -= size
     if batch:
         yield batch
-
-
-def _responses(parts: Sequence[Any]) -> Iterator[tuple[bytes, bytes | None]]:
-    """FETCH responses as `imaplib` gives them: the text of each, without its strings, and its BODY[]."""
-    texts: list[bytes] = []
-    body: bytes | None = None
-    for part in parts:
-        text = part[0] if isinstance(part, tuple) else part or b""
-        if found := _BODY.search(text):
-            body = part[1] if isinstance(part, tuple) else re.sub(rb"\\(.)", rb"\1", found[1] or b"")
-        texts.append(_QUOTED.sub(b'""', text))
-        if not isinstance(part, tuple):  # what follows the last literal, or all there is
-            yield b" ".join(texts), body
-            texts, body = [], None
-
-
-def _numbers(parts: Sequence[Any]) -> list[int]:
-    """The numbers in SEARCH responses, ascending."""
-    numbers = {int(word) for part in parts if isinstance(part, bytes) for word in _WORD.findall(part)}
-    return sorted(number for number in numbers if 0 < number < _ALL)
-
-
-def _number(pattern: re.Pattern[bytes], text: bytes) -> int | None:
-    found = pattern.search(text)
-    return int(found[1]) if found else None

@@ -1,0 +1,58 @@
+"""How IMAP writes things (RFC 3501, section 9): folder names, FETCH and SEARCH responses. Pure; used by `imap`."""
+
+import re
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+_HIGHEST = (1 << 32) - 1  # the highest UID there can be
+_WORD = re.compile(rb"\b\d{1,10}\b")
+_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"')
+_BODY = re.compile(rb"BODY\[\](?:<\d+>)? (?:\{\d+\}$|" + _QUOTED.pattern + rb")")
+# RFC 5530: refusals that are about the moment, not about the login, the folder or the mail.
+_FOR_NOW = re.compile(r"\[(?:UNAVAILABLE|INUSE|LIMIT)\]", re.IGNORECASE)
+
+
+def for_now(words: str) -> bool:
+    """Whether the words of a refusal say that it is only for now."""
+    return _FOR_NOW.search(words) is not None
+
+
+def quoted(text: str) -> bytes:
+    """A quoted string (RFC 3501, section 9); the text has no line ends."""
+    return b'"' + text.replace("\\", "\\\\").replace('"', '\\"').encode() + b'"'
+
+
+def mailbox_name(name: str) -> str:
+    """A folder's name as IMAP commands have it: quoted, in modified UTF-7 (RFC 3501, section 5.1.3)."""
+
+    def shifted(run: re.Match[str]) -> str:
+        return "&" + b64encode(run[0].encode("utf-16-be")).decode().rstrip("=").replace("/", ",") + "-"
+
+    return quoted(re.sub(r"[^ -~]+", shifted, name.replace("&", "&-"))).decode()
+
+
+def responses(parts: Sequence[Any]) -> Iterator[tuple[bytes, bytes | None]]:
+    """FETCH responses as `imaplib` gives them: the text of each, without its strings, and its BODY[]."""
+    texts: list[bytes] = []
+    body: bytes | None = None
+    for part in parts:
+        text = part[0] if isinstance(part, tuple) else part or b""
+        if found := _BODY.search(text):
+            body = part[1] if isinstance(part, tuple) else re.sub(rb"\\(.)", rb"\1", found[1] or b"")
+        texts.append(_QUOTED.sub(b'""', text))
+        if not isinstance(part, tuple):  # what follows the last literal, or all there is
+            yield b" ".join(texts), body
+            texts, body = [], None
+
+
+def item(name: str, text: bytes) -> int | None:
+    """The number that a FETCH response gives for an item such as UID."""
+    found = re.search(rb"(?:^|[ (])" + re.escape(name.encode()) + rb" (\d{1,18})\b", text)
+    return int(found[1]) if found else None
+
+
+def numbers(parts: Sequence[Any]) -> list[int]:
+    """The UIDs in SEARCH responses, ascending."""
+    found = {int(word) for part in parts if isinstance(part, bytes) for word in _WORD.findall(part)}
+    return sorted(number for number in found if 0 < number <= _HIGHEST)
