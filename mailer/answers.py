@@ -5,6 +5,7 @@ one that says "try again" is not kept, so that trying again does something. Call
 """
 
 import hashlib
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -22,7 +23,7 @@ class _Entry:
     def __init__(self, digest: bytes) -> None:
         self.digest = digest
         self.reply: Reply | None = None
-        self.kept_until = 0.0
+        self.kept_until = math.inf  # while the answer is under way, and in the moment before it is known to all
         self.done: threading.Event | None = None
 
 
@@ -47,6 +48,7 @@ class Answers:
             first = self._entries.setdefault(request.id, entry)
             if first is not entry and first.reply and first.kept_until < self._clock():
                 self._entries[request.id] = first = entry
+                self._entries.move_to_end(request.id)
             if first is not entry and first.reply is None and first.done is None:
                 first.done = threading.Event()
         if first is not entry:

@@ -10,6 +10,7 @@ one that has waited longest without completing a frame, and gives the newcomer t
 no connection is idle the newcomer waits, and hears `busy` once all workers have been taken for the time-out.
 """
 
+import contextlib
 import functools
 import logging
 import socket
@@ -181,11 +182,15 @@ class Listener:
         return sock, address[0]
 
     def _serve(self, sock: socket.socket, host: str) -> None:
+        try:
+            connection = Connection(sock, self._timeout, stand_aside, self._context)
+        except OSError as failure:  # with TLS: it was reset before it began
+            _log.debug("%s: %s", host, failure)
+            return
         with self._state:
             self._serving += 1
             if self._serving >= len(self._workers):
                 self._full_since = time.monotonic()
-        connection = Connection(sock, self._timeout, stand_aside, self._context)
         try:
             while self._answer(connection, host):
                 pass
@@ -265,14 +270,12 @@ class Listener:
         return True
 
     def _turn_away(self, sock: socket.socket) -> None:
-        connection = Connection(sock, _TURN_AWAY_SECONDS, context=self._context)
         try:
-            connection.send(encode_reply(_busy()))
-            connection.linger(_TURN_AWAY_SECONDS)
+            with contextlib.closing(Connection(sock, _TURN_AWAY_SECONDS, context=self._context)) as connection:
+                connection.send(encode_reply(_busy()))
+                connection.linger(_TURN_AWAY_SECONDS)
         except OSError as failure:
             _log.debug("a connection that was turned away: %s", failure)
-        finally:
-            connection.close()
 
     def _knock(self) -> None:
         host, port = self._listening.getsockname()[:2]
