@@ -5,8 +5,12 @@ through its aliases and common mistakes; where it is missing, unknown or does no
 charsets told apart by their letter pairs, then windows-1252. Called by `headers` and `content`.
 """
 
+import codecs
 import re
 from functools import lru_cache
+from itertools import pairwise
+
+from mailer.letterpairs import LETTERS, PAIRS
 
 # Names that Python does not know, or knows as a narrower charset than what is really sent under that name.
 _ALIASES = {
@@ -14,39 +18,62 @@ _ALIASES = {
     "iso88599": "cp1254", "iso885911": "cp874", "tis620": "cp874", "iso88598i": "iso8859_8", "iso88598e": "iso8859_8",
     "gb2312": "gb18030", "gbk": "gb18030", "gb231280": "gb18030", "cp936": "gb18030", "euccn": "gb18030",
     "shiftjis": "cp932", "sjis": "cp932", "mskanji": "cp932", "euckr": "cp949", "ksc56011987": "cp949", "ksc5601": "cp949",
-    "big5": "big5hkscs", "iso2022jp": "iso2022_jp_ext", "iso2022jpesc": "iso2022_jp_ext", "koi8ru": "koi8_u", "koi8": "koi8_r",
+    "big5": "big5hkscs", "chinesebig5": "big5hkscs", "iso2022jp": "iso2022_jp_ext", "iso2022jpesc": "iso2022_jp_ext", "koi8ru": "koi8_u", "koi8": "koi8_r",
     "maccyrillic": "mac_cyrillic", "macukraine": "mac_cyrillic", "utf8mb4": "utf_8", "utf8mb3": "utf_8", "unicode11utf8": "utf_8",
     "unicode11utf7": "utf_7", "cyrillic": "iso8859_5", "ibm866": "cp866", "dos866": "cp866",
 }  # fmt: skip
 # Python's names for things that are no charsets of mail: some are slow, some make lone surrogates.
-_REFUSED = {"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem", "unicodeescape"}
+_REFUSED = {"idna", "punycode", "unicode-escape", "raw-unicode-escape", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"}
 # US-ASCII bytes mean something else in these.
-_NOT_ASCII = re.compile(r"utf_?(7|16|32)|iso2022|hz")
+_NOT_ASCII = re.compile(r"utf[-_]?(7|16|32)|iso2022|hz")
 _SQUEEZE = re.compile(r"[^a-z0-9]+")
+_WINDOWS = re.compile(r"^(?:win(?:dows)?|cp|ms|ansi)?(?=[0-9]{3,4}$)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _HIGH = re.compile(rb"[\x80-\xff]")
+# Where two fit equally well, as with words of lower-case letters only, the first one is the more usual.
 CYRILLIC = ("cp1251", "koi8_u", "cp866", "iso8859_5", "mac_cyrillic")
-_C1_OF_1252 = {code: bytes((code,)).decode("cp1252", "replace") for code in range(0x80, 0xA0) if code not in (129, 141, 143, 144, 157)}
+# Texts in the right charset score above 5.5, texts in a wrong one and Western ones below 4.
+_LIKELY = 4.7
+# More bytes than this change nothing any more.
+_LOOK_AT, _SAMPLE = 65_536, 1_000
+_CYRILLIC_PAIR = re.compile("[а-яёєіїґ]{2}", re.IGNORECASE)
+_OTHER = re.compile(f"[^{LETTERS[1:]}]+")
+# A capital after a small letter, a Latin letter beside a Cyrillic one, a sign on the wrong side of a word, and what is
+# neither a letter nor a usual sign.
+_SMALL, _ANY = "[а-яёєіїґ]", "[а-яёєіїґА-ЯЁЄІЇҐ]"
+_UNUSUAL = re.compile(
+    rf"{_SMALL}[А-ЯЁЄІЇҐ]|[a-zA-Z]{_ANY}|{_ANY}[a-zA-Z]|(?<!{_ANY})[’•…№»”](?={_ANY})|{_ANY}[№«„•]"
+    r"|[^\x00-\x7fа-яёєіїґА-ЯЁЄІЇҐ\xa0«»—–„“”’‘…№•©°]"
+)
+_QUOTATION_MARKS = re.compile("[«»„“”]")
+_C1_OF_1252 = {
+    code: bytes((code,)).decode("cp1252") for code in range(0x80, 0xA0) if code not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)
+}
 
 
 @lru_cache(maxsize=512)
 def codec(name: str) -> str | None:
     """Python's codec for a declared charset; None for US-ASCII, the unknown, and what is no charset."""
-    lowered = name.strip(" \t'\"<>").lower()[:60]
-    squeezed = _SQUEEZE.sub("", lowered)
+    lowered = name.strip(" \t'\"<>")[:60].lower()
+    squeezed = _SQUEEZE.sub("", lowered).removeprefix("x")
     found = _ALIASES.get(squeezed)
-    for guess in (found, lowered, squeezed.removeprefix("x"), re.sub(r"^x?(win(dows)?|cp|ms|ansi)?(?=\d)", "cp", squeezed)):
-        if guess and guess not in _REFUSED and _known(guess):
-            return None if b"\xe9".decode(guess, "replace") == "\ufffd" and guess.startswith(("us", "ascii", "ansi", "646")) else guess
+    if found:
+        return found
+    for candidate in (lowered, squeezed, _WINDOWS.sub("cp", squeezed)):
+        python_name = _known(candidate)
+        if python_name:
+            return None if python_name == "ascii" else _ALIASES.get(_SQUEEZE.sub("", python_name), python_name)
     return None
 
 
-def _known(name: str) -> bool:
+def _known(name: str) -> str | None:
+    """Python's own name for a charset."""
     try:
-        b"".decode(name)
+        known = codecs.lookup(name).name
+        b"\0\0\0\0".decode(known)  # not a charset: base64, rot13 and the like
     except (LookupError, ValueError):
-        return False
-    return True
+        return None
+    return None if known in _REFUSED else known
 
 
 def decode(data: bytes, declared: str | None) -> str:
@@ -83,15 +110,25 @@ def guess(data: bytes) -> str:
     mended = data.decode("utf-8", "replace")
     if mended.count("\ufffd") * 8 <= len(_HIGH.findall(data, 0, 65536)) // 2:
         return mended
-    best = max(CYRILLIC, key=lambda name: score(data, name))
-    if score(data, best) > 0:
+    sample = _sample(data)
+    scores = {name: _likeness(sample.decode(name, "replace")) for name in CYRILLIC}
+    best = max(scores, key=scores.__getitem__)
+    if scores[best] >= _LIKELY:
         return data.decode(best, "replace")
     return data.decode("latin_1").translate(_C1_OF_1252)
 
 
-def score(data: bytes, name: str) -> float:
-    """How much the bytes look like Cyrillic text in that charset; above 0 they do."""
-    text = data[:2000].decode(name, "replace")
-    good = sum(character in "оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфіїє" for character in text)
-    bad = sum(character > "\x7f" and not "А" <= character <= "я" for character in text)
-    return good - 4 * bad
+def _sample(data: bytes) -> bytes:
+    """The words with 8-bit letters in them, as many as the statistics need."""
+    sample = b" ".join(word for word in data[:_LOOK_AT].split() if not word.isascii())
+    return sample[:_SAMPLE]
+
+
+def _likeness(text: str) -> float:
+    """How usual the letter pairs of the text are in Cyrillic, 0 to 9; less for what no Cyrillic text has."""
+    if not _CYRILLIC_PAIR.search(text):
+        return 0
+    letters = _OTHER.sub(" ", text.lower())
+    pairs = [PAIRS[first + second] for first, second in pairwise(f" {letters} ") if first != " " or second != " "]
+    unusual = len(_UNUSUAL.findall(text)) + len(_QUOTATION_MARKS.findall(text)) % 2
+    return (sum(pairs) - 9 * unusual) / len(pairs)
