@@ -61,13 +61,13 @@ class CollectorTest(unittest.TestCase):
     def test_goes_on_after_the_mail_server_was_away(self) -> None:
         with self.workplace.running("collector.py") as collector:
             self.dovecot.deliver(self.address, *map(mail, range(3)))
-            wait_until(lambda: numbers(self.workplace.successes()) == [0, 1, 2], 20)
+            collector.wait_until(lambda: numbers(self.workplace.successes()) == [0, 1, 2], 20)
             before = collector.said()
             self.dovecot.stop()
-            wait_until(lambda: collector.said() != before, 20)  # it has noticed
+            collector.wait_until(lambda: collector.said() != before, 20)  # it has noticed
             self.dovecot.start()
             self.dovecot.deliver(self.address, *map(mail, range(3, 6)))
-            wait_until(lambda: len(self.workplace.successes()) >= 6, 60)
+            collector.wait_until(lambda: len(self.workplace.successes()) >= 6, 60)
             self.assertEqual(numbers(self.workplace.successes()), [0, 1, 2, 3, 4, 5])
             self.assertEqual(collector.end(), 0)
         during = collector.said().removeprefix(before).splitlines()
@@ -77,10 +77,10 @@ class CollectorTest(unittest.TestCase):
     def test_waits_for_a_mail_server_that_is_not_there_yet(self) -> None:
         self.dovecot.stop()
         with self.workplace.running("collector.py") as collector:
-            wait_until(collector.said, 20)
+            collector.wait_until(collector.said, 20)
             self.dovecot.start()
             self.dovecot.deliver(self.address, mail(1))
-            wait_until(lambda: numbers(self.workplace.successes()) == [1], 60)
+            collector.wait_until(lambda: numbers(self.workplace.successes()) == [1], 60)
             self.assertEqual(collector.end(), 0)
 
     def test_a_changed_uidvalidity_repeats_nothing_and_loses_nothing(self) -> None:
@@ -147,7 +147,7 @@ class CollectorTest(unittest.TestCase):
                 self.run_and_kill(moments.uniform(0.1, 1.2))
         with self.workplace.running("collector.py") as collector:
             logged = self.workplace.successes, self.workplace.errors
-            wait_until(lambda: sum(len(log()) for log in logged) >= MAILS, 60)
+            collector.wait_until(lambda: sum(len(log()) for log in logged) >= MAILS, 60)
             self.assertEqual(collector.end(), 0)
         successes, errors = numbers(self.workplace.successes()), numbers(self.workplace.errors())
         self.assertEqual(successes, [number for number in range(MAILS) if number % 3])

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,13 @@ class Script:
         """Everything it has written so far."""
         return self.log.read_text(encoding="utf-8")
 
-    def wait_for(self, words: str, seconds: float = 20) -> None:
-        """Return when it has written this."""
-        wait_until(lambda: words in self.said() or self._ended(), seconds)
-        assert words in self.said(), f"{self.process.args!r} ended with {self.process.returncode}:\n{self.said()}"
-
-    def _ended(self) -> bool:
-        return self.process.poll() is not None
+    def wait_until(self, condition: Callable[[], object], seconds: float = 20) -> None:
+        """Return when the condition holds; fail, with what the script said, when it ends before or takes too long."""
+        try:
+            wait_until(lambda: condition() or self.process.poll() is not None, seconds)
+            assert condition(), f"ended with {self.process.returncode}"
+        except AssertionError as failure:
+            raise AssertionError(f"{self.process.args!r}: {failure}\n{self.said()}") from None
 
     def end(self) -> int:
         """SIGTERM; the exit code."""
@@ -108,8 +108,7 @@ class Workplace:
     def serving(self) -> Iterator[Script]:
         """server.py on a free port, ready."""
         with self.running("server.py", "--port", "0") as server:
-            server.wait_for("listening on ")
-            wait_until(lambda: LISTENING.search(server.said()))
+            server.wait_until(lambda: LISTENING.search(server.said()))
             found = LISTENING.search(server.said())
             assert found
             self.server_port = int(found[1])
