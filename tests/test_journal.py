@@ -1,0 +1,225 @@
+"""The logs: whole lines, durable or not there at all, found again after a crash and a rotation."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+from mailer.errors import StateError
+from mailer.journal import Journal, keep
+from mailer.progress import Mark
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def line(uid: int, text: str = "words", uidvalidity: int = 1) -> str:
+    """A record as it stands in a log."""
+    record = {"text": text, "message_id": f"<{uid}@x>", "uidvalidity": uidvalidity, "uid": uid}
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+class JournalCase(unittest.TestCase):
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="mailer-journal-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.path = self.folder / "success.log"
+        self.journal = Journal(self.path)
+
+    def uids(self, since: Mark | None) -> list[int]:
+        """What a new start finds behind a mark."""
+        return [found.uid for found in Journal(self.path).recover(since)]
+
+    def text(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+
+class Appending(JournalCase):
+    def test_lines_are_added_to_what_is_there(self) -> None:
+        self.path.write_text(line(1))
+        self.journal.append(line(2) + line(3))
+        self.journal.append(line(4, "привет"))
+        self.assertEqual(self.text(), line(1) + line(2) + line(3) + line(4, "привет"))
+
+    def test_it_is_on_disk_before_append_returns(self) -> None:
+        synced: list[bytes] = []
+
+        def fsync(file: int) -> None:
+            synced.append(b"folder" if Path(f"/proc/self/fd/{file}").is_dir() else self.path.read_bytes())
+
+        journal = Journal(self.path, fsync=fsync)
+        journal.append(line(1))
+        self.assertEqual(synced[0], line(1).encode())
+        if Path("/proc/self/fd").is_dir():
+            self.assertEqual(synced[1:], [b"folder"], "the name of a new file is made durable too")
+
+    def test_a_failing_disk_leaves_the_log_as_it_was(self) -> None:
+        self.path.write_text(line(1))
+
+        def failing(_file: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        with self.assertRaises(StateError) as failure:
+            Journal(self.path, fsync=failing).append(line(2))
+        self.assertIn("Input/output error", str(failure.exception))
+        self.assertIn(str(self.path), str(failure.exception))
+        self.assertEqual(self.text(), line(1))
+
+    @unittest.skipUnless(hasattr(os, "fork"), "needs a limit on file sizes")
+    def test_a_full_disk_leaves_the_log_as_it_was_and_is_got_over(self) -> None:
+        self.journal.append(line(1) * 10)
+        before = self.text()
+        code = f"""
+import resource, signal
+from pathlib import Path
+from mailer.errors import StateError
+from mailer.journal import Journal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+journal = Journal(Path({str(self.path)!r}))
+resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 100}, resource.RLIM_INFINITY))
+try:
+    journal.append({line(2)!r} * 50)  # the first 100 bytes of it find room
+except StateError as failure:
+    print(failure)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(Path({str(self.path)!r}).stat().st_size)
+journal.append({line(2)!r} * 50)
+"""
+        ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        self.assertIn("File too large", ended.stdout)
+        self.assertIn(f"\n{len(before)}\n", ended.stdout)
+        self.assertEqual(self.text(), before + line(2) * 50)
+
+    @unittest.skipUnless(Path("/dev/full").exists(), "needs /dev/full")
+    def test_no_room_at_all_is_an_error(self) -> None:
+        self.path.symlink_to("/dev/full")
+        with self.assertRaises(StateError) as failure:
+            self.journal.append(line(1))
+        self.assertIn("No space left", str(failure.exception))
+
+    def test_a_folder_or_a_missing_folder_in_its_place_is_an_error(self) -> None:
+        self.path.mkdir()
+        for path in (self.path, self.folder / "missing" / "x.log"):
+            with self.subTest(path.name), self.assertRaises(StateError):
+                Journal(path).append(line(1))
+
+    def test_rotation_by_rename_needs_no_signal(self) -> None:
+        self.journal.append(line(1))
+        self.path.rename(self.folder / "success.log.1")
+        self.journal.append(line(2))
+        self.assertEqual(self.text(), line(2))
+        self.assertEqual((self.folder / "success.log.1").read_text(), line(1))
+
+    def test_what_a_failed_truncation_left_is_cut_off_by_the_next_append(self) -> None:
+        self.path.write_text(line(1) + line(2)[:20])
+        self.journal.append(line(3))
+        self.assertEqual(self.text(), line(1) + line(3))
+
+
+class Recovering(JournalCase):
+    def test_only_what_was_written_after_the_mark_is_told(self) -> None:
+        self.journal.append(line(1) + line(2))
+        mark = self.journal.mark
+        self.journal.append(line(3) + line(4, uidvalidity=2))
+        found = [tuple(each) for each in Journal(self.path).recover(mark)]
+        self.assertEqual(found, [(1, 3, "<3@x>"), (2, 4, "<4@x>")])
+
+    def test_a_torn_last_line_is_cut_off_wherever_it_is_torn(self) -> None:
+        whole = line(3, "п" * 50).encode()
+        for cut in range(len(whole)):
+            self.path.write_text(line(1))
+            journal = Journal(self.path)
+            self.assertEqual([found.uid for found in journal.recover(None)], [1])
+            mark = journal.mark
+            self.path.write_bytes((line(1) + line(2)).encode() + whole[:cut])
+            complete = cut == len(whole) - 1  # all but its end: it only gets that
+            with self.subTest(cut=cut):
+                self.assertEqual(self.uids(mark), [2, 3] if complete else [2])
+                self.assertEqual(self.path.read_bytes(), (line(1) + line(2)).encode() + (whole if complete else b""))
+
+    def test_a_torn_line_of_many_blocks_is_cut_off(self) -> None:
+        self.path.write_text(line(1) + line(2, "x" * 1_000_000)[:-10])
+        self.assertEqual(self.uids(None), [1])
+        self.assertEqual(self.text(), line(1))
+
+    def test_zeros_that_a_power_cut_left_are_cut_off_with_what_follows(self) -> None:
+        self.journal.append(line(1))
+        mark = self.journal.mark
+        with self.path.open("a") as file:
+            file.write(line(2) + "\0" * 4096 + line(3) + line(4))
+        self.assertEqual(self.uids(mark), [2])
+        self.assertEqual(self.text(), line(1) + line(2))
+
+    def test_a_log_that_was_renamed_is_found_by_what_it_is(self) -> None:
+        self.journal.append(line(1))
+        mark = self.journal.mark
+        self.journal.append(line(2))
+        self.path.rename(self.folder / "success.log-20260101")
+        self.assertEqual(self.uids(mark), [2])
+        self.journal.append(line(3))
+        self.assertEqual(sorted(self.uids(mark)), [2, 3])
+
+    def test_a_log_that_was_renamed_twice_is_found(self) -> None:
+        self.journal.append(line(1))
+        mark = self.journal.mark
+        self.path.rename(self.folder / "success.log.2")
+        self.journal.append(line(2))
+        self.path.rename(self.folder / "success.log.1")
+        self.journal.append(line(3))
+        self.assertEqual(sorted(self.uids(mark)), [2, 3])
+
+    def test_older_siblings_are_not_read_and_archives_never_changed(self) -> None:
+        old, archive = self.folder / "success.log.9", self.folder / "success.log.8.gz"
+        old.write_text(line(9))
+        os.utime(old, (1, 1))
+        archive.write_bytes(b"\x1f\x8b no end of line")
+        self.journal.append(line(1))
+        mark = self.journal.mark
+        self.journal.append(line(2))
+        self.assertEqual(self.uids(mark), [2])
+        self.assertEqual(archive.read_bytes(), b"\x1f\x8b no end of line")
+
+    def test_a_log_emptied_in_place_is_read_from_its_start(self) -> None:
+        self.journal.append(line(1) * 5)
+        mark = self.journal.mark
+        os.truncate(self.path, 0)
+        self.journal.append(line(2))
+        self.assertEqual(self.uids(mark), [2])
+
+    def test_without_a_mark_everything_is_read_and_only_a_torn_end_changed(self) -> None:
+        (self.folder / "success.log.1").write_text(line(1))
+        self.path.write_text("a note by hand\n" + line(2) + "\n[]\n" + line(3) + "tor")
+        self.assertEqual(sorted(self.uids(None)), [1, 2, 3])
+        self.assertEqual(self.text(), "a note by hand\n" + line(2) + "\n[]\n" + line(3))
+
+    def test_the_tail_of_a_large_log_is_found_without_reading_the_log(self) -> None:
+        with self.path.open("w") as file:
+            file.truncate(10 * 1024**3)  # sparse: takes no room, but reading it would take long
+            file.seek(0, os.SEEK_END)
+            file.write("\n")
+        self.journal.append(line(1))
+        mark = self.journal.mark
+        self.journal.append(line(2))
+        self.assertEqual(self.uids(mark), [2])
+
+    def test_a_log_that_is_not_there_is_made(self) -> None:
+        self.assertEqual(self.uids(None), [])
+        self.assertEqual(self.text(), "")
+
+
+class Keeping(JournalCase):
+    def test_bytes_are_kept_whole(self) -> None:
+        path = self.folder / "unreadable" / "1-2.eml"
+        keep(path, b"\0\xff")
+        keep(path, b"\0\xff\n")
+        self.assertEqual(path.read_bytes(), b"\0\xff\n")
+        self.assertEqual(list(path.parent.iterdir()), [path])
+
+    def test_a_folder_that_cannot_be_made_is_an_error(self) -> None:
+        (self.folder / "unreadable").write_text("")
+        with self.assertRaises(StateError):
+            keep(self.folder / "unreadable" / "1.eml", b"")
