@@ -44,7 +44,7 @@ FLOORS = {
     1: {
         "pure": {
             "mailer.config", "mailer.validation", "mailer.protocol", "mailer.compose", "mailer.record", "mailer.sasl",
-            "mailer.progress", "mailer.reading", "mailer.bounces", "mailer.charsets", "mailer.content",
+            "mailer.progress", "mailer.reading", "mailer.bounces", "mailer.charsets", "mailer.content", "mailer.letterpairs",
             "mailer.correspondence", "mailer.headers", "mailer.htmltext", "mailer.mime", "mailer.transfer",
         },
     },

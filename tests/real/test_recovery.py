@@ -144,7 +144,10 @@ class CollectorTest(unittest.TestCase):
             for kill in range(KILLS):
                 batch = range(kill * MAILS // KILLS, (kill + 1) * MAILS // KILLS)
                 another_program.submit(self.deliver_slowly, batch)
-                self.run_and_kill(moments.uniform(0.1, 1.2))
+                if kill % 2:
+                    self.run_and_kill(moments.uniform(0.1, 1.2))
+                else:
+                    self.run_and_kill(moments.uniform(0, 0.02), after_a_write=True)
         with self.workplace.running("collector.py") as collector:
             logged = self.workplace.successes, self.workplace.errors
             collector.wait_until(lambda: sum(len(log()) for log in logged) >= MAILS, 60)
@@ -160,11 +163,19 @@ class CollectorTest(unittest.TestCase):
             size = 300_000 if number % 7 == 0 else 100
             self.dovecot.deliver(self.address, mail(number, None if number % 3 else "Hello", size))
 
-    def run_and_kill(self, seconds: float) -> None:
+    def run_and_kill(self, seconds: float, *, after_a_write: bool = False) -> None:
+        """Kill the collector so many seconds after its start, or after it has written to a log."""
+        before = self.log_sizes()
         with self.workplace.running("collector.py") as collector:
+            if after_a_write:
+                collector.wait_until(lambda: self.log_sizes() != before)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.fail(f"ended by itself with {collector.process.wait(seconds)}: {collector.said()}")
             collector.kill()
+
+    def log_sizes(self) -> list[int]:
+        logs = (self.workplace.success_log, self.workplace.error_log)
+        return [log.stat().st_size if log.exists() else 0 for log in logs]
 
 
 @requires("postfix", "dovecot")
