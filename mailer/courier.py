@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mailer.errors import Code, ExitCode, TransportError, safe
+from mailer.errors import Code, ExitCode, TransportError
 from mailer.protocol import Reply, Request
-from mailer.translation import _
+from mailer.translation import _, translate
 
 Say = Callable[[str], None]
 # A wait that is shorter than this needs no words.
@@ -53,12 +53,12 @@ class Courier:
 
     def explain(self, failure: TransportError) -> str:
         """Why there is no answer, and what that means, in words a person understands."""
-        why = _(safe(str(failure)))
+        why, _known = translate(str(failure))
         if failure.sent:
             return _(
                 "Nobody can tell whether the message was sent: {server} got it, but its answer was lost ({why})."
             ).format(server=self.server, why=why)
-        return _("Mailer's server at {server} cannot be reached: {why}. Is server.py running there?").format(
+        return _("Cannot reach {server}: {why}. Is server.py running there?").format(
             server=self.server, why=why
         )
 

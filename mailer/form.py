@@ -27,9 +27,9 @@ class Form:
         self._draft = draft
 
     def explain(self, problems: Iterable[Problem]) -> None:
-        """Say what is wrong, a line for each problem."""
+        """Say what is wrong."""
         for problem in problems:
-            self._terminal.say(explain(problem), RED)
+            self._terminal.say(explain(problem, "\n"), RED)
 
     def choose(self, default: int, *options: str) -> int:
         """The number of the option that the person chooses."""
@@ -72,7 +72,7 @@ class Form:
         editable = can_edit(request.message)
         kept, value = ("", request.message) if editable else (request.message, "")
         keys = _("Ctrl-Z and Enter") if os.name == "nt" else _("Ctrl-D")
-        words = _("Your message. End it with a line that holds a single dot, or with {keys}; ~e opens an editor.")
+        words = _("Your message; end it with a line holding a single dot, or {keys} (~e: editor):")
         self._terminal.say(words.format(keys=keys))
         if kept:
             self._terminal.say(_("Enter keeps the text as it is, ~e edits it, anything else replaces it."))

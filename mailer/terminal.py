@@ -79,6 +79,8 @@ class Terminal:
             raise
         except KeyboardInterrupt:
             self.unfinished = readline.get_line_buffer() if readline else _text(self._typed)
+            with suppress(OSError):
+                self.say("")
             raise
 
     def edit(self, text: str) -> str:

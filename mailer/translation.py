@@ -8,6 +8,7 @@ the code with both files.
 import gettext
 import itertools
 import os
+import re
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +25,34 @@ _TELLING = frozenset(Code) - {
     Code.FRAME_TOO_LARGE,
     Code.DELIVERY_UNCERTAIN,
 }
+_NUMBER = re.compile(r"U\+[0-9A-F]+|[0-9]+(?:,[0-9]{3})*")
+# Sentences of other modules, of the server's and of the system, numbers left out: known here so that they are
+# translated, and need no explanation by their code.
+KNOWN = frozenset(
+    {
+        "An e-mail address has the form name@example.com.",
+        "The address is longer than {} bytes.",
+        "The part before the @ is longer than {} bytes.",
+        "The part before the @ is empty or holds something that an address cannot have.",
+        "The part after the @ is not a domain name such as example.com.",
+        "The message has {} characters; at most {} can be sent.",
+        "The message holds a character that cannot be sent, {}, on line {}.",
+        "Too many requests to this address; try again in {} seconds.",
+        "Too many requests to this address; try again in {} minutes.",
+        "Too many requests from your computer; try again in {} seconds.",
+        "Too many requests from your computer; try again in {} minutes.",
+        "Something went wrong in the server; its administrator can see what it was.",
+        "The server cannot number tickets at the moment; nothing was sent. Its administrator can see why.",
+        "The server's answer makes no sense; is it Mailer's server?",
+        "the connection was closed without an answer",
+        "no answer in time",
+        "Connection refused",
+        "Connection reset by peer",
+        "Name or service not known",
+        "Network is unreachable",
+        "No route to host",
+    }
+)
 
 
 def _(text: str) -> str:
@@ -31,11 +60,21 @@ def _(text: str) -> str:
     return _catalogue().gettext(text)
 
 
-def explain(problem: Problem) -> str:
-    """A problem in words a person understands: what its code means, then its own words where they tell more."""
+def explain(problem: Problem, between: str = " ") -> str:
+    """A problem in words a person understands: its own where they are known, else what its code means, then its own."""
+    words, known = translate(problem.text)
     meaning = _meanings()[problem.code]
-    words = _(safe(problem.text))
-    return f"{meaning} {words}" if problem.code in _TELLING and words and words != meaning else meaning
+    if problem.code not in _TELLING or not words:
+        return meaning
+    return words if known else f"{meaning}{between}{words}"
+
+
+def translate(words: str) -> tuple[str, bool]:
+    """Words from elsewhere, made safe to show; and whether they are known, and so are in the person's language."""
+    words = safe(words)
+    sentence = _NUMBER.sub("{}", words)
+    known = sentence in KNOWN
+    return (_(sentence).format(*_NUMBER.findall(words)) if known else words), known
 
 
 @cache
@@ -61,5 +100,5 @@ def _meanings() -> dict[Code, str]:
         Code.MAIL_UNAVAILABLE: _("The mail server does not work just now; nothing was sent."),
         Code.MAIL_AUTH_FAILED: _("The mail server does not let the helpdesk in: its administrator has to mend that."),
         Code.DELIVERY_UNCERTAIN: _("Nobody can tell whether it was sent: the mail server gave no clear answer."),
-        Code.INTERNAL_ERROR: _("Something went wrong inside the server."),
+        Code.INTERNAL_ERROR: _("Something went wrong in the server."),
     }

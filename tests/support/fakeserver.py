@@ -18,7 +18,7 @@ def error(code: str, text: str = "Because.", retry: bool = False) -> dict[str, A
 
 
 class FakeServer:
-    """Answers each request by the next of `answers`, the last one for ever: a reply object, raw bytes, or None to hang up.
+    """Answers by the next of `answers`, the last one for ever: a reply object, raw bytes, or None to hang up.
 
     A callable is given the request and returns one of these. `requests` are what has come, in order.
     """

@@ -1,0 +1,139 @@
+"""`collector.py --show`: the latest tickets, a line each, or the conversation of one, from the success log.
+
+Reads the log and changes nothing. Memory stays bounded however big the log is: the latest are found from its end, and
+a conversation is shown as it is read. Lines that are no records are passed over; text is made safe for terminals.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, BinaryIO, TextIO
+
+from mailer.errors import ExitCode, safe
+from mailer.terminal import BOLD, FAINT, paint
+from mailer.translation import _
+
+_LATEST = 50  # tickets: as many as a person looks through
+_BLOCK = 1 << 20
+_LONGEST_LINE = 64 << 20  # far above any record: what is longer is none
+
+
+def show(success_log: Path, ticket: int | None, out: TextIO) -> ExitCode:
+    """Write the latest tickets, or one ticket's conversation, to `out`; through a pager when it is a terminal.
+
+    Why there is nothing to show goes to stderr.
+    """
+    try:
+        with success_log.open("rb") as log:
+            lines = _latest(log, out) if ticket is None else _conversation(log, ticket, out)
+            first = next(lines, None)
+            if first is not None:
+                _page(first, lines, out)
+                return ExitCode.DONE
+    except OSError as failure:
+        sys.stderr.write(_("The file cannot be read: {why}").format(why=failure) + "\n")
+        return ExitCode.NO_INPUT
+    sys.stderr.write((_("No ticket yet.") if ticket is None else _("No mail of ticket {}.").format(ticket)) + "\n")
+    return ExitCode.DONE if ticket is None else ExitCode.REFUSED
+
+
+def _latest(log: BinaryIO, out: TextIO) -> Iterator[str]:
+    """A line for each of the tickets that had mail last, the newest first, about its newest mail."""
+    seen: set[int] = set()
+    for record in map(_record, _backwards(log)):
+        if record and record["ticket"] not in seen:
+            seen.add(record["ticket"])
+            number = paint(f"{record['ticket']:>6}", BOLD, out)
+            yield f"{number}  {_when(record)}  {_sender(record)}  {safe(str(record.get('text')), 60)}\n"
+            if len(seen) == _LATEST:
+                return
+
+
+def _conversation(log: BinaryIO, ticket: int, out: TextIO) -> Iterator[str]:
+    """Every mail of the ticket, the oldest first."""
+    mark = b'"ticket": %d,' % ticket  # spares the parsing of all other lines
+    for line in iter(lambda: log.readline(_LONGEST_LINE), b""):
+        record = _record(line) if mark in line else None
+        if record and record["ticket"] == ticket:
+            yield paint(f"{_when(record)}  {_sender(record)}", BOLD, out) + "\n"
+            for name in record.get("attachments", ()):
+                yield paint(_("attached: {name}").format(name=safe(str(name))), FAINT, out) + "\n"
+            for text in str(record.get("text")).rstrip("\n").split("\n"):
+                yield paint(_printable(text), FAINT if text.startswith(">") else "", out) + "\n"
+            yield "\n"
+
+
+def _backwards(log: BinaryIO) -> Iterator[bytes]:
+    """The lines of the log, the last one first."""
+    position, rest = log.seek(0, os.SEEK_END), b""
+    while position:
+        start = max(0, position - _BLOCK)
+        log.seek(start)
+        rest, *lines = (log.read(position - start) + rest).split(b"\n")
+        position = start
+        yield from reversed(lines)
+        rest = rest if len(rest) < _LONGEST_LINE else b""
+    yield rest
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    with suppress(ValueError, RecursionError):
+        record = json.loads(line)
+        if isinstance(record, dict) and type(record.get("ticket")) is int:
+            return record
+    return None
+
+
+def _when(record: dict[str, Any]) -> str:
+    """When the mail was written, else when it was logged, in the reader's time zone."""
+    for key in ("date", "time"):
+        with suppress(ValueError, OverflowError, OSError):
+            return f"{datetime.fromisoformat(str(record.get(key))).astimezone():%Y-%m-%d %H:%M}"
+    return "?"
+
+
+def _sender(record: dict[str, Any]) -> str:
+    return safe(str(record.get("from") or "?"), 254)
+
+
+def _printable(line: str) -> str:
+    """A line made safe, its blanks left as they are."""
+    return re.sub("[^ ]+", lambda word: safe(word[0], len(word[0])), line.expandtabs())
+
+
+def _page(first: str, lines: Iterable[str], out: TextIO) -> None:
+    command = shlex.split(os.environ.get("PAGER", "")) or [shutil.which("less") or shutil.which("more") or ""]
+    if not out.isatty() or not shutil.which(command[0]):
+        _write(first, lines, out)
+        return
+    # What git tells `less`: end at once when all fits on a screen, show colours, leave the text there.
+    environment = {"LESS": "FRX", **os.environ}
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pager's
+    try:
+        pager = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, encoding="utf-8", errors="replace")
+        if pager.stdin:
+            _write(first, lines, pager.stdin)
+            pager.stdin.close()
+        pager.wait()
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def _write(first: str, lines: Iterable[str], stream: IO[str]) -> None:
+    """Write all lines, or as many as the reader wants to see."""
+    try:
+        stream.write(first)
+        stream.writelines(lines)
+        stream.flush()
+    except BrokenPipeError:
+        # What is still in the buffer must not be tried again when Python ends (documentation of SIGPIPE in `signal`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
