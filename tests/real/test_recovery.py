@@ -148,10 +148,7 @@ class CollectorTest(unittest.TestCase):
                     self.run_and_kill(moments.uniform(0.1, 1.2))
                 else:
                     self.run_and_kill(moments.uniform(0, 0.02), after_a_write=True)
-        with self.workplace.running("collector.py") as collector:
-            logged = self.workplace.successes, self.workplace.errors
-            collector.wait_until(lambda: sum(len(log()) for log in logged) >= MAILS, 60)
-            self.assertEqual(collector.end(), 0)
+        self.collect()
         successes, errors = numbers(self.workplace.successes()), numbers(self.workplace.errors())
         self.assertEqual(successes, [number for number in range(MAILS) if number % 3])
         self.assertEqual(errors, [number for number in range(MAILS) if number % 3 == 0])
