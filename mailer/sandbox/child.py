@@ -25,7 +25,7 @@ _DETACHED: dict[str, Any] = {"start_new_session": True} if os.name == "posix" el
 
 
 class Child:
-    """A running script. `on_trouble(script, text)` gets each line that it logs as a warning or worse, or not as a log."""
+    """A running script. `on_trouble(script, text)` gets each line that is no log entry below a warning."""
 
     def __init__(self, script: str, env: Path, on_trouble: Callable[[str, str], None]) -> None:
         self.script = script

@@ -1,6 +1,7 @@
 """A selected folder as one IMAP client has been told that it is: SEARCH, FETCH, STORE, EXPUNGE, and what is new."""
 
 import imaplib
+import re
 from collections.abc import Callable
 
 from mailer.sandbox.imap_search import search
@@ -35,6 +36,8 @@ class View:
         """Give the items of the chosen messages; a body that is not peeked at becomes read."""
         if len(items) == 1 and text_of(items[0]).upper() == "FAST":
             items = _FAST
+        if not items:
+            raise BadError("No items")
         wanted = [_item(text_of(item)) for item in items]
         names = ["UID"] if by_uid else []
         names += [name for name, _, _ in wanted if name not in names]
@@ -45,7 +48,7 @@ class View:
             if reads and "\\Seen" not in message.flags:
                 self._folder.set_flags(message, lambda flags: flags | {"\\Seen"})
             extra = ["FLAGS"] if self._told[message.uid] != message.flags and "FLAGS" not in names else []
-            self._tell(position, names + extra, cutters)
+            self._tell(position, sorted(names + extra, key=cutters.__contains__), cutters)
 
     def store(self, chosen: str, how: str, flags: list[Token], *, by_uid: bool) -> None:
         """Set, add or take away flags, and tell the outcome unless the client asks for silence."""
@@ -120,6 +123,8 @@ class View:
     def _choose(self, chosen: str, *, by_uid: bool) -> list[int]:
         if by_uid:
             return select(chosen, [message.uid for message in self._messages])
+        if any(int(number) > len(self._messages) for number in re.findall(r"[0-9]{1,10}", chosen)):
+            raise BadError("No such message")
         return select(chosen, range(1, len(self._messages) + 1))
 
     def _tell(self, position: int, names: list[str], cutters: dict[str, Callable[[bytes], bytes]]) -> None:

@@ -19,7 +19,8 @@ MAX_COMMAND = 12_288  # what RFC 4954 asks for where AUTH is spoken; other comma
 MAX_TEXT_LINE = 1000  # RFC 5321, section 4.5.3.1.6
 MAX_RECIPIENTS = 1000
 MAX_PROTOCOL_ERRORS = 20
-_WITHOUT_ARGUMENT = ("DATA", "RSET", "QUIT", "STARTTLS")
+_WITHOUT_ARGUMENT = ("DATA", "RSET", "STARTTLS")
+_WITH_ARGUMENT = ("HELO", "EHLO", "AUTH", "MAIL", "RCPT", "VRFY")
 
 _LOCAL = r'(?:"(?:[^"\\]|\\.)*"|[^\s"<>@()\[\]\\,;:]+)'
 _MAILBOX = re.compile(rf"{_LOCAL}@(?:[^\s<>@()\[\]\\,;:]+|\[[0-9A-Za-z.:]+\])")
@@ -74,7 +75,7 @@ class Session:
         handler = self._handlers.get(verb)
         if not handler or (verb in ("AUTH", "STARTTLS") and verb not in self._offered()):
             return "500 5.5.2 Command not recognised"
-        if (verb in _WITHOUT_ARGUMENT and argument) or (verb not in _WITHOUT_ARGUMENT and not argument):
+        if verb in (_WITHOUT_ARGUMENT if argument else _WITH_ARGUMENT):
             return f"501 5.5.4 Syntax: {verb}{'' if argument else ' and an argument'}"
         return handler(argument)
 
@@ -157,14 +158,15 @@ class Session:
         """Take in the parameters of MAIL; the reply when one cannot be."""
         for option in text.split():
             name, _, value = option.upper().partition("=")
-            if name == "SIZE" and "SIZE" in self._rules.extensions and re.fullmatch("[0-9]{1,20}", value):
+            if name == "SIZE" and "SIZE" in self._rules.extensions:
+                if not re.fullmatch("[0-9]{1,20}", value):
+                    return "501 5.5.4 Bad SIZE"
                 if int(value) > self._rules.max_message:
                     return "552 5.3.4 Message too big"
-            elif name == "SMTPUTF8" and not value and "SMTPUTF8" in self._rules.extensions:
+            elif option.upper() == "SMTPUTF8" and "SMTPUTF8" in self._rules.extensions:
                 self._utf8 = True
-            elif name == "BODY" and "8BITMIME" in self._rules.extensions:
-                if value not in ("7BIT", "8BITMIME"):
-                    return "501 5.5.4 BODY is 7BIT or 8BITMIME"
+            elif name == "BODY" and value in ("7BIT", "8BITMIME") and "8BITMIME" in self._rules.extensions:
+                continue  # both are kept as they are
             elif name != "AUTH" or "AUTH" not in self._offered():
                 return f"555 5.5.4 Parameter not supported: {option}"
         return None
