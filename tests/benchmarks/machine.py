@@ -12,7 +12,7 @@ from tests.support.realservers import program
 
 # Program, and the arguments that make it say its version.
 _PROGRAMS = {
-    "postconf": ["-h", "mail_version"],
+    "postconf": ["-d", "-h", "mail_version"],
     "dovecot": ["--version"],
     "gcc": ["-dumpfullversion"],
     "go": ["version"],

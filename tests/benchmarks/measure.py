@@ -1,15 +1,17 @@
 """Rounds in turns, and what they gave as a table and a bar chart."""
 
+import math
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
 Figures = dict[str, float]  # what one round of one contestant gave, by column
+Measure = Callable[[], Figures]
 
 _BAR = 48  # characters of the longest bar
 
 
-def in_turns(contestants: Mapping[str, Callable[[], Figures]], rounds: int) -> dict[str, list[Figures]]:
+def in_turns(contestants: Mapping[str, Measure], rounds: int) -> dict[str, list[Figures]]:
     """Each contestant once a round, in the same order every round."""
     results: dict[str, list[Figures]] = {name: [] for name in contestants}
     for number in range(rounds):
@@ -51,7 +53,7 @@ def show(title: str, results: Mapping[str, Sequence[Figures]], *, base: str | No
 
 def number(value: float) -> str:
     """Three digits that count; a dash for what could not be measured."""
-    if value != value:  # noqa: PLR0124 - NaN
+    if math.isnan(value):
         return "–"
     if value >= 100:
         return f"{value:,.0f}"

@@ -1,6 +1,6 @@
 """The server that everybody writes: a thread for each connection, `EmailMessage`, and `smtplib`.
 
-    naive.py PORT SMTP-PORT [--pool N] [--security plain|starttls|tls] [--ca FILE] [--context-each] [--login USER:PASSWORD]
+    naive.py PORT SMTP-PORT [--pool N] [--security plain|starttls|tls] [--ca FILE] [--context-each] [--login U:PASSWORD]
 
 It validates next to nothing, limits nothing, remembers nothing, and numbers its tickets in memory.
 """
@@ -94,7 +94,7 @@ def serve(connection: socket.socket) -> None:
 
 
 def main() -> None:
-    global shared_context  # noqa: PLW0603 - a script's own
+    global shared_context
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("smtp_port", type=int)
