@@ -215,8 +215,8 @@ class Session:
         while True:
             try:
                 line = self._connection.read_line(MAX_TEXT_LINE + 1)  # and a dot that is stuffing
-            except LineTooLongError:
-                fault, ended = fault or "550 5.6.0 A line is longer than 998 bytes", False
+            except LineTooLongError as error:
+                fault, ended = fault or "550 5.6.0 A line is longer than 998 bytes", error.ended
                 continue
             if ended and line == b".\r\n":
                 return bytes(text), fault

@@ -17,7 +17,11 @@ _OUTPUT_CHUNK = 1 << 18
 
 
 class LineTooLongError(Exception):
-    """The line was longer than allowed; it has been read away."""
+    """The line was longer than allowed; it has been read away. `ended` is whether <CR><LF> ended it."""
+
+    def __init__(self, line: bytes) -> None:
+        super().__init__("line too long")
+        self.ended = line.endswith(b"\r\n")
 
 
 class Connection:
@@ -36,14 +40,14 @@ class Connection:
         passed_over = 0
         while (end := self._incoming.find(b"\n") + 1) == 0:
             if len(self._incoming) > limit:
-                passed_over += len(self._incoming)
-                self._incoming.clear()
+                passed_over += len(self._incoming) - 1
+                del self._incoming[:-1]  # all but what may be the CR of its end
                 if passed_over > _PASSED_OVER:
                     raise ConnectionError("endless line")
             self._receive()
         line = self._take(end)
         if passed_over or end > limit:
-            raise LineTooLongError
+            raise LineTooLongError(line)
         return line
 
     def read_exactly(self, count: int) -> bytes:
