@@ -33,6 +33,7 @@ _MAILS = 100
 _BYTES = 4 * 1024 * 1024
 # A SEARCH in a larger mailbox than this goes over so many UIDs at a time: its answer stays within the allowance.
 _SEARCHED = 50_000
+_SEARCH_ANSWER = 1024 * 1024
 
 
 class Mailbox:
@@ -87,7 +88,7 @@ class Mailbox:
 
     def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]:
         """These mails, ascending; those that are gone are left out, those that the server refuses have no bytes."""
-        sizes = self._fetch(uids, "RFC822.SIZE", lambda text, _: item("RFC822.SIZE", text))
+        sizes = self._fetch(uids, "RFC822.SIZE", lambda text, _: item("RFC822.SIZE", text), 200 * len(uids))
         for batch in _batches(uids, sizes):
             found = self._bodies(batch)
             missing = [uid for uid in batch if uid not in found]
@@ -133,8 +134,8 @@ class Mailbox:
                 raise MailboxError(f"the folder {self._folder} cannot be opened: {words}", code)
             self._count = int(answer[-1] or 0)
             uidvalidity, next_uid = (int(wire.response(code)[1][-1] or 0) for code in ("UIDVALIDITY", "UIDNEXT"))
-        if not uidvalidity:
-            raise MailboxError(f"the folder {self._folder} has no lasting UIDs (no UIDVALIDITY)", ExitCode.CONFIG)
+            if not uidvalidity:
+                raise MailboxError(f"the folder {self._folder} has no lasting UIDs (no UIDVALIDITY)", ExitCode.CONFIG)
         self._selected = Selected(uidvalidity, next_uid or self._highest() + 1)
         return None
 
@@ -155,7 +156,7 @@ class Mailbox:
         return uids
 
     def _found(self, uids: str, criterion: str = "") -> list[int]:
-        status, parts, words = self._live().ask("SEARCH", "UID", uids, *criterion.split())
+        status, parts, words = self._live().ask("SEARCH", "UID", uids, *criterion.split(), expected=_SEARCH_ANSWER)
         if status != "OK":
             raise MailboxError(f"{self._folder}: the search for new mails is refused: {words}")
         return numbers(parts)
@@ -187,8 +188,9 @@ class Mailbox:
         status, parts, words = self._live().ask("FETCH", pack(uids), f"(UID {name})", expected=expected)
         if status != "OK" and for_now(words):
             raise MailboxError(f"{self._folder}: {words}", ExitCode.TEMPORARY)
-        found = {item("UID", text): value(text, body) for text, body in responses(parts)}
-        return {uid: found[uid] for uid in uids if found.get(uid) is not None}
+        pairs = [(item("UID", text), value(text, body)) for text, body in responses(parts)]
+        found = {uid: given for uid, given in pairs if given is not None}
+        return {uid: found[uid] for uid in uids if uid in found}
 
 
 def _batches(uids: Sequence[int], sizes: Mapping[int, int]) -> Iterator[list[int]]:

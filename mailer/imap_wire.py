@@ -19,8 +19,8 @@ from typing import Any
 from mailer.config import Endpoint, Security
 from mailer.errors import MailboxError, safe
 
-# Bytes that the answer to a command may have, apart from mails that were asked for: a SEARCH that finds 100,000.
-_ALLOWANCE = 2 * 1024 * 1024
+# Bytes that the answer to a command may have, apart from what was asked for: other mails come and go meanwhile.
+_ALLOWANCE = 256 * 1024
 # A command's deadline moves on by a second for so many bytes received: slower is a drip, not a slow line.
 _SLOWEST = 1_000
 # A wait for the server looks this often, in seconds, whether the collector is to stop.

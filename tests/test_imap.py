@@ -1,0 +1,386 @@
+"""The mailbox: against a mail server in memory, and against servers that do everything wrong."""
+
+import threading
+import time
+import unittest
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from mailer.config import Endpoint, Security
+from mailer.errors import ExitCode, MailboxError
+from mailer.imap import Mailbox
+from mailer.imap_syntax import mailbox_name
+from mailer.progress import Mail
+from mailer.sandbox.mail import MailServer
+from mailer.sasl import Login
+from mailer.tls import client_context
+from tests.support.scripted import (
+    Action,
+    Conversation,
+    ScriptedServer,
+    Table,
+    bytewise,
+    close,
+    drip,
+    endless,
+    hang,
+    refused_port,
+    reset,
+)
+from tests.support.waiting import wait_until
+
+ADDRESS = "helpdesk@example.com"
+PASSWORD = "sandbox"
+CONTEXT = client_context(None)
+SELECTED = b"* 3 EXISTS\r\n* OK [UIDVALIDITY 7] ok\r\n* OK [UIDNEXT 12] ok\r\n%tag% OK [READ-WRITE] selected\r\n"
+
+# An IMAP server with three mails, 9 to 11. Change single keys of it.
+IMAP: Table = {
+    "greeting": b"* OK ready\r\n",
+    "CAPABILITY": b"* CAPABILITY IMAP4rev1 AUTH=PLAIN\r\n%tag% OK done\r\n",
+    "AUTHENTICATE": b"+ \r\n",
+    "response": b"%tag% OK welcome\r\n",
+    "LOGIN": b"%tag% OK welcome\r\n",
+    "SELECT": SELECTED,
+    "EXAMINE": SELECTED.replace(b"READ-WRITE", b"READ-ONLY"),
+    "NOOP": b"%tag% OK here\r\n",
+    "UID SEARCH": b"* SEARCH 9 10 11\r\n%tag% OK found\r\n",
+    "UID FETCH": b"%tag% OK nothing\r\n",
+    "UID STORE": b"%tag% OK stored\r\n",
+    "otherwise": b"%tag% BAD unknown\r\n",
+}
+
+
+def mailbox(port: int, *, security: Security = Security.PLAIN, host: str = "127.0.0.1", **changes: Any) -> Mailbox:
+    """A mailbox on that port; changes are settings other than the usual."""
+    settings: dict[str, Any] = {
+        "login": Login(ADDRESS, lambda _: PASSWORD), "folder": "INBOX", "context": CONTEXT, "timeout": 5.0, **changes
+    }
+    return Mailbox(Endpoint(host, port, security), **settings)
+
+
+def no_more(_raw: bytes) -> bool:
+    return False
+
+
+def all_of_it(_raw: bytes) -> bool:
+    return True
+
+
+def fetch(opened: Mailbox, uids: Sequence[int], wants_more: Callable[[bytes], bool] = no_more) -> list[Mail]:
+    return list(opened.fetch(uids, wants_more))
+
+
+class ImapCase(unittest.TestCase):
+    def failure(self, action: Callable[[], object]) -> MailboxError:
+        """The error that the action ends with."""
+        with self.assertRaises(MailboxError) as raised:
+            action()
+        return raised.exception
+
+    def opened(self, port: int, **changes: Any) -> Mailbox:
+        box = mailbox(port, **changes)
+        self.addCleanup(box.close)
+        box.open()
+        return box
+
+
+class Reading(ImapCase):
+    """Against the mail server in memory."""
+
+    def setUp(self) -> None:
+        self.commands: list[str] = []
+        self.server = MailServer(on_command=self.commands.append)
+        self.server.start()
+        self.addCleanup(self.server.stop)
+
+    def deliver(self, *mails: bytes) -> list[int]:
+        return [self.server.deliver(ADDRESS, mail) for mail in mails]
+
+    def test_what_is_new_goes_by_uid(self) -> None:
+        uids = self.deliver(b"1", b"2", b"3")
+        self.server.set_flags(ADDRESS, uids[1], [r"\Seen"])
+        box = self.opened(self.server.imap_port)
+        self.assertEqual(box.open(), (1, uids[-1] + 1))
+        self.assertEqual(list(box.unseen()), [uids[0], uids[2]])
+        self.assertEqual(list(box.since(uids[1])), uids[1:])
+        self.assertEqual(list(box.since(uids[-1] + 1)), [], "the last mail answers to `n:*` but is not new")
+
+    def test_mails_are_peeked_at_whole_and_in_order(self) -> None:
+        mails = [b"", b"short", b"\0\xff\r\n)\r\nA1 OK {5}\r\n", b"y" * 900_000]
+        mails += [b"x" * size for size in (65_535, 65_536, 65_537, 262_144)]
+        uids = self.deliver(*mails)
+        box = self.opened(self.server.imap_port)
+        self.assertEqual([mail.raw for mail in fetch(box, uids, all_of_it)], mails)
+        self.assertEqual({mail.complete for mail in fetch(box, uids, all_of_it)}, {True})
+        self.assertNotIn(r"\Seen", self.server.flags(ADDRESS, uids[1]))
+
+    def test_only_as_much_is_fetched_as_the_reader_wants(self) -> None:
+        uids = self.deliver(b"z" * 25_000_000)
+        box = self.opened(self.server.imap_port)
+        self.assertEqual(fetch(box, uids), [Mail(uids[0], b"z" * 65_536, complete=False)])
+        wanted = fetch(box, uids, lambda raw: len(raw) < 1_000_000)[0]
+        self.assertEqual(len(wanted.raw or b""), 1_048_576)
+        self.assertLess(len(fetch(box, uids, all_of_it)[0].raw or b""), 20_000_000, "there is a limit all the same")
+
+    def test_batches_are_bounded_in_number_and_in_bytes(self) -> None:
+        uids = self.deliver(*[b"small"] * 200, *[b"l" * 100_000] * 70)
+        box = self.opened(self.server.imap_port)
+        self.commands.clear()
+        self.assertEqual([mail.uid for mail in box.fetch(uids, no_more)], uids)
+        fetches = [command for command in self.commands if "BODY.PEEK" in command]
+        self.assertEqual(len(fetches), 4)  # 100, 100, 64 large ones in 4 MiB, the other 6
+
+    def test_mails_that_disappear_are_left_out(self) -> None:
+        uids = self.deliver(b"1", b"2", b"3")
+        box = self.opened(self.server.imap_port)
+        for gone in uids[1:]:
+            self.server.expunge(ADDRESS, gone)
+        self.assertEqual(fetch(box, [*uids, 99]), [Mail(uids[0], b"1")])
+
+    def test_marking_sets_seen_and_nothing_else(self) -> None:
+        uids = self.deliver(b"1", b"2")
+        self.server.set_flags(ADDRESS, uids[0], [r"\Flagged"])
+        box = self.opened(self.server.imap_port)
+        box.mark([uids[0]])
+        box.mark([])
+        self.assertEqual(self.server.flags(ADDRESS, uids[0]), {r"\Flagged", r"\Seen"})
+        self.assertEqual(self.server.flags(ADDRESS, uids[1]), frozenset())
+
+    def test_a_mailbox_that_is_not_to_be_marked_is_opened_read_only(self) -> None:
+        uids = self.deliver(b"1")
+        self.opened(self.server.imap_port, mark_seen=False).mark(uids)
+        self.assertEqual(self.server.flags(ADDRESS, uids[0]), frozenset())
+        self.assertTrue(any("EXAMINE" in command for command in self.commands))
+
+    def test_a_connection_is_kept_and_a_lost_one_replaced_silently(self) -> None:
+        box = self.opened(self.server.imap_port)
+        box.open()
+        self.assertEqual(sum("AUTHENTICATE" in command for command in self.commands), 1)
+        self.server.cut_connections()
+        with self.assertNoLogs(level="WARNING"):
+            box.open()
+        self.assertEqual(sum("AUTHENTICATE" in command for command in self.commands), 2)
+
+    def test_the_check_tells_each_step_and_changes_nothing(self) -> None:
+        self.deliver(b"1")
+        steps = list(mailbox(self.server.imap_port).check())
+        self.assertEqual(len(steps), 3)
+        self.assertIn(str(self.server.imap_port), steps[0])
+        self.assertIn(ADDRESS, steps[1])
+        self.assertIn("1 mail", steps[2])
+        self.assertFalse(any("SELECT" in command for command in self.commands))
+
+    def test_wrong_passwords_and_missing_folders_have_their_exit_codes(self) -> None:
+        port = self.server.imap_port
+        table: list[tuple[Mailbox, ExitCode]] = [
+            (mailbox(port, login=Login(ADDRESS, lambda _: "wrong")), ExitCode.LOGIN_REFUSED),
+            (mailbox(port, login=Login(ADDRESS, lambda _: "пароль")), ExitCode.LOGIN_REFUSED),
+            (mailbox(port, folder="Missing"), ExitCode.CONFIG),
+            (mailbox(refused_port()), ExitCode.UNAVAILABLE),
+            (mailbox(port, host="name.invalid"), ExitCode.UNAVAILABLE),
+            (mailbox(port, host="x" * 70), ExitCode.UNAVAILABLE),
+        ]
+        for box, code in table:
+            with self.subTest(code):
+                self.assertIs(self.failure(box.open).exit_code, code)
+
+    def test_folder_names_in_any_language(self) -> None:
+        table = {
+            "INBOX": '"INBOX"',
+            "Поддержка": '"&BB8EPgQ0BDQENQRABDYEOgQw-"', "R&D": '"R&-D"',
+            'a"b\\c': '"a\\"b\\\\c"',
+            "~peter/mail/台北/日本語": '"~peter/mail/&U,BTFw-/&ZeVnLIqe-"', "😀": '"&2D3eAA-"', "a\r\nb": '"a&AA0ACg-b"',
+        }
+        for name, written in table.items():
+            with self.subTest(name):
+                self.assertEqual(mailbox_name(name), written)
+        self.server.deliver(ADDRESS, b"1", folder="Поддержка")
+        self.assertEqual(len(self.opened(self.server.imap_port, folder="Поддержка").unseen()), 1)
+
+
+class Searching(ImapCase):
+    def test_a_large_mailbox_is_searched_in_portions(self) -> None:
+        lines: list[bytes] = []
+
+        def search(conversation: Conversation) -> None:
+            line = conversation.lines[-1]
+            lines.append(line)
+            low, _, high = line.split()[4].partition(b":")
+            last = 120_000 if high == b"*" else int(high)
+            uids = b" ".join(b"%d" % uid for uid in range(int(low), last + 1))
+            conversation.send(b"* SEARCH " + uids + b"\r\n%tag% OK done\r\n")
+
+        big = SELECTED.replace(b"3 EXISTS", b"120000 EXISTS").replace(b"UIDNEXT 12", b"UIDNEXT 120001")
+        with ScriptedServer({**IMAP, "SELECT": big, "UID SEARCH": search}, imap=True) as server:
+            box = self.opened(server.port)
+            self.assertEqual(list(box.unseen()), list(range(1, 120_001)))
+            self.assertEqual(len(lines), 3)
+            self.assertEqual(list(box.since(119_999)), [119_999, 120_000])
+            self.assertEqual(len(lines), 4)
+
+    def test_a_server_without_uidnext_is_asked_for_the_last_mail(self) -> None:
+        selected = SELECTED.replace(b"* OK [UIDNEXT 12] ok\r\n", b"")
+        last = b"* 3 FETCH (FLAGS () UID 11)\r\n%tag% OK done\r\n"
+        with ScriptedServer({**IMAP, "SELECT": selected, "UID FETCH": last}, imap=True) as server:
+            self.assertEqual(self.opened(server.port).open(), (7, 12))
+        empty = selected.replace(b"3 EXISTS", b"0 EXISTS")
+        with ScriptedServer({**IMAP, "SELECT": empty, "UID FETCH": close}, imap=True) as server:
+            self.assertEqual(self.opened(server.port).open(), (7, 1))
+
+    def test_a_server_without_uidvalidity_cannot_be_used(self) -> None:
+        selected = SELECTED.replace(b"* OK [UIDVALIDITY 7] ok\r\n", b"")
+        with ScriptedServer({**IMAP, "SELECT": selected}, imap=True) as server:
+            self.assertIs(self.failure(mailbox(server.port).open).exit_code, ExitCode.CONFIG)
+
+    def test_a_read_only_folder_is_read_all_the_same(self) -> None:
+        with ScriptedServer({**IMAP, "SELECT": SELECTED.replace(b"READ-WRITE", b"READ-ONLY")}, imap=True) as server:
+            with self.assertLogs("mailer.imap", "WARNING"):
+                self.assertEqual(self.opened(server.port).open(), (7, 12))
+
+    def test_marks_that_the_server_refuses_stop_nothing(self) -> None:
+        with ScriptedServer({**IMAP, "UID STORE": b"%tag% NO not allowed\r\n"}, imap=True) as server:
+            box = self.opened(server.port)
+            with self.assertLogs("mailer.imap", "WARNING"):
+                box.mark([9])
+            self.assertEqual(list(box.unseen()), [9, 10, 11])
+
+
+class Fetching(ImapCase):
+    """Answers to FETCH as different servers write them."""
+
+    def answer(self, *answers: Action) -> list[Mail]:
+        sizes = b"".join(b"* %d FETCH (UID %d RFC822.SIZE 5)\r\n" % (n, uid) for n, uid in enumerate((9, 10, 11), 1))
+        actions: list[Action] = [sizes + b"%tag% OK done\r\n", *answers]
+        with ScriptedServer({**IMAP, "UID FETCH": actions}, imap=True) as server:
+            return fetch(self.opened(server.port), [9, 10, 11])
+
+    def test_responses_are_matched_by_uid_however_they_are_written(self) -> None:
+        mails = [Mail(9, b"nine"), Mail(10, b"ten"), Mail(11, b'"e\\l"')]
+        found = self.answer(
+            b"* 2 FETCH (BODY[]<0> {3}\r\nten UID 10)\r\n"
+            b"* 1 FETCH (FLAGS (\\Seen))\r\n* 4 EXISTS\r\n"
+            b"* 3 FETCH (UID 11 BODY[]<0> \"\\\"e\\\\l\\\"\" FLAGS ())\r\n"
+            b"* 1 FETCH (UID 9 BODY[]<0> {4}\r\nnine)\r\n"
+            b"* 1 FETCH (UID 9 FLAGS (\\Seen UID))\r\n"
+            b"* 7 FETCH (UID 99 BODY[]<0> {3}\r\nnot)\r\n* OK still here\r\n%tag% OK done\r\n"
+        )
+        self.assertEqual(found, mails)
+        self.assertEqual(self.answer((bytewise(
+            b"* 1 FETCH (UID 9 BODY[]<0> {4}\r\nnine)\r\n* 2 FETCH (UID 10 BODY[]<0> {3}\r\nten)\r\n"
+            b"* 3 FETCH (UID 11 BODY[]<0> {5}\r\n\"e\\l\")\r\n"), b"%tag% OK done\r\n")), mails)
+
+    def test_one_bad_mail_does_not_block_the_others(self) -> None:
+        def alone(conversation: Conversation) -> None:
+            uid = conversation.lines[-1].split()[3]
+            good = b"* 1 FETCH (UID " + uid + b" BODY[]<0> {1}\r\nx)\r\n%tag% OK done\r\n"
+            conversation.send({b"10": b"%tag% NO [SERVERBUG] cannot read it\r\n"}.get(uid, good))
+
+        table: dict[str, Action] = {
+            "NO": b"%tag% NO some are bad\r\n",
+            "BAD": b"%tag% BAD some are bad\r\n",
+            "a part, then NO": b"* 1 FETCH (UID 9 BODY[]<0> {1}\r\nx)\r\n%tag% NO some are bad\r\n",
+            "NIL": b"* 1 FETCH (UID 9 BODY[]<0> {1}\r\nx)\r\n* 2 FETCH (UID 10 BODY[]<0> NIL)\r\n%tag% OK done\r\n",
+            "silence": b"* 1 FETCH (UID 9 BODY[]<0> {1}\r\nx)\r\n%tag% OK done\r\n",
+        }
+        for name, answer in table.items():
+            with self.subTest(name):
+                self.assertEqual(self.answer(answer, alone), [Mail(9, b"x"), Mail(10, None), Mail(11, b"x")])
+
+    def test_a_refusal_for_now_is_an_outage_and_nothing_about_the_mail(self) -> None:
+        failure = self.failure(lambda: self.answer(b"%tag% NO [UNAVAILABLE] storage is away\r\n"))
+        self.assertIs(failure.exit_code, ExitCode.TEMPORARY)
+        self.assertIn("storage is away", str(failure))
+
+    def test_whether_the_server_gives_other_mails(self) -> None:
+        body = b"* 1 FETCH (UID 9 BODY[]<0> {1}\r\nx)\r\n%tag% OK done\r\n"
+        table: list[tuple[list[int], Action, bool]] = [
+            ([10], body, True), ([10], b"%tag% NO no\r\n", False), ([9, 10, 11], close, True)
+        ]
+        for refused, answer, gives in table:
+            with self.subTest(refused), ScriptedServer({**IMAP, "UID FETCH": answer}, imap=True) as server:
+                self.assertEqual(self.opened(server.port).gives_others(refused), gives)
+
+
+class Faults(ImapCase):
+    """Every stage failing in every way ends in a MailboxError, soon, and never in anything else."""
+
+    STAGES = ("greeting", "CAPABILITY", "AUTHENTICATE", "response", "SELECT", "UID SEARCH", "UID FETCH", "UID STORE")
+    WAYS: ClassVar[dict[str, Action]] = {
+        "close": close, "reset": reset, "hang": hang, "drip": drip(b"* OK still here\r\n", 0.01),
+        "endless": endless(b"* OK and more\r\n"), "endless line": endless(b"x"), "garbage": b"\0\xff\xfe\r\n\r\n",
+        "huge literal": b"* 1 FETCH (UID 9 BODY[]<0> {99999999999}\r\n",
+        "no number": b"* LIST {" + b"9" * 5000 + b"}\r\n",
+        "bye": (b"* BYE going down\r\n", close), "wrong tag": b"ZZZZ99 OK done\r\n", "half a line": (b"* OK he", close),
+        "half a literal": (b"* 1 FETCH (UID 9 BODY[]<0> {500}\r\nhalf", close),
+        "literal capability": b"* CAPABILITY {3}\r\nabc\r\n%tag% OK done\r\n",
+        "8 bit": b"* CAPABILITY \xff\r\n%tag% OK\r\n",
+    }
+
+    @staticmethod
+    def use(port: int) -> None:
+        box = mailbox(port, timeout=0.3)
+        try:
+            box.open()
+            box.unseen()
+            fetch(box, [9])
+            box.mark([9])
+        finally:
+            box.close()
+
+    def test_every_stage_failing_in_every_way(self) -> None:
+        harmless = {("UID SEARCH", "8 bit"), ("UID FETCH", "8 bit"), ("UID STORE", "8 bit"), ("SELECT", "8 bit")}
+        harmless |= {(stage, "literal capability") for stage in self.STAGES if stage[:3] in ("UID", "AUT", "res")}
+        jobs = [(stage, way) for stage in self.STAGES for way in self.WAYS]
+        wrong: list[str] = []
+
+        def work() -> None:
+            while jobs:
+                stage, way = jobs.pop()
+                began = time.monotonic()
+                with ScriptedServer({**IMAP, stage: self.WAYS[way]}, imap=True) as server:
+                    try:
+                        self.use(server.port)
+                        outcome = "nothing"
+                    except MailboxError as failure:
+                        outcome = "" if str(failure).isprintable() else repr(failure)
+                    except BaseException as failure:
+                        outcome = repr(failure)
+                if (outcome and (stage, way) not in harmless) or time.monotonic() - began > 5:
+                    wrong.append(f"{stage}, {way}: {outcome} after {time.monotonic() - began:.1f} s")
+
+        workers = [threading.Thread(target=work) for _ in range(8)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        self.assertEqual(wrong, [])
+
+    def test_a_slow_line_is_no_drip(self) -> None:
+        def slowly(conversation: Conversation) -> None:
+            for chunk in (b"* 1 FETCH (UID 9 BODY[]<0> {2000}\r\n", *[b"x" * 100] * 20, b")\r\n%tag% OK done\r\n"):
+                conversation.send(chunk)
+                time.sleep(0.05)
+
+        sizes = b"* 1 FETCH (UID 9 RFC822.SIZE 2000)\r\n%tag% OK done\r\n"
+        with ScriptedServer({**IMAP, "UID FETCH": [sizes, slowly]}, imap=True) as server:
+            box = self.opened(server.port, timeout=0.5)
+            self.assertEqual(fetch(box, [9]), [Mail(9, b"x" * 2000)])
+
+    def test_a_stop_ends_a_wait_for_the_server(self) -> None:
+        stop = threading.Event()
+        with ScriptedServer({**IMAP, "UID SEARCH": hang}, imap=True) as server:
+            box = self.opened(server.port, timeout=60.0, stopping=stop.is_set)
+            threading.Timer(0.2, stop.set).start()
+            began = time.monotonic()
+            self.failure(box.unseen)
+            self.assertLess(time.monotonic() - began, 5)
+
+    def test_no_connection_is_left_behind(self) -> None:
+        with ScriptedServer({**IMAP, "SELECT": b"%tag% NO no such folder\r\n"}, imap=True) as server:
+            for _ in range(5):
+                box = mailbox(server.port)
+                self.failure(box.open)
+                box.close()
+            wait_until(lambda: not any(thread.is_alive() for thread in server._threads[1:]))
+            self.assertEqual(len(server.conversations), 5)
