@@ -53,7 +53,7 @@ def _latest(log: BinaryIO, out: TextIO) -> Iterator[str]:
         if record and record["ticket"] not in seen:
             seen.add(record["ticket"])
             number = paint(f"{record['ticket']:>6}", BOLD, out)
-            yield f"{number}  {_when(record)}  {_sender(record)}  {safe(str(record.get('text')), 60)}\n"
+            yield f"{number}  {_when(record)}  {_sender(record)}  {safe(str(record.get("text")), 32)}\n"
             if len(seen) == _LATEST:
                 return
 

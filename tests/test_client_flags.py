@@ -1,0 +1,162 @@
+"""`client.py` for scripts: flags, standard input, results, and exit codes."""
+
+import codecs
+import json
+import os
+import signal
+import subprocess
+import sys
+import unittest
+
+from tests.support.client import ROOT, ClientTestCase
+from tests.support.fakeserver import OK, Answer, FakeServer, error
+from tests.support.waiting import wait_until
+
+ADDRESS = ("--email", "alice@example.com")
+BOTH = (*ADDRESS, "--message", "The printer is on fire")
+
+
+class SendingTest(ClientTestCase):
+    def test_flags_are_sent_and_the_ticket_is_told_on_stdout_alone(self) -> None:
+        with FakeServer() as server:
+            done = self.client(server.port, *BOTH)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("12345", done.stdout)
+        [request] = server.requests
+        self.assertEqual((request["email"], request["message"]), ("alice@example.com", "The printer is on fire"))
+        self.assertRegex(request["id"], r"\A[0-9a-f]{32}\Z")
+
+    def test_the_message_is_sent_exactly_as_given(self) -> None:
+        text = "\n  Привет 🙂\n.\n..\n~e\n\n" + "x" * 5000 + "\n\ttail \n\n"
+        file = self.home / "message.txt"
+        file.write_bytes(text.encode())
+        ways = {
+            "file": ((*ADDRESS, "--file", str(file)), b""),
+            "dash": ((*ADDRESS, "--file", "-"), text.encode()),
+            "standard input": ((), f"alice@example.com\n{text}".encode()),
+            "address with a return": ((), f"alice@example.com\r\n{text}".encode()),
+            "text alone": (ADDRESS, text.encode()),
+            "byte order mark": ((*ADDRESS, "--file", "-"), codecs.BOM_UTF8 + text.encode()),
+            "UTF-16": ((*ADDRESS, "--file", "-"), text.encode("utf-16")),
+            "address alone": (("--message", text), b"alice@example.com\n"),
+        }
+        for name, (flags, given) in ways.items():
+            with self.subTest(name), FakeServer() as server:
+                done = self.client(server.port, *flags, given=given)
+                self.assertEqual((done.returncode, done.stderr), (0, ""))
+                self.assertEqual(server.requests[0]["email"], "alice@example.com")
+                self.assertEqual(server.requests[0]["message"], text)
+
+    def test_the_token_goes_with_the_request_and_is_shown_nowhere(self) -> None:
+        self.env["SERVER_TOKEN"] = "s3cret"
+        with FakeServer(error("unauthorized")) as server:
+            done = self.client(server.port, "--json", *BOTH)
+        self.assertEqual(server.requests[0]["token"], "s3cret")
+        self.assertNotIn("s3cret", done.stdout + done.stderr)
+
+    def test_json_is_the_reply_on_one_line(self) -> None:
+        refusal = error("mail_rejected", "550 Нет \x1b[31m")
+        for answer in (OK, refusal):
+            with self.subTest(answer["status"]), FakeServer(answer) as server:
+                done = self.client(server.port, "--json", *BOTH)
+                self.assertEqual(json.loads(done.stdout), answer)
+                self.assertEqual(done.stdout.count("\n"), 1)
+                self.assertNotIn("\x1b", done.stdout + done.stderr)
+
+
+class FailureTest(ClientTestCase):
+    def test_every_failure_has_its_exit_code_and_a_sentence(self) -> None:
+        cases: dict[str, tuple[Answer, int, str]] = {
+            "mail rejected": (error("mail_rejected", "554 5.7.1 Spam"), 1, "554 5.7.1 Spam"),
+            "recipient refused": (error("recipient_refused", "550 No such user"), 1, "550 No such user"),
+            "recipient refused for now": (error("recipient_refused", "450 Later", retry=True), 75, "450 Later"),
+            "bad request": (error("bad_request"), 1, "did not understand"),
+            "unauthorized": (error("unauthorized"), 77, "SERVER_TOKEN"),
+            "login refused": (error("mail_auth_failed"), 77, "administrator"),
+            "rate": (error("rate_limited", "Try again in 5 minutes.", retry=True), 75, "in 5 minutes"),
+            "busy": (error("busy", retry=True), 75, "busy"),
+            "mail server down": (error("mail_unavailable", "timed out", retry=True), 75, "timed out"),
+            "uncertain": (error("delivery_uncertain"), 74, "Nobody can tell"),
+            "a code of the future": (error("on_fire", "Fire."), 1, "Fire."),
+            "no answer": (None, 74, "answer was lost"),
+            "garbage": (b"\x00garbage", 74, "makes no sense"),
+        }
+        for name, (answer, code, words) in cases.items():
+            with self.subTest(name), FakeServer(answer) as server:
+                done = self.client(server.port, *BOTH)
+                self.assertEqual((done.returncode, done.stdout), (code, ""))
+                self.assertIn(words, done.stderr)
+                self.assertEqual(done.stderr.count("\n"), 1)
+
+    def test_nothing_is_asked_of_the_server_with_bad_input(self) -> None:
+        text = ("--message", "x")
+        cases: dict[str, tuple[tuple[str, ...], bytes, int, str]] = {
+            "address": (("--email", "alice", *text), b"", 1, "name@example.com"),
+            "both": (("--email", "alice", "--message", " "), b"", 1, "is empty"),
+            "too long": ((*ADDRESS, "--file", "-"), b"x" * 100_001, 1, "100,001"),
+            "far too long": ((*ADDRESS, "--file", "-"), b"x" * (5 << 20), 1, "100,000"),
+            "not text": ((*ADDRESS, "--file", "-"), b"\xff\xfe\xfd", 1, "cannot be sent"),
+            "nothing on standard input": ((), b"", 64, "standard input"),
+            "no text on standard input": (ADDRESS, b"", 64, "standard input"),
+            "no such file": ((*ADDRESS, "--file", str(self.home / "none")), b"", 66, "none"),
+            "a folder": ((*ADDRESS, "--file", str(self.home)), b"", 66, str(self.home)),
+            "two texts": ((*ADDRESS, *text, "--file", "x"), b"", 64, "--file"),
+            "unknown flag": (("--mesage", "x"), b"", 64, "did you mean --message?"),
+        }
+        with FakeServer() as server:
+            for name, (flags, given, code, words) in cases.items():
+                with self.subTest(name):
+                    done = self.client(server.port, *flags, given=given)
+                    self.assertEqual((done.returncode, done.stdout), (code, ""))
+                    self.assertIn(words, done.stderr)
+        self.assertEqual(server.requests, [])
+
+    def test_a_server_that_is_not_there_is_named(self) -> None:
+        done = self.client(1, *BOTH)
+        self.assertEqual(done.returncode, 69)
+        self.assertIn("127.0.0.1:1", done.stderr)
+
+    def test_settings_that_cannot_be_used(self) -> None:
+        self.env |= {"SERVER_HOST": "", "MAIL_TIMEOUT": "soon", "SERVER_TLS_CA": str(self.home / "none.pem")}
+        done = self.client(0, *BOTH)
+        self.assertEqual((done.returncode, done.stdout), (78, ""))
+        self.assertIn("SERVER_PORT", done.stderr)
+        self.assertIn("MAIL_TIMEOUT", done.stderr)
+
+    def test_an_answer_that_is_lost_is_asked_for_once_more_with_the_same_id(self) -> None:
+        for answers, code, asked in (((None, OK), 0, 2), ((None, None, OK), 74, 2), ((None, error("busy")), 74, 2)):
+            with self.subTest(answers=answers), FakeServer(*answers) as server:
+                done = self.client(server.port, *BOTH)
+                self.assertEqual((done.returncode, len(server.requests)), (code, asked))
+                self.assertEqual(server.requests[0], server.requests[1])
+
+    @unittest.skipUnless(os.name == "posix", "Ctrl-C cannot be sent to one process alone here")
+    def test_an_interrupt_ends_it_quietly(self) -> None:
+        with FakeServer(lambda _request: wait_until(lambda: False, 30)) as server:
+            process = subprocess.Popen(self.command(server.port, *BOTH), env=self.env, stderr=subprocess.PIPE)
+            wait_until(lambda: server.requests)
+            process.send_signal(signal.SIGINT)
+            self.assertEqual((process.communicate(timeout=10)[1], process.returncode), (b"", 130))
+
+
+class CharsetTest(ClientTestCase):
+    def test_no_locale_ends_in_a_traceback(self) -> None:
+        for settings in ({"LC_ALL": "C"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "koi8-r"}):
+            with self.subTest(settings), FakeServer(error("mail_rejected", "Нельзя 🙂")) as server:
+                self.env |= settings
+                done = self.client(server.port, given="zoé@example.com\nПривет 🙂".encode())
+                self.assertEqual(done.returncode, 1)
+                self.assertEqual(server.requests[0]["message"], "Привет 🙂")
+
+    def test_help_fits_a_screen_and_has_an_example(self) -> None:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "client.py"), "--help"], env={**self.env, "COLUMNS": "80"}, capture_output=True,
+            text=True, timeout=30,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0)
+        self.assertLess(len(done.stdout.splitlines()), 24)
+        self.assertIn("example:", done.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
