@@ -28,6 +28,9 @@ _ASCII_ADDRESS = re.compile(
 _KEPT_BY_IDNA_2008 = re.compile("[\u00df\u03c2]")
 _LABEL_SEPARATORS = re.compile("[.\u3002\uff0e\uff61]")  # RFC 3490, section 3.1
 
+# An encoded word (RFC 2047) is none inside an address, but there is mail software that decodes it into another address.
+_ENCODED_WORD = re.compile(r"=\?[^?]+\?[bq]\?", re.IGNORECASE)
+
 # C0 but newline and tab, DEL, C1, and what UTF-8 cannot encode.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -51,7 +54,7 @@ def check(email: str, message: str) -> tuple[str, str]:
 
 def check_email(email: str) -> str:
     """The address as it goes on the wire, its domain in ASCII; raises RequestError (`email_invalid`)."""
-    if _ASCII_ADDRESS.fullmatch(email) and "xn--" not in email:
+    if _ASCII_ADDRESS.fullmatch(email) and "--" not in email and "=?" not in email:
         return email
     local_part, at, domain = email.rpartition("@")
     if not at:
@@ -81,7 +84,8 @@ def check_message(message: str) -> str:
 
 
 def _check_local_part(local_part: str) -> None:
-    if not _DOT_STRING.fullmatch(local_part) or not all(map(_visible, local_part)):
+    wrong = not _DOT_STRING.fullmatch(local_part) or _ENCODED_WORD.search(local_part)
+    if wrong or not all(map(_visible, local_part)):
         raise _invalid("The part before the @ is empty or holds something that an address cannot have.")
     if len(local_part.encode()) > MAX_LOCAL_PART:
         raise _invalid(f"The part before the @ is longer than {MAX_LOCAL_PART} bytes.")
@@ -111,9 +115,13 @@ def _ascii_domain(domain: str) -> str:
 
 def _ascii_label(label: str) -> str:
     """The A-label (RFC 5890, section 2.3.2.1) of one label; raises UnicodeError."""
+    label = unicodedata.normalize("NFKC", label)
+    if "." in label or label != label.strip("-"):  # a dot may have been another character until now
+        raise UnicodeError("not one label")
+    ascii_label = label.encode("idna").decode("ascii")
     if _KEPT_BY_IDNA_2008.search(label):
-        return "xn--" + unicodedata.normalize("NFKC", label.lower()).encode("punycode").decode("ascii")
-    return label.encode("idna").decode("ascii")
+        return "xn--" + label.lower().encode("punycode").decode("ascii")
+    return ascii_label
 
 
 def _invalid(text: str) -> RequestError:
