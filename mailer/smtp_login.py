@@ -1,0 +1,127 @@
+"""From a mail server's name to a connection that is protected as the settings say, and logged in: step by step.
+
+Refuses to send a secret before the TLS that was asked for is there and verified, to go on without STARTTLS, and
+plaintext injected before the handshake (CVE-2011-0411, CVE-2021-38371). Tries one mechanism, never one after another;
+an access token that is refused is renewed once. No secret is in what it raises. Called by `smtp_session`.
+"""
+
+import base64
+import binascii
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+
+from mailer import sasl
+from mailer.config import Endpoint, Security
+from mailer.errors import Code, DeliveryError, LoginError, Outcome, safe
+from mailer.smtp_reply import SessionLostError, said, words
+from mailer.smtp_wire import Wire
+
+_FULL_NAME = re.compile(r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
+_NO_SUCH_COMMAND = (500, 502)
+_CHALLENGES = 3  # in one login: LOGIN's name and password, or a token's refusal, and one to spare
+
+
+def steps(wire: Wire, endpoint: Endpoint, login: sasl.Login, context: ssl.SSLContext) -> Iterator[str]:
+    """Connect, protect, introduce, log in: a line for each step that is done."""
+    host = endpoint.host.strip("[]")
+    wire.attach(host, endpoint.port, context if endpoint.security is Security.TLS else None)
+    wire.expect(wire.reply(), "turns this machine away")
+    yield f"connected to {host}:{endpoint.port}"
+    _introduce(wire)
+    if endpoint.security is Security.STARTTLS:
+        if not wire.has_extn("starttls"):
+            wire.fail("the mail server offers no STARTTLS: nothing is sent to it in clear")
+        wire.expect(wire.ask("STARTTLS"), "refuses STARTTLS")
+        wire.secure(host, context)
+        _introduce(wire)  # what was offered in clear may not be the server's words
+    if isinstance(wire.sock, ssl.SSLSocket):
+        yield f"protected by {wire.sock.version()}, the certificate is trusted"
+    yield _log_in(wire, endpoint, login)
+
+
+def _introduce(wire: Wire) -> None:
+    name = _own_name(wire.connected())
+    code, text = wire.ehlo(name)
+    if code in _NO_SUCH_COMMAND:
+        code, text = wire.helo(name)
+    wire.expect((b"%d" % code, b"%d %s" % (code, text)), "refuses EHLO")
+
+
+def _log_in(wire: Wire, endpoint: Endpoint, login: sasl.Login) -> str:
+    if not wire.has_extn("auth"):
+        return "the mail server asks for no login"
+    if not endpoint.confidential:
+        raise _refused(f"the login would go to {endpoint.host} in clear: set SMTP_SECURITY to starttls or tls")
+    offered = wire.esmtp_features["auth"].split()
+    mechanism = sasl.choose(offered, login)
+    if not mechanism:
+        raise _refused(f"{endpoint.host} offers no login that can be used here, only {safe(', '.join(offered))}")
+    code, text = _authenticate(wire, endpoint, login, mechanism, fresh=False)
+    if code[:1] == b"5" and login.oauth:
+        code, text = _authenticate(wire, endpoint, login, mechanism, fresh=True)
+    if code[:1] == b"5":
+        raise _refused(f"{endpoint.host} refuses the login of {login.user}: {text}")
+    if code[:1] != b"2":
+        wire.fail(f"{endpoint.host} cannot check the login of {login.user} now: {text}")
+    return f"logged in as {login.user} ({mechanism})"
+
+
+def _authenticate(
+    wire: Wire, endpoint: Endpoint, login: sasl.Login, mechanism: str, *, fresh: bool
+) -> tuple[bytes, str]:
+    """One login: the last reply's code, and what the server said about it."""
+    secret = _secret(login, fresh)
+    first = _base64(sasl.initial_response(mechanism, login.user, secret, endpoint.host, endpoint.port))
+    answers = {"PLAIN": first, "LOGIN": _base64(secret.encode()), "OAUTHBEARER": _base64(b"\1"), "XOAUTH2": ""}
+    code, whole = wire.ask(f"AUTH {mechanism} {first}")
+    reason = ""
+    for _ in range(_CHALLENGES):
+        if code != b"334":
+            break
+        challenge = _decoded(words(whole))
+        reason = challenge if login.oauth else ""  # a token's refusal comes as a challenge that wants an answer
+        asks_for_name = mechanism == "LOGIN" and "user" in challenge.lower()
+        code, whole = wire.ask(first if asks_for_name else answers[mechanism])
+    return code, _without(f"{said(whole)} {reason}".strip(), (first, answers[mechanism], secret))
+
+
+def _secret(login: sasl.Login, fresh: bool) -> str:
+    try:
+        return login.secret(fresh)
+    except LoginError as failure:
+        if failure.temporary:
+            raise SessionLostError(str(failure)) from None
+        raise _refused(str(failure)) from None
+
+
+def _without(text: str, secrets: tuple[str, ...]) -> str:
+    """The server's words, should they repeat what it was told."""
+    for secret in secrets:
+        text = text.replace(secret, "…") if secret else text
+    return text
+
+
+def _refused(text: str) -> DeliveryError:
+    return DeliveryError(Code.MAIL_AUTH_FAILED, text, Outcome.PERMANENT)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _decoded(challenge: bytes) -> str:
+    try:
+        return safe(base64.b64decode(challenge).decode("utf-8", "replace"))
+    except binascii.Error:
+        return ""
+
+
+def _own_name(sock: socket.socket) -> str:
+    """What to introduce this machine as: its full name, or the address literal (RFC 5321, section 4.1.4)."""
+    name = socket.gethostname()
+    if _FULL_NAME.fullmatch(name):
+        return name
+    address = sock.getsockname()[0]
+    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"

@@ -1,0 +1,46 @@
+"""Replies of a mail server (RFC 5321, section 4.2): where one ends, what it says, and what a refusal means.
+
+Bounded and strict: what is neither a reply nor the beginning of one is recognised as such. Pure; called by the other
+`smtp` modules.
+"""
+
+import re
+
+from mailer.errors import Code, DeliveryError, Outcome, safe
+
+# "250-text" lines, then "250 text" or "250", all with the same code.
+_REPLY = re.compile(rb"([2-5][0-9][0-9])(?:-[^\n]*\n\1)*(?: [^\n]*)?\r?\n")
+_BEGINNING = re.compile(rb"(?:([2-5][0-9][0-9])-[^\n]*\n(?:\1-[^\n]*\n)*)?[^\n]*")
+_LONGEST = 1 << 16  # bytes; the longest honest ones are EHLO's, of about one thousand
+
+# The first reply in what was received: code in group 1, the whole in group 0.
+first_reply = _REPLY.match
+
+
+class SessionLostError(DeliveryError):
+    """The session cannot go on, and the final dot has not been written: another session may do better."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(Code.MAIL_UNAVAILABLE, text, Outcome.TEMPORARY)
+
+
+def may_become_reply(received: bytes) -> bool:
+    """Whether these bytes are the beginning of a reply."""
+    return len(received) <= _LONGEST and _BEGINNING.fullmatch(received) is not None
+
+
+def words(reply: bytes) -> bytes:
+    """The text of a reply, without codes and line ends."""
+    return b"\n".join(line[4:].strip() for line in reply.split(b"\n") if line)
+
+
+def said(reply: bytes) -> str:
+    """A reply made safe to show: its code and its text on one line."""
+    return safe(f"{reply[:3].decode()} {words(reply).decode('utf-8', 'replace')}")
+
+
+def refusal(code: bytes, text: str, *, of_person: bool = False) -> DeliveryError:
+    """A clear "no": for now (4xx) or for good (5xx); `of_person` when it is about the person's address."""
+    if code[:1] == b"4":
+        return DeliveryError(Code.RECIPIENT_REFUSED if of_person else Code.MAIL_UNAVAILABLE, text, Outcome.TEMPORARY)
+    return DeliveryError(Code.RECIPIENT_REFUSED if of_person else Code.MAIL_REJECTED, text, Outcome.PERMANENT)

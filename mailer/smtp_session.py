@@ -1,0 +1,150 @@
+"""One SMTP session (RFC 5321): opened once, then any number of all-or-nothing transactions.
+
+Promises that either every recipient gets the message or none does, and that whoever calls knows which, or that nobody
+can know (`delivery_uncertain`). Raises `DeliveryError` only; as long as `sock` is there afterwards, the session can be
+used again. Called by `smtp`.
+"""
+
+import contextlib
+import re
+import ssl
+from collections.abc import Callable, Iterator
+
+from mailer import sasl, smtp_login
+from mailer.compose import Envelope
+from mailer.config import Endpoint
+from mailer.errors import Code, DeliveryError, Outcome
+from mailer.smtp_reply import SessionLostError, refusal, said
+from mailer.smtp_wire import Wire
+
+# The last line of defence: no address that could end its command, or add a parameter to it, goes out.
+_UNSAFE = re.compile(r"[\s<>\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_LEADING_DOT = re.compile(rb"^\.", re.MULTILINE)
+_DATA = b"DATA\r\n"
+
+
+class Session(Wire):
+    """A session; `reused` once it has served before, `idle_since` when it did last."""
+
+    def __init__(self, timeout: float, on_wait: Callable[[], None]) -> None:
+        super().__init__(timeout, on_wait)
+        self._accepted = 0  # messages
+        self._resetting = False  # RSET was sent, and its reply has not been read
+        self._pipelining = self._takes_size = self._takes_utf8 = False
+        self.reused = False
+        self.idle_since = 0.0
+
+    def open(
+        self, endpoint: Endpoint, login: sasl.Login, context: ssl.SSLContext, deadline: float
+    ) -> Iterator[str]:
+        """Get ready, and tell each step when it is done. Whatever ends this before the last step closes the session."""
+        self.deadline = deadline
+        try:
+            yield from smtp_login.steps(self, endpoint, login, context)
+            extensions = ("pipelining", "size", "smtputf8")
+            self._pipelining, self._takes_size, self._takes_utf8 = map(self.has_extn, extensions)
+        except BaseException:
+            self.close()
+            raise
+
+    def transact(self, envelope: Envelope, deadline: float) -> None:
+        """Give the message to all recipients. When this returns the mail server has accepted it."""
+        self.deadline = deadline
+        self._arrange([*self._envelope_commands(envelope), _DATA], envelope)
+        self._be_in_step()
+        data = envelope.data
+        if data[:1] == b"." or b"\n." in data:
+            data = _LEADING_DOT.sub(b"..", data)
+        self.send(data + b".\r\n")
+        try:
+            code, whole = self.reply()
+        except SessionLostError as lost:
+            raise _uncertain(str(lost)) from None
+        if code[:1] == b"2":
+            self._accepted += 1
+            return
+        if code == b"421" or code[:1] == b"3":
+            self.close()
+        if code[:1] == b"3":
+            raise _uncertain(said(whole))
+        raise refusal(code, f"the mail server refuses the message: {said(whole)}")
+
+    def rehearse(self, envelope: Envelope) -> None:
+        """Name sender and recipients without giving a message."""
+        self._arrange(self._envelope_commands(envelope), envelope)
+        self.expect(self.ask("RSET"), "refuses RSET")
+
+    def leave(self) -> None:
+        """Say farewell and close, whatever the server makes of it."""
+        with contextlib.suppress(SessionLostError):
+            self.send(b"QUIT\r\n")
+        self.close()
+
+    def _arrange(self, commands: list[bytes], envelope: Envelope) -> None:
+        """Send the commands, in one write where that is allowed; raise the first refusal after undoing the others."""
+        if self._resetting:
+            self.expect(self.reply(), "refuses RSET")
+            self._resetting = False
+        self._be_in_step()
+        refused: DeliveryError | None = None
+        if self._pipelining:
+            self.send(b"".join(commands))
+        code = b""
+        for index, command in enumerate(commands):
+            if not self._pipelining:
+                if refused:
+                    break
+                self.send(command)
+            try:
+                code, whole = self.reply()
+                if code != b"354" if command is _DATA else code[:1] != b"2":
+                    refused = refused or self._refusal(index, envelope, code, whole)
+            except SessionLostError as lost:
+                raise refused or lost from None
+        if refused:
+            self._undo(code)
+            raise refused
+
+    def _refusal(self, index: int, envelope: Envelope, code: bytes, whole: bytes) -> DeliveryError:
+        """What it means that the command of this index is refused."""
+        words = said(whole)
+        # Some servers limit the messages of a session: then a new one is what they want.
+        if code == b"421" or (not index and code[:1] == b"4" and self._accepted):
+            self.fail(f"the mail server ends the session: {words}")
+        if code[:1] in b"23":
+            self.fail(f"the mail server's replies are out of step: {words}")
+        what = (envelope.sender, *envelope.recipients, "the message")[index]
+        return refusal(code, f"the mail server refuses {what}: {words}", of_person=index == 1)
+
+    def _undo(self, last: bytes) -> None:
+        """Make the server forget the recipients that it took."""
+        if last == b"354":
+            self.close()  # before the final dot, which discards the message (RFC 5321, section 4.1.1.4)
+            return
+        with contextlib.suppress(SessionLostError):
+            self.send(b"RSET\r\n")
+            self._resetting = True  # the reply is read when the session is used again: nobody has to wait for it
+
+    def _be_in_step(self) -> None:
+        if self._buffer:
+            self.fail("the mail server answers what it was not asked")
+
+    def _envelope_commands(self, envelope: Envelope) -> list[bytes]:
+        sender, recipients = envelope.sender, envelope.recipients
+        if _UNSAFE.search("".join((sender, *recipients))):
+            raise DeliveryError(Code.EMAIL_INVALID, "the address holds a character that none can", Outcome.PERMANENT)
+        parameters = f" SIZE={len(envelope.data)}" if self._takes_size else ""
+        if envelope.smtputf8:
+            if not self._takes_utf8:
+                text = "the mail server takes no address with letters beyond ASCII (it offers no SMTPUTF8)"
+                raise DeliveryError(Code.EMAIL_INVALID, text, Outcome.PERMANENT)
+            parameters += " BODY=8BITMIME SMTPUTF8"
+        return [
+            f"MAIL FROM:<{sender}>{parameters}\r\n".encode(),
+            *[f"RCPT TO:<{recipient}>\r\n".encode() for recipient in recipients],
+        ]
+
+
+def _uncertain(reason: str) -> DeliveryError:
+    text = f"the message was handed over and not clearly accepted, so it may have been sent: {reason}"
+    return DeliveryError(Code.DELIVERY_UNCERTAIN, text, Outcome.UNCERTAIN)

@@ -1,0 +1,188 @@
+"""Commands and replies on one SMTP connection: `smtplib.SMTP` with replies bounded in size and in time.
+
+However the server drips, stalls, floods or babbles, a reply takes at most `timeout` seconds and 64 KiB,
+and nothing goes on after `deadline`. Replies that came together are kept apart, so that commands may be sent together
+(RFC 2920). Every failure is a `SessionLostError`, and the connection is closed then. Called by `smtp_session`.
+"""
+
+import smtplib
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from re import Match
+from typing import NoReturn
+
+from mailer.smtp_reply import SessionLostError, first_reply, may_become_reply, refusal, said, words
+
+# A read that is not served within this time is going to be a wait: the caller is told before it begins.
+QUICK = 0.001  # seconds
+_READ_SIZE = 1 << 16
+
+
+def _nothing() -> None:
+    """Nobody needs to know."""
+
+
+class Wire(smtplib.SMTP):
+    """One connection. `deadline` (monotonic) ends whatever is going on; `on_wait` is called before each long wait."""
+
+    def __init__(self, timeout: float, on_wait: Callable[[], None] = _nothing) -> None:
+        super().__init__(local_hostname="localhost", timeout=timeout)  # the name is given with EHLO
+        self.deadline = time.monotonic() + timeout
+        self._patience = timeout
+        self._on_wait = on_wait
+        self._buffer = b""  # what the server has said and nobody has read yet
+
+    def attach(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
+        """Connect, with TLS from the start where there is a context."""
+        self._on_wait()
+        failure: OSError = OSError("no address")
+        try:
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as unknown:
+            self.fail(f"no address of {host} is to be found", unknown)
+        for family, kind, protocol, _, address in addresses:
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.settimeout(self._time_left())
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as refused:
+                sock.close()
+                failure = refused
+                continue
+            sock.settimeout(QUICK)
+            self.sock = sock
+            if context:
+                self.secure(host, context)
+            return
+        self.fail(f"no connection to {host}:{port}", failure)
+
+    def secure(self, host: str, context: ssl.SSLContext) -> None:
+        """Go on over TLS with the server of this name."""
+        if self._buffer:  # CVE-2011-0411: what was said in clear would be taken as said inside TLS
+            self.fail("the mail server sent more in clear before the TLS handshake: injected plaintext, refused")
+        sock = self.connected()
+        try:
+            sock.settimeout(self._time_left())
+            self.sock = context.wrap_socket(sock, server_hostname=host)
+        except ssl.SSLCertVerificationError as untrusted:
+            self.fail(f"the certificate of {host} is not to be trusted: {untrusted.verify_message}")
+        except (OSError, ValueError) as failure:
+            self.fail(f"TLS with {host} failed", failure)
+        self.connected().settimeout(QUICK)
+
+    def connected(self) -> socket.socket:
+        """The socket; raises SessionLostError when the connection is closed."""
+        return self.sock or self.fail("the connection is closed")
+
+    def send(self, s: str | bytes) -> None:  # type: ignore[override]  # smtplib itself sends nothing else
+        """Hand over all of it to the system, or raise SessionLostError: then its last byte was not handed over."""
+        data = s.encode() if isinstance(s, str) else s
+        sock = self.connected()
+        try:
+            done = sock.send(data)
+        except TimeoutError:
+            done = 0
+        except OSError as failure:
+            self.fail("the connection was lost", failure)
+        if done < len(data):
+            self._send_slowly(sock, memoryview(data)[done:])
+
+    def reply(self) -> tuple[bytes, bytes]:
+        """The next reply: its code, and the whole of it as it came."""
+        found = first_reply(self._buffer) or self._await_reply()
+        self._buffer = self._buffer[found.end() :]
+        return found[1], found[0]
+
+    def getreply(self) -> tuple[int, bytes]:
+        """The next reply as smtplib wants it: the code, and the lines without it."""
+        code, whole = self.reply()
+        return int(code), words(whole)
+
+    def ask(self, line: str) -> tuple[bytes, bytes]:
+        """Send one command, and give the reply to it."""
+        self.send(f"{line}\r\n".encode())
+        return self.reply()
+
+    def expect(self, reply: tuple[bytes, bytes], otherwise: str) -> None:
+        """Raise unless the reply says that all is well."""
+        code, whole = reply
+        if code[:1] == b"2":
+            return
+        text = f"the mail server {otherwise}: {said(whole)}"
+        if code == b"421" or code[:1] == b"3":
+            self.fail(text)
+        raise refusal(code, text)
+
+    def fail(self, text: str, failure: Exception | None = None) -> NoReturn:
+        """Close the connection and raise SessionLostError."""
+        self.close()
+        raise SessionLostError(f"{text} ({_reason(failure)})" if failure else text) from None
+
+    @property
+    def silent(self) -> bool:
+        """Whether the connection is open and the server has said nothing that nobody asked for."""
+        if not self.sock or self._buffer:
+            return False
+        self.sock.settimeout(0)
+        try:
+            self.sock.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self.sock.settimeout(QUICK)
+            return True
+        except OSError:
+            return False
+        return False
+
+    def _time_left(self, end: float | None = None) -> float:
+        left = min(end or time.monotonic() + self._patience, self.deadline) - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def _await_reply(self) -> Match[bytes]:
+        end = time.monotonic() + self._patience
+        while not (found := first_reply(self._buffer)):
+            if not may_become_reply(self._buffer):
+                self.fail("the mail server's reply makes no sense")
+            try:
+                data = self._read(end)
+            except OSError as failure:
+                self.fail("no reply from the mail server", failure)
+            if not data:
+                self.fail("the mail server closed the connection")
+            self._buffer += data
+        return found
+
+    def _read(self, end: float) -> bytes:
+        sock = self.connected()
+        self._time_left(end)
+        try:
+            return sock.recv(_READ_SIZE)
+        except TimeoutError:
+            self._on_wait()
+        sock.settimeout(self._time_left(end))
+        data = sock.recv(_READ_SIZE)
+        sock.settimeout(QUICK)
+        return data
+
+    def _send_slowly(self, sock: socket.socket, rest: memoryview) -> None:
+        self._on_wait()
+        end = time.monotonic() + self._patience
+        try:
+            while rest:
+                sock.settimeout(self._time_left(end))
+                rest = rest[sock.send(rest) :]
+            sock.settimeout(QUICK)
+        except OSError as failure:
+            self.fail("the connection was lost", failure)
+
+
+def _reason(failure: Exception) -> str:
+    if isinstance(failure, TimeoutError):
+        return "no answer in time"
+    if isinstance(failure, ssl.SSLError):
+        return (failure.reason or str(failure)).replace("_", " ").lower()
+    return (isinstance(failure, OSError) and failure.strerror) or str(failure)
