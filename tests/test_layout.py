@@ -44,8 +44,8 @@ FLOORS = {
     1: {
         "pure": {
             "mailer.config", "mailer.validation", "mailer.protocol", "mailer.compose", "mailer.record", "mailer.sasl",
-            "mailer.progress", "mailer.reading", "mailer.bounces", "mailer.charsets", "mailer.content", "mailer.headers",
-            "mailer.correspondence", "mailer.htmltext", "mailer.letterpairs", "mailer.mime", "mailer.transfer",
+            "mailer.progress", "mailer.reading", "mailer.bounces", "mailer.charsets", "mailer.content", "mailer.mime",
+            "mailer.correspondence", "mailer.headers", "mailer.htmltext", "mailer.letterpairs", "mailer.transfer",
         },
     },
     0: {"pure": {"mailer", "mailer.errors", "mailer.tickets"}},

@@ -62,6 +62,7 @@ class Workplace:
         self.success_log = self.folder / "success_request.log"
         self.error_log = self.folder / "error_request.log"
         self.server_port = 0
+        self.started = 0
         self.settings: dict[str, object] = {
             "EMAIL_LOGIN": ADMINISTRATOR,
             "EMAIL_PASSWORD": PASSWORD,
@@ -98,7 +99,9 @@ class Workplace:
     @contextlib.contextmanager
     def running(self, script: str, *arguments: str) -> Iterator[Script]:
         """The script, running inside the block; killed at its end if it still runs."""
-        started = Script(script, ["--env", str(self.env_file), *arguments], self.folder / f"{script}.output")
+        self.started += 1
+        output = self.folder / f"output-{self.started}"
+        started = Script(script, ["--env", str(self.env_file), *arguments], output)
         try:
             yield started
         finally:

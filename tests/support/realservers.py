@@ -21,6 +21,7 @@ import subprocess
 import tempfile
 import unittest
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -129,7 +130,7 @@ class Daemon:
             return
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(0.3)  # Dovecot takes seconds where there is nothing to wait for
         except subprocess.TimeoutExpired:
             pass
         finally:
@@ -157,11 +158,40 @@ class Daemon:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+@dataclass(frozen=True)
 class Certificate:
-    """A certificate for 127.0.0.1 and localhost, its key, and the file of the authority to trust."""
+    """A certificate and its key, as files."""
 
-    def __init__(self, authority: Path, certificate: Path, key: Path) -> None:
-        self.authority, self.certificate, self.key = authority, certificate, key
+    certificate: Path
+    key: Path
+
+
+class Authority:
+    """A certificate authority of its own, that nothing but `file` makes anybody trust."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="mailer-authority-"))
+        self.file, self._key = self.folder / "authority.pem", self.folder / "authority.key"
+        self._make(self.file, self._key, "/CN=Authority of the tests", "basicConstraints=critical,CA:TRUE")
+
+    def certificate(self, name: str) -> Certificate:
+        """A certificate for this name, such as "IP:127.0.0.1"."""
+        made = Certificate(self.folder / "server.pem", self.folder / "server.key")
+        self._make(made.certificate, made.key, "/CN=server", f"subjectAltName={name}",
+                   "-CA", str(self.file), "-CAkey", str(self._key))
+        return made
+
+    def _make(self, certificate: Path, key: Path, subject: str, extension: str, *signer: str) -> None:
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+             "-days", "2", "-subj", subject, "-addext", extension,
+             "-out", str(certificate), "-keyout", str(key), *signer],
+            check=True, capture_output=True,
+        )
+
+    def close(self) -> None:
+        """Remove the files."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Dovecot(Daemon):
@@ -227,6 +257,11 @@ service lmtp {{
 service auth {{
   unix_listener sasl {{
     mode = 0666
+  }}
+}}
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
   }}
 }}
 service stats {{
@@ -382,6 +417,10 @@ queue_run_delay = 1s
 
     def ports(self) -> list[int]:
         return [self.smtp_port]
+
+    def mail_log(self) -> str:
+        """What Postfix has logged."""
+        return (self.folder / "postfix.log").read_text(encoding="utf-8")
 
 
 class Mailboxes(Protocol):
