@@ -1,6 +1,7 @@
 """Mailer with a mailbox of its own on this computer: to try everything without an account. No mail leaves it."""
 
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -25,15 +26,17 @@ def main(argv: list[str]) -> int:
     """The command; its exit code."""
     parser = launch.Parser("python -m mailer.sandbox", description=__doc__, epilog="example: python -m mailer.sandbox")
     parser.add_argument("--mail-only", action="store_true", help="run the mail server alone, and show its settings")
-    parser.add_argument("--smtp-port", type=_port, default=0, metavar="P", help="(default: any free one)")
-    parser.add_argument("--imap-port", type=_port, default=0, metavar="P", help="(default: any free one)")
-    parser.add_argument("--server-port", type=_port, default=SERVER_PORT, metavar="P", help=f"(default: {SERVER_PORT})")
+    parser.add_argument("--smtp-port", type=port, default=0, metavar="P", help="(default: any free one)")
+    parser.add_argument("--imap-port", type=port, default=0, metavar="P", help="(default: any free one)")
+    parser.add_argument("--server-port", type=port, default=SERVER_PORT, metavar="P", help=f"(default: {SERVER_PORT})")
     flags = parser.parse_args(argv)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
 
     def run() -> int:
         stop = launch.stop_on_signals()
+        if hasattr(signal, "SIGHUP"):  # the terminal has been closed: clean up all the same
+            signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
         screen = Screen(stop.set)
         with ExitStack() as ends:
             mail = _mail_server(flags.smtp_port, flags.imap_port, screen)
@@ -45,11 +48,12 @@ def main(argv: list[str]) -> int:
     return launch.guard(run)
 
 
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65_535:
+def port(text: str) -> int:
+    """A port number; argparse calls what is none an invalid port."""
+    number = int(text)
+    if not 0 <= number <= 65_535:
         raise ValueError
-    return port
+    return number
 
 
 def _mail_server(smtp_port: int, imap_port: int, screen: Screen) -> MailServer:
@@ -59,7 +63,7 @@ def _mail_server(smtp_port: int, imap_port: int, screen: Screen) -> MailServer:
     try:
         mail.start()
     except OSError as failure:
-        raise ConfigError(f"The mail server cannot start: {failure}") from failure
+        raise ConfigError(f"--smtp-port, --imap-port: cannot listen ({failure})") from failure
     return mail
 
 
@@ -97,8 +101,9 @@ def _run_everything(mail: MailServer, port: int, screen: Screen, stop: threading
     ends.callback(shutil.rmtree, folder, ignore_errors=True)
     env = folder / ".env"
     env.touch(mode=0o600)
-    places = [f"SUCCESS_LOG={folder / _LOGS['success']}", f"ERROR_LOG={folder / _LOGS['error']}", f"STATE_DIR={folder}"]
-    env.write_text("\n".join([*_settings(mail), f"SERVER_PORT={port}", *places, ""]), encoding="utf-8")
+    places = {"SUCCESS_LOG": _LOGS["success"], "ERROR_LOG": _LOGS["error"], "STATE_DIR": "state"}
+    own = [f"SERVER_PORT={port}", *(f"{key}={folder / name}" for key, name in places.items())]
+    env.write_text("\n".join([*_settings(mail), *own, ""]), encoding="utf-8")
     children = []
     for script in ("server.py", "collector.py"):
         child = Child(script, env, screen.trouble)
@@ -168,7 +173,9 @@ def _failed(child: Child, screen: Screen) -> int:
     if code is None:
         screen.say(f"{child.script} does not come up.")
         return ExitCode.UNAVAILABLE
-    screen.say(f"{child.script} has ended by itself, with exit code {code}.")
+    screen.say("", f"{child.script} has ended, with exit code {code}.")
+    if child.script == "server.py" and child.port is None:
+        screen.say("Where its port is taken, --server-port 0 takes any free one.")
     return code or ExitCode.UNAVAILABLE
 
 

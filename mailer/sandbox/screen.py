@@ -38,15 +38,16 @@ class Screen:
         """The text, to be noticed."""
         return self._paint(text, _BOLD)
 
-    def mail(self, _sender: str, recipients: Iterable[str], data: bytes) -> None:
+    def mail(self, sender: str, recipients: Iterable[str], data: bytes) -> None:
         """A mail that has been delivered."""
         mail = reading.read(data)
-        self._entry("mail", mail.subject or "(no subject)", ["to " + ", ".join(recipients), *mail.text.splitlines()])
+        who = [f"from {sender or '<>'}", f"to {', '.join(recipients)}"]
+        self._entry("mail", mail.subject or "(no subject)", [*who, "", *mail.text.splitlines()])
 
     def record(self, log: str, line: str) -> None:
         """A line that the collector has written into one of its logs."""
         record = json.loads(line)
-        what = f"ticket {record['ticket']}" if "ticket" in record else str(record.get("reason"))
+        what = f"ticket {record['ticket']}" if "ticket" in record else f"reason: {record.get('reason')}"
         self._entry(log, f"{what}, from {record.get('from')}", [str(record.get("subject") or "(no subject)")])
 
     def trouble(self, script: str, text: str) -> None:

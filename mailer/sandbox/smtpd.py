@@ -17,6 +17,7 @@ from mailer.sandbox.wire import Connection, LineTooLongError
 HOST = "sandbox.example.com"
 MAX_COMMAND = 12_288  # what RFC 4954 asks for where AUTH is spoken; other commands are shorter
 MAX_TEXT_LINE = 1000  # RFC 5321, section 4.5.3.1.6
+TOO_LONG = "550 5.6.0 A line is longer than 998 bytes"
 MAX_RECIPIENTS = 1000
 MAX_PROTOCOL_ERRORS = 20
 _WITHOUT_ARGUMENT = ("DATA", "RSET", "STARTTLS")
@@ -216,15 +217,17 @@ class Session:
             try:
                 line = self._connection.read_line(MAX_TEXT_LINE + 1)  # and a dot that is stuffing
             except LineTooLongError as error:
-                fault, ended = fault or "550 5.6.0 A line is longer than 998 bytes", error.ended
+                fault, ended = fault or TOO_LONG, error.ended
                 continue
             if ended and line == b".\r\n":
                 return bytes(text), fault
             ended = line.endswith(b"\r\n")
             line = line.removeprefix(b".")
             size += len(line)
-            if not ended or len(line) > MAX_TEXT_LINE:
-                fault = fault or "550 5.6.0 A line is too long or does not end with <CR><LF>"
+            if not ended:
+                fault = fault or "550 5.6.0 A line does not end with <CR><LF>"
+            if len(line) > MAX_TEXT_LINE:
+                fault = fault or TOO_LONG
             if size > self._rules.max_message:
                 fault = "552 5.3.4 Message too big"
             if size > 2 * self._rules.max_message:

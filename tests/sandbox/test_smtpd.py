@@ -91,7 +91,8 @@ class TakingMailTest(SmtpTest):
         client = self.client(self.serve(extensions=("8BITMIME",)))
         client.ehlo()
         self.assertEqual(list(client.esmtp_features), ["8bitmime"])
-        for command, code in (("AUTH PLAIN", 500), (f"MAIL FROM:<{ANN}> SIZE=5", 555), (f"MAIL FROM:<{ANN}> SMTPUTF8", 555)):
+        table = {"AUTH PLAIN": 500, f"MAIL FROM:<{ANN}> SIZE=5": 555, f"MAIL FROM:<{ANN}> SMTPUTF8": 555}
+        for command, code in table.items():
             with self.subTest(command):
                 self.assertEqual(client.docmd(command)[0], code)
 
@@ -154,7 +155,8 @@ class RefusingMailTest(SmtpTest):
     def test_a_long_command_line_is_refused_and_the_next_one_answered(self) -> None:
         connection = self.raw(self.serve())
         connection.sendall(b"NOOP " + b"x" * 20_000 + b"\r\nNOOP\r\n\xff\r\nQUIT\r\n")
-        self.assertEqual([line[:3] for line in read_all(connection).splitlines()], [b"220", b"500", b"250", b"500", b"221"])
+        codes = [line[:3] for line in read_all(connection).splitlines()]
+        self.assertEqual(codes, [b"220", b"500", b"250", b"500", b"221"])
 
     def test_too_many_errors_end_the_session(self) -> None:
         connection = self.raw(self.serve())
