@@ -8,8 +8,8 @@ Everything that makes recovery obvious is in the order of four effects, for each
     4. the next batch
 
 A crash before 1 changes nothing: the batch is read again. Between 1 and 2 the records are found in the ends of the
-logs at the next start, and those mails are passed over. Between 2 and 3 the position says which mails to mark. The
-same holds without a crash when a step fails and the pass is tried again: what is logged but not saved is remembered.
+logs at the next start, and those mails are passed over. Between 2 and 3 the position says which mails to mark. A pass
+that fails is followed by the same recovery as a crash.
 
 Works on a mailbox, two journals and a position that the script hands in; never imports them.
 """
@@ -85,16 +85,19 @@ class Collector:
         self._stopping = stopping
         self._alive = alive
         self._careful = 0  # up to this UID mails are asked for one by one: among them one broke the connection
-        # Mails that are in the logs but perhaps not behind the saved position, with their Message-IDs.
-        self._logged: dict[tuple[int, int], str | None] = {}
         self._counts = [0, 0]
         self._progress = position.load()
         self._pending = unpack(self._progress.pending)
         self._unmarked = self._progress.marking
-        self._recover(self._progress.marks, lambda _: bool(self._progress.uidvalidity))
+        # Mails that are in the logs behind the saved position, with their Message-IDs.
+        self._logged: dict[tuple[int, int], str | None] = {}
+        self._unsure = True  # whether there may be such mails
 
     def run_pass(self) -> tuple[int, int]:
         """Take everything that is new; how many records went into each log, success and error."""
+        if self._unsure and self._progress.uidvalidity:
+            self._logged = {found[:2]: found.message_id for found in self._recover(self._progress.marks)}
+        self._unsure = True
         selected = self._mailbox.open()
         if self._progress.uidvalidity != selected.uidvalidity:
             self._begin(selected)
@@ -103,7 +106,7 @@ class Collector:
             self._unmarked = ()
         refused = list(self._progress.refused)
         before = list(self._counts)
-        for asked in self._portions():
+        for asked in self._portions(self._new()):
             for mails, done in self._batches(asked):
                 self._commit(mails, done)
             if self._stopping():
@@ -111,6 +114,7 @@ class Collector:
         else:
             self._pending = array("I")  # all taken care of
             self._try_again(refused)
+        self._unsure = False
         return self._counts[0] - before[0], self._counts[1] - before[1]
 
     # -- what is new -----------------------------------------------------------------------------------------------
@@ -119,36 +123,46 @@ class Collector:
         """Note what is unseen now, before anything of it is read."""
         if self._progress.uidvalidity:
             _log.warning("the mailbox was made anew (UIDVALIDITY changed): taking what is unseen")
-        pending = array("I", (uid for uid in self._mailbox.unseen() if uid < selected.next_uid))
-        # The state may have been lost but not the logs: of what is in them nothing is repeated.
-        self._recover(
-            (None, None), lambda found: found.uidvalidity == selected.uidvalidity and _holds(pending, found.uid)
-        )
+        unseen = [uid for uid in self._mailbox.unseen() if uid < selected.next_uid]
+        known = self._known(selected.uidvalidity, unseen)
+        pending = array("I", (uid for uid in unseen if uid not in known))
         progress = Progress(selected.uidvalidity, selected.next_uid, pack(pending), marks=self._marks())
         self._position.begin(progress)
         self._progress, self._pending, self._unmarked = progress, pending, ()
 
-    def _recover(self, marks: Sequence[Mark | None], wanted: Callable[[Logged], bool]) -> None:
-        """Find the mails that are in the logs behind the marks, or anywhere in them."""
-        self._logged = {
-            (found.uidvalidity, found.uid): found.message_id
-            for journal, mark in zip(self._journals, marks, strict=True)
-            for found in journal.recover(mark)
-            if wanted(found)
+    def _known(self, uidvalidity: int, unseen: Sequence[int]) -> set[int]:
+        """The unseen mails that are in logs which outlived a lost state. They are marked now, and not repeated."""
+        logged = {
+            found.uid: found.message_id
+            for found in self._recover((None, None))
+            if found.uidvalidity == uidvalidity and _holds(unseen, found.uid)
         }
+        known: set[int] = set()
+        for asked in self._portions(iter(sorted(logged))):
+            # The numbers may also be those of another mailbox that was logged here.
+            mails = self._mailbox.fetch(asked, lambda _: False)
+            same = [mail.uid for mail in mails if mail.raw and read(mail.raw).message_id == logged[mail.uid]]
+            self._mailbox.mark(same)
+            known.update(same)
+        return known
+
+    def _recover(self, marks: Sequence[Mark | None]) -> Iterator[Logged]:
+        """What is in the logs behind the marks, or anywhere in them."""
+        for journal, mark in zip(self._journals, marks, strict=True):
+            yield from journal.recover(mark)
 
     def _marks(self) -> tuple[Mark, ...]:
         return tuple(journal.mark for journal in self._journals)
 
-    def _portions(self) -> Iterator[list[int]]:
-        """The new mails, ascending, in portions to ask the mailbox for."""
-        remaining = self._new()
-        while portion := list(itertools.islice(remaining, 1)):
+    def _portions(self, uids: Iterator[int]) -> Iterator[list[int]]:
+        """UIDs, ascending, in portions to ask the mailbox for."""
+        while portion := list(itertools.islice(uids, 1)):
             if portion[0] > self._careful:
-                portion.extend(itertools.islice(remaining, _ASKED - 1))
+                portion.extend(itertools.islice(uids, _ASKED - 1))
             yield portion
 
     def _new(self) -> Iterator[int]:
+        """All that is to be taken care of."""
         progress = self._progress
         yield from itertools.islice(self._pending, bisect(self._pending, progress.done), None)
         yield from self._mailbox.since(max(progress.next_uid, progress.done + 1))
@@ -192,8 +206,6 @@ class Collector:
         progress = replace(progress, done=done, refused=refused, marking=marking, marks=self._marks())
         self._position.save(progress)
         self._progress = progress
-        for uid, _ in readings:
-            self._logged.pop((progress.uidvalidity, uid), None)
         self._unmarked = marking
         self._mailbox.mark(marking)
         self._unmarked = ()
@@ -220,20 +232,17 @@ class Collector:
         """Append the records to the logs, but those that are there already."""
         time = self._now()
         for index, (journal, name) in enumerate(zip(self._journals, ("success", "error"), strict=True)):
-            found: dict[tuple[int, int], str | None] = {}
             lines = []
             for uid, reading in readings:
                 key = uidvalidity, uid
                 known = key in self._logged and self._logged[key] == reading.message_id
                 if record.success_or_error(reading) == name and not known:
-                    found[key] = reading.message_id
                     lines.append(record.line(reading, time=time, uidvalidity=uidvalidity, uid=uid))
             if lines:
                 journal.append("".join(lines))
-                self._logged.update(found)
                 self._counts[index] += len(lines)
 
 
-def _holds(ascending: "array[int]", uid: int) -> bool:
+def _holds(ascending: Sequence[int], uid: int) -> bool:
     index = bisect(ascending, uid)
     return index > 0 and ascending[index - 1] == uid

@@ -190,7 +190,8 @@ class Reading(ImapCase):
             "INBOX": '"INBOX"',
             "Поддержка": '"&BB8EPgQ0BDQENQRABDYEOgQw-"', "R&D": '"R&-D"',
             'a"b\\c': '"a\\"b\\\\c"',
-            "~peter/mail/台北/日本語": '"~peter/mail/&U,BTFw-/&ZeVnLIqe-"', "😀": '"&2D3eAA-"', "a\r\nb": '"a&AA0ACg-b"',
+            "~peter/mail/台北/日本語": '"~peter/mail/&U,BTFw-/&ZeVnLIqe-"',
+            "😀": '"&2D3eAA-"', "a\r\nb": '"a&AA0ACg-b"',
         }
         for name, written in table.items():
             with self.subTest(name):

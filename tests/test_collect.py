@@ -1,0 +1,541 @@
+"""Collecting: every mail exactly once in exactly one log, whatever fails and wherever it ends."""
+
+import errno
+import itertools
+import json
+import shutil
+import tempfile
+import unittest
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import mock
+
+from mailer import collect, polling
+from mailer.collect import Collector
+from mailer.config import Endpoint, Security
+from mailer.errors import ExitCode, MailboxError, StateError
+from mailer.imap import Mailbox
+from mailer.journal import Journal, keep
+from mailer.position import Position
+from mailer.progress import Mail, Progress
+from mailer.sandbox.mail import MailServer
+from mailer.sasl import Login
+from mailer.tls import client_context
+
+CONTEXT = client_context(None)
+
+
+class Crash(BaseException):
+    """The process ends here, as by `kill -9`."""
+
+
+def mail(number: int, subject: str | None = None) -> bytes:
+    """A mail: those with even numbers belong to a ticket."""
+    subject = subject or (f"Re: [Ticket #{number}] Mailer" if number % 2 == 0 else "Hello")
+    return f"From: a@example.net\r\nSubject: {subject}\r\nMessage-ID: <{number}@x>\r\n\r\ntext {number}\r\n".encode()
+
+
+class Effects:
+    """Counts the effects of the order in `collect`, and crashes or fails at the one that it is told."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.fail_at: dict[int, BaseException] = {}
+
+    def happen(self, name: str) -> None:
+        self.log.append(name)
+        if failure := self.fail_at.pop(len(self.log), None):
+            raise failure
+
+
+class WatchedJournal(Journal):
+    """A journal whose appends are effects, before and after."""
+
+    effects: Effects
+
+    def append(self, lines: str) -> None:
+        self.effects.happen("append")
+        super().append(lines)
+        self.effects.happen("appended")
+
+
+class WatchedPosition(Position):
+    """A position whose saves are effects."""
+
+    effects: Effects
+
+    def begin(self, progress: Progress) -> None:
+        self.effects.happen("begin")
+        super().begin(progress)
+        self.effects.happen("begun")
+
+    def save(self, progress: Progress) -> None:
+        self.effects.happen("save")
+        super().save(progress)
+        self.effects.happen("saved")
+
+
+class WatchedMailbox(Mailbox):
+    """A mailbox whose answers are effects."""
+
+    effects: Effects
+    refusing: frozenset[int] = frozenset()   # UIDs that get NO for their FETCH
+    breaking: frozenset[int] = frozenset()   # UIDs whose FETCH ends the connection
+    on_fetch: Callable[[], None] = staticmethod(lambda: None)
+
+    def open(self) -> Any:
+        self.effects.happen("open")
+        return super().open()
+
+    def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]:
+        self.effects.happen("fetch")
+        self.on_fetch()
+        if self.breaking.intersection(uids):
+            self.close()
+            raise MailboxError("the connection broke")
+        for found in super().fetch(uids, wants_more):
+            yield Mail(found.uid, None) if found.uid in self.refusing else found
+
+    def mark(self, uids: Sequence[int]) -> None:
+        if uids:
+            self.effects.happen("mark")
+            super().mark(uids)
+            self.effects.happen("marked")
+
+
+class CollectCase(unittest.TestCase):
+    server: ClassVar[MailServer]
+    accounts: ClassVar[Iterator[int]] = itertools.count()
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.server = MailServer()
+        cls.server.start()
+        cls.addClassCleanup(cls.server.stop)
+
+    def setUp(self) -> None:
+        self.position: WatchedPosition | None = None
+        self.mark_seen = True
+        self.begin()
+        self.addCleanup(self.end)
+
+    def begin(self) -> None:
+        """An empty mailbox, an empty folder, no collector."""
+        self.end()
+        self.address = f"helpdesk{next(self.accounts)}@example.com"
+        self.folder = Path(tempfile.mkdtemp(prefix="mailer-collect-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.effects = Effects()
+        self.number = 0
+        self.stop = False
+
+    def start(self) -> Collector:
+        """A collector on the folder and the mail server, as after a start of the process."""
+        self.end()
+        endpoint = Endpoint("127.0.0.1", self.server.imap_port, Security.PLAIN)
+        self.mailbox = WatchedMailbox(
+            endpoint, Login(self.address, lambda _: "sandbox"), "INBOX", context=CONTEXT, timeout=5.0,
+            mark_seen=self.mark_seen,
+        )
+        self.position = WatchedPosition(self.folder / "state", "mailbox")
+        success, error = (WatchedJournal(self.folder / f"{name}.log") for name in ("success", "error"))
+        self.mailbox.effects = self.position.effects = success.effects = error.effects = self.effects
+        return Collector(
+            self.mailbox, success, error, self.position, stopping=lambda: self.stop,
+            keep=lambda name, raw: keep(self.folder / "state" / "unreadable" / name, raw),
+        )
+
+    def end(self) -> None:
+        """What the end of a process does by itself."""
+        if self.position is not None:
+            self.position.close()
+            self.mailbox.close()
+        self.position = None
+
+    def deliver(self, count: int = 1) -> list[int]:
+        uids = []
+        for _ in range(count):
+            self.number += 1
+            uids.append(self.server.deliver(self.address, mail(self.number)))
+        return uids
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        files = sorted(self.folder.glob(f"{name}.log*"))
+        return [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+
+    def uids(self) -> list[int]:
+        """The UIDs in both logs, sorted; ticket mail in the one and other mail in the other."""
+        success, error = self.records("success"), self.records("error")
+        self.assertTrue(all("ticket" in record for record in success))
+        self.assertFalse(any("ticket" in record for record in error))
+        return sorted(record["uid"] for record in success + error)
+
+    def seen(self, uids: Sequence[int]) -> list[bool]:
+        return [r"\Seen" in self.server.flags(self.address, uid) for uid in uids]
+
+
+class Passes(CollectCase):
+    def test_a_pass_takes_what_is_new_and_the_next_one_nothing(self) -> None:
+        uids = self.deliver(5)
+        collector = self.start()
+        self.assertEqual(collector.run_pass(), (2, 3))
+        self.assertEqual(collector.run_pass(), (0, 0))
+        self.assertEqual(self.uids(), uids)
+        self.assertEqual(self.seen(uids), [True] * 5)
+        self.assertEqual([record["ticket"] for record in self.records("success")], [2, 4])
+        self.assertEqual({record["reason"] for record in self.records("error")}, {"subject"})
+        self.assertEqual({record["uidvalidity"] for record in self.records("error")}, {1})
+
+    def test_the_effects_come_in_their_order(self) -> None:
+        self.deliver(2)
+        self.start().run_pass()
+        self.assertEqual(self.effects.log, [
+            "open", "begin", "begun", "fetch",
+            "append", "appended", "append", "appended", "save", "saved", "mark", "marked",
+        ])
+
+    def test_the_first_pass_takes_the_unseen_and_later_ones_everything(self) -> None:
+        uids = self.deliver(4)
+        for uid in uids[:2]:
+            self.server.set_flags(self.address, uid, [r"\Seen"])
+        collector = self.start()
+        collector.run_pass()
+        self.assertEqual(self.uids(), uids[2:])
+        read_elsewhere = self.deliver(2)
+        for uid in read_elsewhere:
+            self.server.set_flags(self.address, uid, [r"\Seen"])
+        collector.run_pass()
+        self.assertEqual(self.uids(), uids[2:] + read_elsewhere)
+
+    def test_what_was_unseen_at_the_first_pass_is_taken_even_when_read_meanwhile(self) -> None:
+        uids = self.deliver(4)
+        collector = self.start()
+        self.effects.fail_at[4] = Crash()  # at the first fetch
+        with suppress(Crash):
+            collector.run_pass()
+        for uid in uids:
+            self.server.set_flags(self.address, uid, [r"\Seen"])
+        self.start().run_pass()
+        self.assertEqual(self.uids(), uids)
+
+    def test_a_changed_uidvalidity_begins_anew_with_the_unseen(self) -> None:
+        uids = self.deliver(3)
+        collector = self.start()
+        collector.run_pass()
+        new = self.deliver(1)
+        self.server.uidvalidity = 2
+        self.addCleanup(setattr, self.server, "uidvalidity", 1)
+        self.server.cut_connections()
+        with self.assertLogs("mailer.collect", "WARNING"):
+            collector.run_pass()
+        records = self.records("success") + self.records("error")
+        found = [(record["uidvalidity"], record["uid"]) for record in records]
+        self.assertEqual(sorted(found), [(1, uid) for uid in uids] + [(2, uid) for uid in new])
+        collector.run_pass()
+        self.start().run_pass()
+        self.assertEqual(len(self.uids()), 4)
+
+    def test_mails_may_disappear_at_any_time(self) -> None:
+        uids = self.deliver(4)
+        collector = self.start()
+
+        def expunge() -> None:
+            for uid in (uids[0], uids[3]):
+                with suppress(KeyError):
+                    self.server.expunge(self.address, uid)
+
+        self.mailbox.on_fetch = expunge
+        collector.run_pass()
+        self.assertEqual(self.uids(), uids[1:3])
+        collector.run_pass()
+        self.assertEqual(self.uids(), uids[1:3])
+
+    def test_without_marking_nothing_is_repeated(self) -> None:
+        self.mark_seen = False
+        uids = self.deliver(3)
+        for _ in range(2):
+            collector = self.start()
+            collector.run_pass()
+            collector.run_pass()
+        self.assertEqual(self.uids(), uids)
+        self.assertEqual(self.seen(uids), [False] * 3)
+
+    def test_a_stop_ends_a_pass_after_its_batch(self) -> None:
+        uids = self.deliver(3)
+        collector = self.start()
+        with mock.patch.object(collect, "_ASKED", 1):
+            self.mailbox.on_fetch = lambda: setattr(self, "stop", True)
+            collector.run_pass()
+            self.assertEqual(self.uids(), uids[:1])
+            self.assertEqual(self.seen(uids), [True, False, False])
+            self.stop = False
+            self.mailbox.on_fetch = lambda: None
+            collector.run_pass()
+        self.assertEqual(self.uids(), uids)
+
+    def test_batches_are_bounded_in_mails_and_bytes(self) -> None:
+        self.deliver(250)
+        for _ in range(3):
+            self.server.deliver(self.address, mail(1) + b"long line\r\n" * 120_000)
+        self.start().run_pass()
+        self.assertEqual(self.effects.log.count("save"), 4)
+        self.assertEqual(len(self.uids()), 253)
+
+    def test_an_unreadable_mail_is_recorded_and_its_bytes_are_kept(self) -> None:
+        uid = self.server.deliver(self.address, b"\0\xff" * 100)
+        later = self.deliver(1)
+        self.start().run_pass()
+        self.assertEqual(self.uids(), [uid, *later])
+        self.assertEqual(self.records("error")[0]["reason"], "unreadable")
+        self.assertEqual((self.folder / "state" / "unreadable" / f"1-{uid}.eml").read_bytes(), b"\0\xff" * 100)
+
+
+class Crashes(CollectCase):
+    def test_a_crash_at_every_single_effect(self) -> None:
+        """Whatever the effect at which the process ends, the next start loses and repeats nothing."""
+        for at in range(1, 100):
+            with self.subTest(at=at):
+                self.begin()
+                self.effects.fail_at[at] = Crash()
+                uids: list[int] = []
+                with mock.patch.object(collect, "_ASKED", 2), mock.patch.object(collect, "_MAILS", 2):
+                    with suppress(Crash):
+                        collector = self.start()
+                        for _ in range(2):
+                            uids += self.deliver(3)
+                            collector.run_pass()
+                    crashed = not self.effects.fail_at
+                    self.effects.fail_at.clear()
+                    collector = self.start()
+                    collector.run_pass()
+                    collector.run_pass()
+                self.assertEqual(self.uids(), uids)
+                self.assertEqual(self.seen(uids), [True] * len(uids))
+            if not crashed:
+                break
+        self.assertFalse(crashed, "every effect had its crash")
+
+    def test_a_failure_at_every_single_effect(self) -> None:
+        """The same without an end of the process: the pass fails, and is tried again."""
+        for at in range(1, 100):
+            failure = StateError("disk full") if at % 2 else MailboxError("connection lost")
+            with self.subTest(at=at):
+                self.begin()
+                self.effects.fail_at[at] = failure
+                with mock.patch.object(collect, "_ASKED", 2), mock.patch.object(collect, "_MAILS", 2):
+                    collector = self.start()
+                    uids = self.deliver(4)
+                    for _ in range(4):
+                        with suppress(MailboxError, StateError):
+                            collector.run_pass()
+                self.assertEqual(self.uids(), uids)
+                self.assertEqual(self.seen(uids), [True] * len(uids))
+            if self.effects.fail_at:
+                break
+        self.assertTrue(self.effects.fail_at, "every effect had its failure")
+
+    def test_a_failing_fsync_repeats_nothing(self) -> None:
+        uids = self.deliver(4)
+        collector = self.start()
+        collector._journals[1]._fsync = mock.Mock(side_effect=[OSError(errno.EIO, "I/O error"), None, None])  # type: ignore[attr-defined]
+        with self.assertRaises(StateError):
+            collector.run_pass()
+        self.assertEqual(self.seen(uids), [False] * 4)
+        collector.run_pass()
+        self.assertEqual(self.uids(), uids)
+
+    def test_the_logs_may_be_rotated_before_and_after_a_crash(self) -> None:
+        for after in range(3, 9):  # open, fetch; append, appended, for both logs; save, saved
+            with self.subTest(after):
+                self.begin()
+                uids = self.deliver(3)
+                collector = self.start()
+                collector.run_pass()
+                self.rotate(1)
+                uids += self.deliver(4)
+                self.effects.fail_at[len(self.effects.log) + after] = Crash()
+                with suppress(Crash):
+                    collector.run_pass()
+                self.rotate(2)
+                self.start().run_pass()
+                self.assertEqual(self.uids(), uids)
+
+    def rotate(self, number: int) -> None:
+        for name in ("success", "error"):
+            with suppress(FileNotFoundError):
+                (self.folder / f"{name}.log").rename(self.folder / f"{name}.log.{number}")
+
+    def test_a_lost_state_folder_repeats_nothing_that_is_in_the_logs(self) -> None:
+        self.mark_seen = False  # so that all of them are still unseen
+        uids = self.deliver(4)
+        self.start().run_pass()
+        self.rotate(1)
+        uids += self.deliver(3)
+        self.start().run_pass()
+        self.end()
+        shutil.rmtree(self.folder / "state")
+        uids += self.deliver(2)
+        collector = self.start()
+        collector.run_pass()
+        collector.run_pass()
+        self.assertEqual(self.uids(), uids)
+
+    def test_a_log_of_another_mailbox_hides_nothing(self) -> None:
+        """UIDs and UIDVALIDITY of two mailboxes may be the same numbers."""
+        self.deliver(4)
+        other = [{"message_id": "<other@x>", "ticket": 1, "uidvalidity": 1, "uid": uid} for uid in range(1, 5)]
+        (self.folder / "success.log").write_text("".join(json.dumps(record) + "\n" for record in other))
+        self.start().run_pass()
+        self.assertEqual(len(self.uids()), 8)
+
+
+class Refusals(CollectCase):
+    """A mail that the server does not give stops neither the others nor the collector."""
+
+    def test_a_refused_mail_is_tried_again_and_then_recorded_as_unreadable(self) -> None:
+        uids = self.deliver(3)
+        collector = self.start()
+        self.mailbox.refusing = frozenset(uids[1:2])
+        for _ in range(4):
+            collector.run_pass()
+            self.assertEqual(self.uids(), [uids[0], uids[2]])
+        with self.assertLogs("mailer.collect", "WARNING"):
+            collector.run_pass()
+        self.assertEqual(self.uids(), uids)
+        refused = next(record for record in self.records("error") if record["uid"] == uids[1])
+        self.assertEqual(refused["reason"], "unreadable")
+        self.assertEqual(self.seen(uids), [True, False, True], "it stays unseen, for somebody to look at")
+        collector.run_pass()
+        self.assertEqual(self.uids(), uids)
+
+    def test_a_mail_that_is_given_at_last_is_read(self) -> None:
+        uids = self.deliver(3)
+        collector = self.start()
+        self.mailbox.refusing = frozenset(uids[1:2])
+        collector.run_pass()
+        collector = self.start()  # the number of tries outlives a restart, and so does the mail
+        self.mailbox.refusing = frozenset(uids[1:2])
+        collector.run_pass()
+        self.mailbox.refusing = frozenset()
+        collector.run_pass()
+        self.assertEqual(self.uids(), uids)
+        self.assertEqual(len(self.records("success")), 1)
+
+    def test_a_mail_whose_fetch_breaks_the_connection_is_found_out(self) -> None:
+        uids = self.deliver(6)
+        collector = self.start()
+        self.mailbox.breaking = frozenset(uids[3:4])
+        failures = 0
+        for _ in range(12):
+            try:
+                collector.run_pass()
+            except MailboxError:
+                failures += 1
+        self.assertEqual(self.uids(), uids)
+        self.assertEqual(failures, 6, "once with the others, then five times alone")
+
+    def test_a_refused_mail_that_disappears_is_forgotten(self) -> None:
+        uids = self.deliver(2)
+        collector = self.start()
+        self.mailbox.refusing = frozenset(uids[:1])
+        collector.run_pass()
+        self.server.expunge(self.address, uids[0])
+        for _ in range(6):
+            collector.run_pass()
+        self.assertEqual(self.uids(), uids[1:])
+        self.assertEqual(collector._progress.refused, {})
+
+    def test_a_server_that_refuses_everything_is_an_outage(self) -> None:
+        uids = self.deliver(60)
+        collector = self.start()
+        self.mailbox.refusing = frozenset(uids)
+        for _ in range(12):
+            with self.assertRaises(MailboxError):
+                collector.run_pass()
+        self.assertEqual(self.uids(), [])
+        self.mailbox.refusing = frozenset()
+        collector.run_pass()
+        self.assertEqual(self.uids(), uids)
+        self.assertFalse([record for record in self.records("error") if record["reason"] == "unreadable"])
+
+
+class Loop(unittest.TestCase):
+    """The loop around passes, with time that does not pass."""
+
+    def run_loop(self, *outcomes: Any, period: float = 60.0) -> tuple[list[float], list[str], list[bool]]:
+        """The waits, the log, and the signs of life of a loop whose passes end like this; it stops after the last."""
+        remaining = list(outcomes)
+        waits: list[float] = []
+        alive: list[bool] = []
+
+        def run_pass() -> tuple[int, int]:
+            outcome = remaining.pop(0)
+            if isinstance(outcome, Exception):
+                raise outcome
+            return (outcome, 0)
+
+        def pause(seconds: float) -> bool:
+            if seconds:
+                waits.append(seconds)
+            return bool(seconds) and not remaining
+
+        with self.assertLogs("mailer.polling", "DEBUG") as logs:
+            polling._log.debug("begin")
+            polling.keep_going(
+                run_pass, period=period, pause=pause, alive=lambda: alive.append(True), clock=lambda: 0.0,
+                spread=lambda: 1.0,
+            )
+        return waits, [f"{entry.levelname} {entry.getMessage()}" for entry in logs.records[1:]], alive
+
+    def test_passes_come_once_a_period_and_only_mail_is_told(self) -> None:
+        waits, log, alive = self.run_loop(0, 0, 3, 0)
+        self.assertEqual(waits, [60.0] * 4)
+        self.assertEqual(log, ["INFO 3 new: 3 of tickets, 0 others"])
+        self.assertEqual(len(alive), 4)
+
+    def test_an_outage_is_told_once_and_so_is_its_end(self) -> None:
+        away = MailboxError("mail.example: connection refused")
+        waits, log, alive = self.run_loop(0, *[away] * 9, 0)
+        self.assertEqual(waits, [60.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0])
+        self.assertEqual(len(log), 2)
+        self.assertIn("connection refused", log[0])
+        self.assertIn("again", log[1])
+        self.assertEqual(len(alive), 2)
+
+    def test_waits_are_spread(self) -> None:
+        waits: list[float] = []
+
+        def failing() -> tuple[int, int]:
+            raise MailboxError("away")
+
+        def pause(seconds: float) -> bool:
+            waits.extend([seconds] if seconds else [])
+            return len(waits) > 3
+
+        with self.assertLogs("mailer.polling", "ERROR"):
+            polling.keep_going(failing, period=1, pause=pause, spread=lambda: 0.0)
+        self.assertEqual(waits, [0.5, 1.0, 2.0, 4.0])
+
+    def test_a_full_disk_is_an_outage_too(self) -> None:
+        _, log, _ = self.run_loop(StateError("disk full"), StateError("disk full"), 0)
+        self.assertEqual(len(log), 2)
+
+    def test_settings_that_are_refused_at_the_start_end_it_and_later_do_not(self) -> None:
+        for code in (ExitCode.LOGIN_REFUSED, ExitCode.CONFIG):
+            refused = MailboxError("refused", code)
+            with self.subTest(code):
+                with self.assertRaises(MailboxError):
+                    self.run_loop(refused)
+                with self.assertRaises(MailboxError):
+                    self.run_loop(MailboxError("away"), refused)
+                waits, _, _ = self.run_loop(0, *[refused] * 15, 0)
+                self.assertEqual(max(waits), 900.0 if code is ExitCode.LOGIN_REFUSED else 60.0)
+
+    def test_a_stop_in_an_outage_is_silent(self) -> None:
+        def failing() -> tuple[int, int]:
+            raise MailboxError("stopped while waiting")
+
+        with self.assertNoLogs("mailer.polling"):
+            polling.keep_going(failing, period=1, pause=lambda _: True)
