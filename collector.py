@@ -2,8 +2,10 @@
 
 import sys
 
-from mailer import launch, mailroom
-from mailer.config import collector_settings
+from mailer import history, launch, mailroom
+from mailer.config import collector_settings, success_log
+
+_LATEST = -1  # for --show without a ticket
 
 
 def main(argv: list[str]) -> int:
@@ -12,6 +14,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--once", action="store_true", help="make one pass over the new mail, and end")
     parser.add_argument("--check", action="store_true", help="prove the settings without changing anything, and end")
     parser.add_argument("--read", nargs="+", metavar="FILE", help="print the record of each raw mail file, and end")
+    parser.add_argument("--show", nargs="?", type=int, const=_LATEST, metavar="TICKET",
+                        help="show the conversation of a ticket, or the latest tickets, and end")
     parser.add_argument("--verbose", action="store_true", help="log more")
     flags = parser.parse_args(argv)
 
@@ -19,7 +23,11 @@ def main(argv: list[str]) -> int:
         launch.start_logging(flags.verbose)
         if flags.read:
             return mailroom.read_files(flags.read)
-        settings = collector_settings(launch.values(flags.env, {}), launch.BASE)
+        values = launch.values(flags.env, {})
+        if flags.show is not None:
+            ticket = None if flags.show == _LATEST else flags.show
+            return history.show(success_log(values, launch.BASE), ticket, sys.stdout)
+        settings = collector_settings(values, launch.BASE)
         if flags.check:
             return mailroom.check(settings)
         return mailroom.collect(settings, launch.stop_on_signals(), once=flags.once)

@@ -184,6 +184,12 @@ def collector_settings(values: Mapping[str, str], base: Path) -> CollectorSettin
     )
 
 
+def success_log(values: Mapping[str, str], base: Path) -> Path:
+    """Where the success log is: all that showing it needs."""
+    reader = _Reader(values, base)
+    return reader.result(reader.place("SUCCESS_LOG", "success_request.log"))
+
+
 def client_settings(values: Mapping[str, str], base: Path) -> ClientSettings:
     """The settings of `client.py`; relative paths are taken from `base`."""
     reader = _Reader(values, base)
@@ -265,7 +271,12 @@ class _Reader:
         return self.place(key) if self.has(key) else None
 
     def place(self, key: str, default: str = "") -> Path:
-        return self._base / Path(self.text(key, default)).expanduser()
+        path = Path(self.text(key, default))
+        try:
+            return self._base / path.expanduser()
+        except RuntimeError:
+            self.complain(key, f"there is no such home folder as in {str(path)!r}")
+            return self._base
 
     def rate(self, key: str, default: str) -> Rate | None:
         value = self.text(key, default).lower()
