@@ -14,7 +14,7 @@ from mailer.conversation import converse
 from mailer.courier import Courier, exit_code
 from mailer.errors import ExitCode, RequestError, TransportError
 from mailer.protocol import Reply, Request, reply_object
-from mailer.terminal import Terminal, accept_any_text, decode, interactive
+from mailer.terminal import Terminal, decode, interactive, show_any_text
 from mailer.translation import _, explain
 from mailer.validation import check
 
@@ -24,7 +24,7 @@ _LONGEST_INPUT = 4 << 20
 
 def run(courier: Courier, *, email: str | None, message: str | None, file: Path | None, as_json: bool) -> ExitCode:
     """Send one message, from the flags, from standard input, or from the person at the terminal."""
-    accept_any_text()
+    show_any_text()
     try:
         if file is not None and str(file) != "-":
             with file.open("rb") as content:

@@ -114,5 +114,5 @@ class Form:
         lines.clear()
         if text:
             self._add(text, lines, request)
-        words = _("The text has {lines} lines and {characters} characters so far; go on, or end it.")
-        self._terminal.say(words.format(lines=len(text.splitlines()), characters=len(text)))
+        words = _("Lines so far: {lines}, characters: {characters}. Go on, or end the text.")
+        self._terminal.say(words.format(lines=len(text.split("\n")), characters=len(text)))

@@ -52,8 +52,8 @@ def _latest(log: BinaryIO, out: TextIO) -> Iterator[str]:
     for record in map(_record, _backwards(log)):
         if record and record["ticket"] not in seen:
             seen.add(record["ticket"])
-            number = paint(f"{record['ticket']:>6}", BOLD, out)
-            yield f"{number}  {_when(record)}  {_sender(record)}  {safe(str(record.get("text")), 32)}\n"
+            number, words = paint(f"{record['ticket']:>6}", BOLD, out), safe(str(record.get("text")), 32)
+            yield f"{number}  {_when(record)}  {_sender(record)}  {words}\n"
             if len(seen) == _LATEST:
                 return
 

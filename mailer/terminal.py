@@ -17,6 +17,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+
+def _read_utf_8_in_the_c_locale() -> None:
+    """As Python does by itself unless it is LC_ALL that says C; readline would take such bytes for commands."""
+    for name in ("C.UTF-8", "C.utf8", "UTF-8"):
+        if locale.setlocale(locale.LC_CTYPE) not in ("C", "POSIX"):
+            return
+        with suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, name)
+            os.environ["LC_ALL"] = name  # where readline looks
+
+
+_read_utf_8_in_the_c_locale()
 try:
     import readline
 except ImportError:
@@ -161,11 +173,8 @@ def paint(text: str, style: str, stream: TextIO) -> str:
     return f"\x1b[{style}m{text}\x1b[0m" if style and not plain and stream.isatty() else text
 
 
-def accept_any_text() -> None:
-    """Let no character that this locale lacks end the script, and let the C locale read UTF-8."""
-    if locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX"):
-        with suppress(locale.Error):
-            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+def show_any_text() -> None:
+    """Let no character that this locale lacks end the script."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

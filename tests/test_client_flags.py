@@ -42,7 +42,7 @@ class SendingTest(ClientTestCase):
         }
         for name, (flags, given) in ways.items():
             with self.subTest(name), FakeServer() as server:
-                done = self.client(server.port, *flags, given=given)
+                done = self.main(server.port, *flags, given=given)
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
                 self.assertEqual(server.requests[0]["email"], "alice@example.com")
                 self.assertEqual(server.requests[0]["message"], text)
@@ -83,7 +83,7 @@ class FailureTest(ClientTestCase):
         }
         for name, (answer, code, words) in cases.items():
             with self.subTest(name), FakeServer(answer) as server:
-                done = self.client(server.port, *BOTH)
+                done = self.main(server.port, *BOTH)
                 self.assertEqual((done.returncode, done.stdout), (code, ""))
                 self.assertIn(words, done.stderr)
                 self.assertEqual(done.stderr.count("\n"), 1)
@@ -106,19 +106,19 @@ class FailureTest(ClientTestCase):
         with FakeServer() as server:
             for name, (flags, given, code, words) in cases.items():
                 with self.subTest(name):
-                    done = self.client(server.port, *flags, given=given)
+                    done = self.main(server.port, *flags, given=given)
                     self.assertEqual((done.returncode, done.stdout), (code, ""))
                     self.assertIn(words, done.stderr)
         self.assertEqual(server.requests, [])
 
     def test_a_server_that_is_not_there_is_named(self) -> None:
-        done = self.client(1, *BOTH)
+        done = self.main(1, *BOTH)
         self.assertEqual(done.returncode, 69)
         self.assertIn("127.0.0.1:1", done.stderr)
 
     def test_settings_that_cannot_be_used(self) -> None:
         self.env |= {"SERVER_HOST": "", "MAIL_TIMEOUT": "soon", "SERVER_TLS_CA": str(self.home / "none.pem")}
-        done = self.client(0, *BOTH)
+        done = self.main(0, *BOTH)
         self.assertEqual((done.returncode, done.stdout), (78, ""))
         self.assertIn("SERVER_PORT", done.stderr)
         self.assertIn("MAIL_TIMEOUT", done.stderr)

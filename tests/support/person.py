@@ -7,6 +7,7 @@ import select
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Mapping
 
 from tests.support.waiting import wait_until
@@ -21,7 +22,9 @@ class Person:
         self.screen = ""
         self._read_up_to = 0
         self._status: int | None = None
-        self._pid, self._terminal = pty.fork()
+        with warnings.catch_warnings():  # of other threads, which a child that does nothing but exec may have
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._pid, self._terminal = pty.fork()
         if self._pid == 0:
             try:
                 if stdout is not None:

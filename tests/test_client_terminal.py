@@ -1,0 +1,364 @@
+"""`client.py` and a person at a terminal: what is asked, what is shown, what arrives, what is kept."""
+
+import json
+import os
+import signal
+import sys
+import unittest
+
+if os.name != "posix":
+    raise unittest.SkipTest("there are no pseudo-terminals here")
+
+from tests.support.client import ROOT, ClientTestCase
+from tests.support.fakeserver import OK, FakeServer, error
+from tests.support.person import CTRL_C, CTRL_D, Person
+from tests.support.waiting import wait_until
+
+try:
+    import readline
+
+    GNU_READLINE = "libedit" not in (readline.__doc__ or "")
+except ImportError:
+    GNU_READLINE = False
+
+ADDRESS = ("--email", "alice@example.com")
+WITHOUT_READLINE = (
+    f"import sys; sys.modules['readline'] = None; sys.path.insert(0, {str(ROOT)!r}); import client; "
+    "sys.exit(client.main(sys.argv[1:]))"
+)
+LONG_LINE = "".join(f"ж{number} " for number in range(4000))
+
+
+class TerminalTestCase(ClientTestCase):
+    def person(self, port: int, *flags: str, stdout: int | None = None) -> Person:
+        return Person(self.command(port, *flags), self.env, stdout)
+
+    def without_readline(self, port: int, *flags: str) -> Person:
+        script, *rest = self.command(port, *flags)[1:]
+        self.assertTrue(script.endswith("client.py"))
+        return Person([sys.executable, "-c", WITHOUT_READLINE, *rest], self.env)
+
+    def kept(self) -> list[str]:
+        """The texts of the drafts."""
+        return [file.read_text(encoding="utf-8").partition("\n")[2] for file in self.drafts.glob("draft-*")]
+
+
+class AskingTest(TerminalTestCase):
+    def test_asks_for_address_and_text_and_tells_the_ticket(self) -> None:
+        for end in (".\r", CTRL_D):
+            with self.subTest(end), FakeServer() as server, self.person(server.port) as person:
+                person.answers("e-mail address: ", "alice@example.com\r")
+                person.answers("single dot, or Ctrl-D", "The printer\r\r  is on fire 🙂\r" + end)
+                person.sees("12345")
+                self.assertEqual(person.ends(), 0)
+                self.assertEqual(server.requests[0]["message"], "The printer\n\n  is on fire 🙂")
+                self.assertEqual(self.kept(), [])
+
+    def test_a_wrong_address_is_caught_before_the_text_is_typed(self) -> None:
+        with FakeServer() as server, self.person(server.port) as person:
+            person.answers("e-mail address: ", "alice\r")
+            person.sees("name@example.com")
+            person.answers("e-mail address: ", "@example.com\r" if GNU_READLINE else "alice@example.com\r")
+            person.answers("Your message", "x\r.\r")
+            self.assertEqual(person.ends(), 0)
+            self.assertEqual(server.requests[0]["email"], "alice@example.com")
+
+    def test_an_empty_text_is_asked_for_again(self) -> None:
+        with FakeServer() as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Your message", " \r.\r")
+            person.sees("The message is empty")
+            person.answers("Your message", "x\r.\r")
+            self.assertEqual(person.ends(), 0)
+
+    def test_what_a_flag_gives_is_not_asked(self) -> None:
+        with FakeServer() as server, self.person(server.port, "--message", "x") as person:
+            person.answers("e-mail address: ", "alice@example.com\r")
+            self.assertEqual(person.ends(), 0)
+            self.assertNotIn("Your message", person.screen)
+
+    def test_the_result_alone_goes_to_a_redirected_standard_output(self) -> None:
+        reading, writing = os.pipe()
+        with FakeServer() as server, self.person(server.port, "--json", stdout=writing) as person:
+            os.close(writing)
+            person.answers("e-mail address: ", "alice@example.com\r")
+            person.answers("Your message", "x\r.\r")
+            self.assertEqual(person.ends(), 0)
+        with os.fdopen(reading) as results:
+            self.assertEqual(json.loads(results.read()), OK)
+
+    def test_the_editor_gets_the_text_so_far(self) -> None:
+        editor = self.home / "editor"
+        editor.write_text("#!/bin/sh\ntr a-z A-Z <\"$2\" >\"$2.new\" && mv \"$2.new\" \"$2\"\n")
+        editor.chmod(0o700)
+        for chosen in ({"EDITOR": f"'{editor}' -x"}, {"VISUAL": f"'{editor}' -x", "EDITOR": "false"}):
+            self.env |= chosen
+            with self.subTest(chosen), FakeServer() as server, self.person(server.port, *ADDRESS) as person:
+                person.answers("Your message", "one\r\r~e\r")
+                person.answers("Lines so far: 2", "three\r.\r")
+                self.assertEqual(person.ends(), 0)
+                self.assertEqual(server.requests[0]["message"], "ONE\n\nthree")
+
+    def test_an_editor_that_is_not_there_costs_nothing(self) -> None:
+        self.env["EDITOR"] = "/nowhere/editor"
+        with FakeServer() as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Your message", "one\r~e\r")
+            person.answers("cannot be started", "two\r.\r")
+            self.assertEqual(person.ends(), 0)
+            self.assertEqual(server.requests[0]["message"], "one\ntwo")
+
+
+class PasteTest(TerminalTestCase):
+    def arrives(self, person: Person, server: FakeServer, typed: str, text: str) -> None:
+        person.sees("Your message")
+        person.types(typed)
+        self.assertEqual(person.ends(60), 0)
+        self.assertEqual(server.requests[0]["message"], text)
+
+    def test_lines_longer_than_a_terminal_collects_arrive_whole(self) -> None:
+        text = f"{LONG_LINE}\n\n{LONG_LINE}"
+        for start in (self.person, self.without_readline):
+            with self.subTest(start.__name__), FakeServer() as server, start(server.port, *ADDRESS) as person:
+                self.arrives(person, server, text.replace("\n", "\r") + "\r.\r", text)
+
+    @unittest.skipUnless(GNU_READLINE, "the line editor here knows no bracketed paste")
+    def test_a_bracketed_paste_arrives_whole_with_its_dots(self) -> None:
+        text = "\n".join([LONG_LINE, "", ".", "~e", *(f"line {number}" for number in range(2000))])
+        for end in ("\r.\r", "\n.\r"):  # after the paste, and as its last line
+            with self.subTest(end), FakeServer() as server, self.person(server.port, *ADDRESS) as person:
+                pasted = f"\x1b[200~{text}\x1b[201~\r.\r" if end[0] == "\r" else f"\x1b[200~{text}\n.\x1b[201~\r"
+                self.arrives(person, server, pasted, text)
+
+    @unittest.skipUnless(os.environ.get("MAILER_LONG"), "a megabyte takes its time")
+    def test_a_megabyte_is_taken_in(self) -> None:
+        text = "x" * 1_000_000
+        with FakeServer() as server, self.person(server.port, *ADDRESS) as person:
+            person.sees("Your message")
+            person.types(f"\x1b[200~{text}\x1b[201~\r.\r")
+            person.sees("1,000,000", 60)
+
+    def test_without_readline_keys_still_erase(self) -> None:
+        with FakeServer() as server, self.without_readline(server.port) as person:
+            person.answers("e-mail address: ", "bob\x15alicia\x7f\x7fe@example.com\r")
+            person.answers("Your message", "пр\x7fхвост\r" + CTRL_D)
+            self.assertEqual(person.ends(), 0)
+            self.assertEqual(server.requests[0]["email"], "alice@example.com")
+            self.assertEqual(server.requests[0]["message"], "пхвост")
+
+
+class MendingTest(TerminalTestCase):
+    def test_only_the_field_that_is_wrong_is_asked_again(self) -> None:
+        refused = error("recipient_refused", "550 No such user \x1b[31m")
+        with FakeServer(refused, OK) as server, self.person(server.port) as person:
+            person.answers("e-mail address: ", "alice@example.com\r")
+            person.answers("Your message", "x\r.\r")
+            person.sees("550 No such user")
+            person.answers("e-mail address: ", ".au\r" if GNU_READLINE else "alice@example.com.au\r")
+            self.assertEqual(person.ends(), 0)
+            self.assertEqual(person.screen.count("Your message"), 1)
+            first, second = server.requests
+            self.assertEqual(second["email"], "alice@example.com.au")
+            self.assertNotEqual(first["id"], second["id"])
+            self.assertNotIn("user \x1b[31m", person.screen)
+
+    @unittest.skipUnless(GNU_READLINE, "several lines cannot be edited in place here")
+    def test_the_text_is_there_to_edit(self) -> None:
+        with FakeServer(error("message_invalid"), OK) as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Your message", "one\rtwo\r.\r")
+            person.answers("Your message", " and a half\r.\r")
+            self.assertEqual(person.ends(), 0)
+            self.assertEqual(server.requests[1]["message"], "one\ntwo and a half")
+
+    def test_what_cannot_be_edited_in_place_is_kept_by_enter(self) -> None:
+        for start, text in ((self.person, "y" * 5000), (self.without_readline, "y")):
+            with self.subTest(start.__name__), FakeServer(error("message_invalid"), OK) as server:
+                with start(server.port, *ADDRESS, "--message", text[1:]) as person:
+                    self.assertEqual(person.ends(), 1)  # nothing is asked when everything was given
+                server.requests.clear()
+                server.answers = [error("message_invalid"), OK]
+                with start(server.port, *ADDRESS) as person:
+                    person.answers("Your message", f"{text}\r.\r")
+                    person.answers("Enter keeps", "\r")
+                    self.assertEqual(person.ends(), 0)
+                    self.assertEqual(server.requests[0], server.requests[1])
+
+    def test_a_passing_trouble_is_tried_again_as_the_same_request(self) -> None:
+        trouble = error("mail_unavailable", "timed out", retry=True)
+        with FakeServer(trouble, OK) as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Your message", "x\r.\r")
+            person.sees("timed out")
+            person.answers("Number", "\r")
+            self.assertEqual(person.ends(), 0)
+            self.assertEqual(server.requests[0], server.requests[1])
+
+    def test_stopping_keeps_the_text_and_tells_why_by_the_exit_code(self) -> None:
+        for answer, code in (
+            (error("mail_rejected"), 1), (error("busy", retry=True), 75), (error("delivery_uncertain"), 74), (None, 74),
+        ):  # fmt: skip
+            with self.subTest(answer), FakeServer(answer) as server, self.person(server.port, *ADDRESS) as person:
+                person.answers("Your message", "x\r.\r")
+                person.answers("Number", "4\r")
+                person.sees("Your text is kept")
+                self.assertEqual(person.ends(), code)
+                self.assertEqual(self.kept(), ["x"])
+            for file in self.drafts.iterdir():
+                file.unlink()
+
+    def test_an_uncertain_delivery_is_sent_again_only_when_the_person_says_so(self) -> None:
+        with FakeServer(error("delivery_uncertain"), OK) as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Your message", "x\r.\r")
+            person.sees("Nobody can tell")
+            person.answers("Number (Enter means 4)", "1\r")
+            self.assertEqual(person.ends(), 0)
+            first, second = server.requests
+            self.assertNotEqual(first["id"], second["id"])  # the server would answer the same request as before
+
+    def test_a_lost_answer_is_asked_for_again_as_the_same_request(self) -> None:
+        with FakeServer(None, None, OK) as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Your message", "x\r.\r")
+            person.sees("asking for it once more")
+            person.answers("does not send it twice", "1\r")
+            self.assertEqual(person.ends(), 0)
+            self.assertEqual([request["id"] for request in server.requests], [server.requests[0]["id"]] * 3)
+
+    def test_a_server_that_is_not_there_can_be_tried_again(self) -> None:
+        with self.person(1, *ADDRESS) as person:
+            person.answers("Your message", "x\r.\r")
+            person.sees("127.0.0.1:1")
+            person.answers("Number", "\r")
+            person.sees("127.0.0.1:1")
+            person.answers("Number", "4\r")
+            self.assertEqual(person.ends(), 69)
+
+    def test_the_other_choices_change_address_and_text(self) -> None:
+        with FakeServer(error("mail_rejected"), OK) as server, self.without_readline(server.port) as person:
+            person.answers("e-mail address: ", "alice@example.com\r")
+            person.answers("Your message", "x\r.\r")
+            person.answers("Number", "9\r")
+            person.answers("Number", "2\r")
+            person.answers("Enter keeps alice@example.com", "bob@example.com\r")
+            self.assertEqual(person.ends(), 0)
+            self.assertEqual((server.requests[1]["email"], server.requests[1]["message"]), ("bob@example.com", "x"))
+
+
+class WaitingTest(TerminalTestCase):
+    def test_a_long_wait_is_explained_and_ctrl_c_ends_it(self) -> None:
+        silence = FakeServer(lambda _request: wait_until(lambda: False, 30))
+        with silence as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Your message", "x\r.\r")
+            person.sees("Sending to")
+            person.sees("120 seconds at most")
+            person.types(CTRL_C)
+            person.sees("may have been sent")
+            self.assertEqual(person.ends(), 130)
+            self.assertEqual(self.kept(), ["x"])
+
+
+class DraftTest(TerminalTestCase):
+    def test_an_interrupted_text_is_kept_private_and_offered(self) -> None:
+        with FakeServer() as server:
+            with self.person(server.port, *ADDRESS) as person:
+                person.answers("Your message", "one\r\rthr")
+                person.sees("thr")
+                person.types(CTRL_C)
+                person.sees("Your text is kept")
+                self.assertEqual(person.ends(), 130)
+            self.assertEqual(self.kept(), ["one\n\nthr"])
+            [file] = self.drafts.iterdir()
+            self.assertEqual((file.stat().st_mode & 0o777, self.drafts.stat().st_mode & 0o777), (0o600, 0o700))
+            with self.person(server.port) as person:
+                person.sees("alice@example.com")
+                person.answers("Number", "1\r")
+                person.answers("e-mail address", "\r")
+                person.answers("Your message", "\r.\r")
+                self.assertEqual(person.ends(), 0)
+            self.assertEqual(server.requests[0]["message"], "one\n\nthr")
+            self.assertEqual(list(self.drafts.iterdir()), [])
+
+    def test_whatever_ends_the_client_the_text_is_kept_and_not_sent(self) -> None:
+        ends = {
+            "kill": lambda person: person.kill(signal.SIGKILL),
+            "terminate": lambda person: person.kill(signal.SIGTERM),
+            "window closed": Person.hangs_up,
+        }
+        for name, end in ends.items():
+            with self.subTest(name), FakeServer() as server, self.person(server.port, *ADDRESS) as person:
+                person.answers("Your message", "one\rtwo\r")
+                wait_until(lambda: self.kept() == ["one\ntwo"])
+                end(person)
+                self.assertIn(person.ends(), (130, -signal.SIGKILL))
+                self.assertEqual((self.kept(), server.requests), (["one\ntwo"], []))
+            for file in self.drafts.iterdir():
+                file.unlink()
+
+    def test_a_request_that_is_taken_up_unchanged_keeps_its_id(self) -> None:
+        with FakeServer(error("busy", retry=True), OK) as server:
+            with self.person(server.port, *ADDRESS) as person:
+                person.answers("Your message", "x\r.\r")
+                person.answers("Number", "4\r")
+                person.ends()
+            with self.person(server.port) as person:
+                person.answers("Number", "1\r")
+                person.answers("e-mail address", "\r")
+                person.answers("Your message", "\r.\r")
+                self.assertEqual(person.ends(), 0)
+            self.assertEqual(server.requests[0], server.requests[1])
+
+    def test_a_draft_can_be_kept_for_later_or_deleted(self) -> None:
+        self.drafts.mkdir()
+        draft = self.drafts / "draft-999999999"
+        for choice, left in (("2", 1), ("3", 0)):
+            draft.write_text('{"email": "bob@example.com", "id": "1"}\nold')
+            with self.subTest(choice), FakeServer() as server, self.person(server.port) as person:
+                person.sees("bob@example.com")
+                person.answers("Number", choice + "\r")
+                person.answers("e-mail address", "alice@example.com\r")
+                person.answers("Your message", "new\r.\r")
+                self.assertEqual(person.ends(), 0)
+                self.assertEqual(server.requests[0]["message"], "new")
+                self.assertEqual(len(self.kept()), left)
+
+    def test_the_draft_of_a_client_that_runs_is_not_offered(self) -> None:
+        with FakeServer() as server, self.person(server.port, *ADDRESS) as first:
+            first.answers("Your message", "one\r")
+            wait_until(lambda: self.kept() == ["one"])
+            with self.person(server.port) as second:
+                second.answers("e-mail address", "bob@example.com\r")
+                second.answers("Your message", "two\r.\r")
+                self.assertEqual(second.ends(), 0)
+            self.assertEqual(self.kept(), ["one"])
+
+    def test_without_a_place_for_drafts_the_message_is_sent_all_the_same(self) -> None:
+        self.drafts.write_text("not a folder")
+        with FakeServer(error("busy", retry=True), OK) as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Your message", "x\r.\r")
+            person.answers("Number", "1\r")
+            self.assertEqual(person.ends(), 0)
+
+
+class LookTest(TerminalTestCase):
+    def test_colour_is_for_terminals_and_people_who_want_it(self) -> None:
+        for settings, coloured in (({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": "", "TERM": "dumb"}, False)):
+            self.env |= settings
+            with self.subTest(settings), self.person(1, *ADDRESS) as person:
+                person.answers("Your message", "x\r.\r")
+                person.answers("Number", "4\r")
+                person.ends()
+                self.assertEqual("\x1b[31m" in person.screen, coloured)
+            for file in self.drafts.iterdir():
+                file.unlink()
+
+    def test_russian_is_spoken_and_read_in_any_locale(self) -> None:
+        for settings in ({"LANGUAGE": "ru"}, {"LC_ALL": "C"}):
+            self.env |= settings
+            with self.subTest(settings), FakeServer() as server, self.person(server.port) as person:
+                person.answers("Ваш адрес", "alice@example\r")
+                person.sees("не доменное имя")
+                person.answers("Ваш адрес", ".com\r" if GNU_READLINE else "alice@example.com\r")
+                person.answers("Сообщение", "Принтеръ\x7f горит\r.\r")
+                person.sees("ваша заявка 12345")
+                self.assertEqual(person.ends(), 0)
+                self.assertEqual(server.requests[0]["message"], "Принтер горит")
+
+
+if __name__ == "__main__":
+    unittest.main()

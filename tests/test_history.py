@@ -1,0 +1,147 @@
+"""`collector.py --show`: the latest tickets, and one ticket's conversation, as a person reads them."""
+
+import contextlib
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+import unittest
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from mailer.errors import ExitCode
+from mailer.history import show
+
+ROOT = Path(__file__).parents[1]
+
+
+def record(ticket: int, text: str = "The printer is on fire", **more: Any) -> str:
+    content = {
+        "time": "2026-11-22T10:15:03+00:00", "ticket": ticket, "from": "alice@example.com", "subject": "x",
+        "text": text, "date": None, "message_id": None, "uidvalidity": 1, "uid": 1, **more,
+    }  # fmt: skip
+    return json.dumps(content, ensure_ascii=False) + "\n"
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class HistoryTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.log = self.folder / "success.log"
+        self.enterContext(mock.patch.dict(os.environ, {"TZ": "UTC", "LANGUAGE": "en", "PAGER": "", "TERM": "xterm"}))
+        if hasattr(time, "tzset"):
+            time.tzset()
+            self.addClassCleanup(time.tzset)
+
+    def shown(self, content: str, ticket: int | None = None, out: io.StringIO | None = None) -> str:
+        self.log.write_text(content, encoding="utf-8")
+        out = out or io.StringIO()
+        self.assertEqual(show(self.log, ticket, out), ExitCode.DONE)
+        return out.getvalue()
+
+    def test_the_latest_tickets_come_first_a_line_each(self) -> None:
+        lines = self.shown(
+            record(10000, "first") + record(10001, "second") + record(10000, "Re\nfirst \x1b[31m" + "x" * 99)
+        ).splitlines()
+        self.assertEqual([line.split()[0] for line in lines], ["10000", "10001"])
+        self.assertIn("alice@example.com  Re first", lines[0])
+        for line in lines:
+            self.assertTrue(line.isprintable())
+            self.assertLess(len(line), 80)
+
+    def test_a_conversation_is_shown_in_order_with_its_lines(self) -> None:
+        first = record(10000, "One\n\n    two\t3\n", date="2026-11-22T09:00:00+00:00")
+        second = record(10000, "> One\nFour", **{"from": "bob@example.com", "attachments": ["a.png", "b\n.png"]})
+        shown = self.shown(first + record(10001, 'other "ticket": 10000, text') + record(100001) + second, 10000)
+        self.assertLess(shown.index("alice@example.com"), shown.index("bob@example.com"))
+        self.assertIn("\nOne\n\n    two 3\n", shown)
+        self.assertIn("a.png", shown)
+        self.assertIn("b .png", shown)
+        self.assertIn("\n> One\nFour\n", shown)
+        self.assertNotIn("other", shown)
+        self.assertNotIn("fire", shown)
+
+    def test_the_mails_own_date_is_shown_where_it_has_one(self) -> None:
+        for date in ("2001-02-03T12:00:00+00:00", None, "0001-01-01T00:00:00+14:00", 7, "yesterday"):
+            with self.subTest(date):
+                shown = self.shown(record(1, date=date))
+                self.assertIn("2001-02-03" if str(date).startswith("2001") else "2026-11-22", shown)
+
+    def test_what_is_no_record_is_passed_over(self) -> None:
+        torn = '{"time": "2026", "ticket": 10000, "te'
+        deep = "[" * 99_999 + "\n"
+        for noise in ("\n", "garbage\n", "[1]\n", '{"ticket": "10000",}\n', '{"ticket": true, "a": 1}\n', deep):
+            for ticket in (None, 10000):
+                with self.subTest(noise=noise[:20], ticket=ticket):
+                    shown = self.shown(noise + record(10000, from_=None) + noise + torn, ticket)
+                    self.assertEqual(shown.count("alice@example.com"), 1)
+
+    def test_nothing_in_a_mail_steers_the_terminal(self) -> None:
+        nasty = "a\x1b]0;x\x07b\u202ec\u2028d\x85e\x0cf\rg"
+        content = record(10000, nasty, **{"from": nasty, "attachments": [nasty], "date": nasty})
+        for ticket in (None, 10000):
+            with self.subTest(ticket=ticket):
+                self.assertTrue(self.shown(content, ticket).replace("\n", "").isprintable())
+
+    def test_colour_is_for_terminals_only(self) -> None:
+        content = record(10000, "> quoted")
+        with mock.patch.dict(os.environ, {"PAGER": "/no/such/pager"}):
+            self.assertIn("\x1b[", self.shown(content, 10000, Screen()))
+        self.assertNotIn("\x1b", self.shown(content, 10000))
+
+    def test_nothing_to_show_is_said_on_stderr(self) -> None:
+        self.log.write_text(record(10000))
+        for log, ticket, code in (
+            (self.log, 5, ExitCode.REFUSED), (self.folder / "none", None, ExitCode.NO_INPUT),
+            (Path(os.devnull), None, ExitCode.DONE),
+        ):  # fmt: skip
+            out, err = io.StringIO(), io.StringIO()
+            with self.subTest(log=log), contextlib.redirect_stderr(err):
+                self.assertEqual(show(log, ticket, out), code)
+                self.assertEqual((out.getvalue(), err.getvalue().count("\n")), ("", 1))
+
+    def test_a_big_log_takes_little_memory(self) -> None:
+        with self.log.open("w", encoding="utf-8") as log:
+            log.writelines(record(10000 + number // 2, "x" * 4000) for number in range(5000))
+        for ticket in (None, 10000):
+            tracemalloc.start()
+            with self.subTest(ticket=ticket), Path(os.devnull).open("w") as out:
+                show(self.log, ticket, out)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            self.assertLess(peak, 6 << 20)  # the log has 20 MB
+
+    @unittest.skipUnless(os.name == "posix", "the pager here is a shell script")
+    def test_a_terminal_is_paged_by_the_pager_of_choice(self) -> None:
+        pager = self.folder / "pager"
+        pager.write_text(f"#!/bin/sh\ncat > '{self.folder}/paged'\n")
+        pager.chmod(stat.S_IRWXU)
+        with mock.patch.dict(os.environ, {"PAGER": str(pager)}):
+            self.assertEqual(self.shown(record(10000), None, Screen()), "")
+        self.assertIn("10000", (self.folder / "paged").read_text())
+
+    @unittest.skipUnless(os.name == "posix", "needs `head`")
+    def test_a_reader_that_has_seen_enough_is_no_error(self) -> None:
+        self.log.write_text(record(10000, "x\n" * 500_000))
+        script = (
+            "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); from mailer.history import show; "
+            "sys.exit(show(Path(sys.argv[2]), 10000, sys.stdout))"
+        )
+        shell = 'exec 3>&1; { "$@"; echo $? >&2; } | head -n 1 >&3'
+        command = ["sh", "-c", shell, "sh", sys.executable, "-c", script, str(ROOT), str(self.log)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        self.assertEqual(done.stderr, "0\n")
+
+
+if __name__ == "__main__":
+    unittest.main()
