@@ -17,19 +17,22 @@ _ALIASES = {
     "iso88591": "cp1252", "latin1": "cp1252", "l1": "cp1252", "ansi": "cp1252", "macintosh": "mac_roman",
     "iso88599": "cp1254", "iso885911": "cp874", "tis620": "cp874", "iso88598i": "iso8859_8", "iso88598e": "iso8859_8",
     "gb2312": "gb18030", "gbk": "gb18030", "gb231280": "gb18030", "cp936": "gb18030", "euccn": "gb18030",
-    "shiftjis": "cp932", "sjis": "cp932", "mskanji": "cp932", "euckr": "cp949", "ksc56011987": "cp949", "ksc5601": "cp949",
-    "big5": "big5hkscs", "chinesebig5": "big5hkscs", "iso2022jp": "iso2022_jp_ext", "iso2022jpesc": "iso2022_jp_ext", "koi8ru": "koi8_u", "koi8": "koi8_r",
-    "maccyrillic": "mac_cyrillic", "macukraine": "mac_cyrillic", "utf8mb4": "utf_8", "utf8mb3": "utf_8", "unicode11utf8": "utf_8",
-    "unicode11utf7": "utf_7", "cyrillic": "iso8859_5", "ibm866": "cp866", "dos866": "cp866",
+    "shiftjis": "cp932", "sjis": "cp932", "mskanji": "cp932", "windows31j": "cp932",
+    "euckr": "cp949", "ksc56011987": "cp949", "ksc5601": "cp949", "big5": "big5hkscs", "chinesebig5": "big5hkscs",
+    "iso2022jp": "iso2022_jp_ext", "iso2022jpesc": "iso2022_jp_ext", "koi8ru": "koi8_u", "koi8": "koi8_r",
+    "cyrillic": "iso8859_5", "maccyrillic": "mac_cyrillic", "macukraine": "mac_cyrillic", "macukrainian": "mac_cyrillic",
+    "utf8mb4": "utf_8", "utf8mb3": "utf_8", "unicode11utf8": "utf_8", "unicode11utf7": "utf_7",
+    "dos866": "cp866",
 }  # fmt: skip
-# Python's names for things that are no charsets of mail: some are slow, some make lone surrogates.
-_REFUSED = {"idna", "punycode", "unicode-escape", "raw-unicode-escape", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"}
+# Python's names for what is no charset of mail: some are slow, some make lone surrogates.
+_REFUSED = {"idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode-escape", "raw_unicode_escape"} | {
+    "undefined", "mbcs", "oem",
+}  # fmt: skip
 # US-ASCII bytes mean something else in these.
 _NOT_ASCII = re.compile(r"utf[-_]?(7|16|32)|iso2022|hz")
 _SQUEEZE = re.compile(r"[^a-z0-9]+")
 _WINDOWS = re.compile(r"^(?:win(?:dows)?|cp|ms|ansi)?(?=[0-9]{3,4}$)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_HIGH = re.compile(rb"[\x80-\xff]")
 # Where two fit equally well, as with words of lower-case letters only, the first one is the more usual.
 CYRILLIC = ("cp1251", "koi8_u", "cp866", "iso8859_5", "mac_cyrillic")
 # Texts in the right charset score above 5.5, texts in a wrong one and Western ones below 4.
@@ -46,9 +49,8 @@ _UNUSUAL = re.compile(
     r"|[^\x00-\x7fа-яёєіїґА-ЯЁЄІЇҐ\xa0«»—–„“”’‘…№•©°]"
 )
 _QUOTATION_MARKS = re.compile("[«»„“”]")
-_C1_OF_1252 = {
-    code: bytes((code,)).decode("cp1252") for code in range(0x80, 0xA0) if code not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)
-}
+# The five bytes that windows-1252 leaves undefined.
+_UNDEFINED_1252 = (0x81, 0x8D, 0x8F, 0x90, 0x9D)
 
 
 @lru_cache(maxsize=512)
@@ -93,29 +95,40 @@ def decode(data: bytes, declared: str | None) -> str:
 def _misdeclared(data: bytes, name: str) -> str:
     """Bytes that are not valid in their charset: a few bad ones are replaced, otherwise the charset is guessed."""
     if name == "cp1252":
-        return data.decode("latin_1").translate(_C1_OF_1252)
+        return _western(data)
     text = data.decode(name, "replace")
     if text.count("\ufffd") * 8 <= sum(character > "\x7f" for character in text[:65536]):
         return text
-    return guess(data)
+    return _detected(data) or text
+
+
+def _western(data: bytes) -> str:
+    """The text in windows-1252, its undefined bytes as control characters."""
+    text = data.decode("cp1252", "surrogateescape")
+    for byte in _UNDEFINED_1252:
+        text = text.replace(chr(0xDC00 + byte), chr(byte))
+    return text
 
 
 def guess(data: bytes) -> str:
     """The text of bytes whose charset nobody declared."""
+    return _detected(data) or _western(data)
+
+
+def _detected(data: bytes) -> str | None:
+    """The text in UTF-8 or a Cyrillic charset, where it is clearly that."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        if error.start >= len(data) - 3 and error.start > 0:  # cut in the middle of its last character
+        if error.start >= max(1, len(data) - 3):  # cut in the middle of its last character
             return data.decode("utf-8", "replace")
     mended = data.decode("utf-8", "replace")
-    if mended.count("\ufffd") * 8 <= len(_HIGH.findall(data, 0, 65536)) // 2:
+    if mended.count("\ufffd") * 8 <= sum(character > "\x7f" for character in mended[:65536]):
         return mended
     sample = _sample(data)
     scores = {name: _likeness(sample.decode(name, "replace")) for name in CYRILLIC}
     best = max(scores, key=scores.__getitem__)
-    if scores[best] >= _LIKELY:
-        return data.decode(best, "replace")
-    return data.decode("latin_1").translate(_C1_OF_1252)
+    return data.decode(best, "replace") if scores[best] >= _LIKELY else None
 
 
 def _sample(data: bytes) -> bytes:

@@ -17,9 +17,11 @@ _ENCODED_LIMIT = 12 * TEXT_LIMIT
 _NAMES, _NAME = 1000, 255
 
 _META = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
-_READABLE = {"text/plain", "text/html", "text/enriched", "text/richtext", "text/markdown", "text/x-markdown", "text/x-amp-html"}
+_READABLE = {"text/plain", "text/html", "text/enriched", "text/richtext", "text/markdown", "text/x-markdown"}
 _SHOWN_HEADERS = ("From", "Date", "Subject", "To", "Cc")
+_FORWARDED = "---------- Forwarded message ----------"
 _QUOTES = re.compile(r">*")
+_ENRICHED = re.compile(r"<<|<[^<>]{1,60}>")
 _SUMMARY = re.compile(r"^SUMMARY[^:\n]*:(.*(?:\n[ \t].*)*)", re.MULTILINE)
 
 
@@ -34,6 +36,7 @@ class Content:
     shown: set[int] = field(default_factory=set)
     complete_texts: int = 0
     length: int = 0
+    html_left: int = htmltext.LIMIT
 
     @property
     def text(self) -> str:
@@ -45,8 +48,8 @@ class Content:
 
     @property
     def truncated(self) -> bool:
-        """Whether the text goes on beyond the limit."""
-        return self.length > TEXT_LIMIT
+        """Whether the text goes on beyond a limit."""
+        return self.length > TEXT_LIMIT or self.html_left < 0
 
     def _instead(self) -> str:
         lines = []
@@ -79,7 +82,7 @@ class Content:
             return disposition != "attachment"
         if not part.kind.startswith("text/") or disposition == "attachment" or part.kind == "text/calendar":
             return False
-        if first or disposition == "inline" and part.kind in _READABLE:
+        if first or (disposition == "inline" and part.kind in _READABLE):
             return True
         return not related and not part.name and part.kind != "text/rfc822-headers"
 
@@ -90,7 +93,7 @@ class Content:
         related = part.kind == "multipart/related"
         report = part.kind == "multipart/report"
         for index, child in enumerate(part.children):
-            if report and child.kind.startswith("message/") or related and index and child.kind.startswith("message/"):
+            if child.kind.startswith("message/") and (report or (related and index)):
                 self.attach(child)
             else:
                 self.gather(child, chosen=chosen, first=index == 0, related=related and index > 0)
@@ -107,8 +110,9 @@ class Content:
     def _forwarded(self, part: mime.Part, chosen: bool) -> None:
         inner = part.children[0]
         if chosen:
-            lines = [(name, headers.text(inner.fields, name.lower(), None)) for name in _SHOWN_HEADERS]
-            self._add("\n".join(["", "---------- Forwarded message ----------", *(f"{name}: {value}" for name, value in lines if value), ""]))
+            lines = [(name, headers.text(inner.fields, name.lower())) for name in _SHOWN_HEADERS]
+            shown = [f"{name}: {value}" for name, value in lines if value]
+            self._add("\n".join([*([""] if self.length else []), _FORWARDED, *shown, ""]))
         self.gather(inner, chosen=chosen)
 
     def attach(self, part: mime.Part) -> None:
@@ -122,15 +126,16 @@ class Content:
         """Add the text of a part, unless the limit has been reached."""
         self.shown.add(id(part))
         self.complete_texts += part.closed
-        if self.length > TEXT_LIMIT:
+        if self.truncated:
             return
         text, whole = _decoded(part)
         if not whole and part.closed and "encoding" not in self.defects:
             self.defects.append("encoding")
         if part.kind == "text/html":
-            text = htmltext.to_text(text)
+            self.html_left -= len(text)
+            text = htmltext.to_text(text[: max(0, self.html_left + len(text))])
         elif part.kind in ("text/enriched", "text/richtext"):
-            text = re.sub(r"<<|<[^<>]{1,60}>", lambda tag: "<" if tag[0] == "<<" else "", text)
+            text = _ENRICHED.sub(lambda tag: "<" if tag[0] == "<<" else "", text)
         elif part.parameters.get("format", "").lower() == "flowed":
             text = _unflowed(text, part.parameters.get("delsp", "").lower() == "yes")
         self._add(text.removesuffix("\n"))
@@ -147,8 +152,7 @@ def _preference(part: mime.Part) -> int:
 
 
 def _decoded(part: mime.Part) -> tuple[str, bool]:
-    """The text of a part as it was written, and whether all of it could be decoded."""
-    whole_length = part.end - part.start
+    """The text of a part as it was written, and whether it could be decoded without damage."""
     body = part.raw[part.start : min(part.end, part.start + _ENCODED_LIMIT)]
     data, whole = transfer.decode(body, part.encoding)
     charset = part.parameters.get("charset")
@@ -158,11 +162,11 @@ def _decoded(part: mime.Part) -> tuple[str, bool]:
     text = charsets.decode(data, charset)
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text, whole and whole_length <= _ENCODED_LIMIT
+    return text, whole
 
 
 def _unflowed(text: str, delete_space: bool) -> str:
-    """Soft line breaks undone (RFC 3676): a line that ends in a blank goes on in the next one of the same quote depth."""
+    """Soft line breaks undone (RFC 3676): a line with a blank at its end goes on in the next of the same quote depth."""
     paragraphs: list[list[str]] = []
     depth_before, flowing = -1, False
     for line in text.split("\n"):

@@ -10,14 +10,18 @@ from email.utils import parsedate_tz
 from mailer import charsets, headers
 
 _DATE = re.compile(
-    rb"(?:[A-Za-z]{2,9},?\s*)?([0-9]{1,2})[\s-]+([A-Za-z]{3})[a-z]*[\s-]+([0-9]{4})\s+([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?\s*([+-][0-9]{4})(?![0-9])"
+    rb"(?:[A-Za-z]{2,9},?\s*)?([0-9]{1,2})[\s-]+([A-Za-z]{3})[a-z]*[\s-]+([0-9]{4})"
+    rb"\s+([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?\s*([+-][0-9]{4})(?![0-9])"
 )
-_MONTHS = {name: number for number, name in enumerate((b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec"), 1)}
+_NAMES = (b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec")
+_MONTHS = {name: number for number, name in enumerate(_NAMES, 1)}
 _QUOTED = re.compile(rb"\"(?:[^\"\\]|\\.)*+\"")
 _COMMENT = re.compile(rb"\([^()]*\)")
 _ANGLE = re.compile(rb"<([^<>]*)>")
 _ADDRESS = re.compile(rb"[^\s<>()\[\],:;\"@]+@(?:\[[^\]\s]*\]|[^\s<>()\[\],:;\"@]+)")
 _QUOTED_ADDRESS = re.compile(rb"\"(?:[^\"\\]|\\.)*+\"@[^\s<>(),:;\"]+")
+# Longer than any address with its display name (RFC 5321, section 4.5.3.1).
+_ADDRESS_LIMIT = 2048
 _ID = re.compile(rb"<[^<>\s]*>")
 
 
@@ -25,7 +29,7 @@ def sender(fields: headers.Fields) -> str | None:
     """The address of whoever wrote the mail: the first one in From, else in Sender."""
     for name in ("from", "sender"):
         value = headers.first(fields, name)
-        address = _address(value) if value else None
+        address = _address(value[:_ADDRESS_LIMIT]) if value else None
         if address:
             return address
     return None

@@ -6,6 +6,7 @@ single newlines by the time bytes come here. Called by `mime` for each part and 
 
 import binascii
 import re
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from mailer import charsets
@@ -13,15 +14,14 @@ from mailer import charsets
 # A block of header fields longer than this is not a header any more; mail servers refuse far shorter ones.
 BLOCK_LIMIT = 1_048_576
 # A value that a person or a program reads is shorter; long ones are attacks on whoever decodes them.
-VALUE_LIMIT = 16_384
+VALUE_LIMIT = 8_192
 
 Fields = dict[str, list[bytes]]
 
-_FIELD = re.compile(rb"^([!-9;-~]++)[ \t]*:[ \t]*([^\n]*(?:\n[ \t][^\n]*)*)", re.MULTILINE)
+_FIELD = re.compile(rb"^([!-9;-~]++)[ \t]*+:[ \t]*+([^\n]*+(?:\n[ \t][^\n]*+)*+)", re.MULTILINE)
 _NAME = re.compile(rb"[!-9;-~]+[ \t]*:")
-# A line that is neither a field, nor goes on with one, nor an mbox separator.
-_STRAY = re.compile(rb"^(?![!-9;-~]+[ \t]*:|[ \t]|>?From ).", re.MULTILINE)
-_FOLD = re.compile(rb"\n+(?=[ \t])|\n")
+# Fields, what goes on with one, and mbox separators: all that belongs into a header.
+_LINES = re.compile(rb"(?:(?:[!-9;-~]++[ \t]*:|[ \t]|>?From )[^\n]*(?:\n|\Z))*+")
 _BLANKS = re.compile(r"[ \t\r\n\v\f]+")
 
 # An encoded word; its text may hold blanks, folds and raw bytes, and at the end of a value it may lack its own end.
@@ -29,7 +29,9 @@ _WORD = re.compile(rb"=\?([^?\s]{1,80})\?([bBqQ])\?(?:((?:(?!=\?[^=]).)*?)\?=|([
 _HEX = re.compile(rb"=([0-9A-Fa-f]{2})")
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"))
 
-_PARAMETER = re.compile(rb"([A-Za-z0-9_.*-]+)[ \t]*=[ \t]*(?:\"((?:[^\"\\]|\\.)*+)\"?|([^;\"\n]*))", re.DOTALL)
+_PARAMETER = re.compile(
+    rb"(?<![A-Za-z0-9_.*-])([A-Za-z0-9_.*-]++)[ \t]*+=[ \t]*+(?:\"((?:[^\"\\]|\\.)*+)\"?|([^;\"\n]*))", re.DOTALL
+)
 _SECTION = re.compile(r"(.+?)\*(?:([0-9]{1,4})(\*)?)?")
 
 
@@ -43,26 +45,47 @@ def split(raw: bytes, start: int, end: int) -> tuple[Fields, int, bool]:
         body = start + 1 if ended else body
     else:
         block = raw[start:blank]
-    stray = _STRAY.search(block)
-    while stray:
-        line_end = block.find(b"\n", stray.start())
-        if line_end < 0 or not _NAME.match(block, line_end + 1):  # the text began without a blank line
-            body, ended = start + stray.start(), True
-            block = block[: stray.start()]
-            break
-        stray = _STRAY.search(block, line_end)
+    found = _FIELD.findall(block)
+    lines = len(found) + sum(value.count(b"\n") for _, value in found)
+    if lines <= block.count(b"\n"):
+        end_of_fields = _end_of_fields(block)
+        if end_of_fields < len(block):  # the text began without an empty line
+            body, ended = start + end_of_fields, True
+            found = _FIELD.findall(block[:end_of_fields])
     fields: Fields = {}
-    for name, value in _FIELD.findall(block):
-        fields.setdefault(name.decode("ascii").lower(), []).append(value)
+    for name, value in found:
+        fields.setdefault(_key(name), []).append(value)
     return fields, body, ended
+
+
+@lru_cache(maxsize=1024)
+def _key(name: bytes) -> str:
+    return name.decode("ascii").lower()
+
+
+def _end_of_fields(block: bytes) -> int:
+    """Where the first line is that can belong to no header; a stray one that a field follows is passed over."""
+    position = 0
+    while position < len(block):
+        position = _LINES.match(block, position).end()  # type: ignore[union-attr]
+        line_end = block.find(b"\n", position)
+        if line_end < 0 or not _NAME.match(block, line_end + 1):
+            break
+        position = line_end + 1
+    return position
 
 
 def first(fields: Fields, name: str) -> bytes:
     """The first value of a field that is not blank, unfolded; empty when there is none."""
     for value in fields.get(name, ()):
         if value and not value.isspace():
-            return _FOLD.sub(b"", value[:VALUE_LIMIT]).strip()
+            return unfold(value[:VALUE_LIMIT]).strip()
     return b""
+
+
+def unfold(value: bytes) -> bytes:
+    """A value on one line: its line ends are left out, the blanks after them stay."""
+    return value.replace(b"\n", b"") if b"\n" in value else value
 
 
 def text(fields: Fields, name: str, charset: str | None = None) -> str | None:
@@ -77,7 +100,7 @@ def text(fields: Fields, name: str, charset: str | None = None) -> str | None:
 def decode(value: bytes, charset: str | None = None) -> str:
     """A value with its encoded words decoded and its white space collapsed."""
     if b"=?" not in value:
-        return one_line(charsets.decode(_FOLD.sub(b"", value), charset))
+        return one_line(charsets.decode(unfold(value), charset))
     pieces: list[str] = []
     run: list[tuple[str, bytes, bytes]] = []
     position = 0
@@ -86,12 +109,12 @@ def decode(value: bytes, charset: str | None = None) -> str:
         if between and not (run and between.isspace()):
             pieces.append(_decode_run(run))
             run = []
-            pieces.append(charsets.decode(_FOLD.sub(b"", between), charset))
+            pieces.append(charsets.decode(unfold(between), charset))
         name = word[1].decode("ascii", "replace").partition("*")[0]
         run.append((name.lower(), word[2].lower(), word[4] if word[3] is None else word[3]))
         position = word.end()
     pieces.append(_decode_run(run))
-    pieces.append(charsets.decode(_FOLD.sub(b"", value[position:]), charset))
+    pieces.append(charsets.decode(unfold(value[position:]), charset))
     return one_line("".join(pieces))
 
 
@@ -141,6 +164,8 @@ def _quoted(encoded: bytes) -> bytes:
 
 def parameters(value: bytes) -> tuple[str, dict[str, str]]:
     """The main value in lower case, and its parameters (names in lower case) with continuations joined."""
+    if not value:
+        return "", {}
     main, _, rest = value.partition(b";")
     if b"=" in main:  # the semicolon was left out
         main, _, tail = main.partition(b" ")

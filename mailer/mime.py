@@ -16,7 +16,7 @@ PARTS = 1000
 DEPTH = 20
 
 _TAIL = re.compile(rb"(--)?[ \t]*(?:\n|\Z)")
-_LIKELY_BOUNDARY = re.compile(rb"^--([^\n]{1,200}?)[ \t]*\n(?=content-)", re.MULTILINE | re.IGNORECASE)
+_LIKELY_BOUNDARY = re.compile(rb"^--([^\n]{1,200})\n(?=content-)", re.MULTILINE | re.IGNORECASE)
 
 
 @dataclass(eq=False)
@@ -105,7 +105,7 @@ def _parse_multipart(part: Part, depth: int, budget: _Budget) -> None:
     spans = _spans(part, boundary) if boundary else []
     if not spans:
         likely = _LIKELY_BOUNDARY.search(part.raw, part.start, part.end)
-        spans = _spans(part, likely[1]) if likely else []
+        spans = _spans(part, likely[1].rstrip()) if likely else []
     for start, end, closed in spans:
         if not budget.spend():
             break

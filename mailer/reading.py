@@ -2,8 +2,8 @@
 
 Promises a `Reading` for any bytes at all, in time linear in them; it never raises. What was not read shows in
 `truncated` and `defects`: "header" (the header block is over a megabyte), "parts" (over a thousand), "nesting" (over
-twenty levels), "encoding" (damaged base64 or uuencode). Called by `collect` for each mail, by the collector's `--read`, and by
-the mailbox to learn how much of a mail is worth fetching.
+twenty levels), "encoding" (damaged base64 or uuencode), "unreadable" (no mail at all). Called by `collect` for each
+mail, by the collector's `--read`, and by the mailbox to learn how much of a mail is worth fetching.
 """
 
 import logging
@@ -54,6 +54,7 @@ def _read(raw: bytes, complete: bool) -> Reading:
     found.gather(root)
     subject = headers.text(root.fields, "subject", root.parameters.get("charset"))
     ticket = tickets.recognise(subject or "")
+    reason = None if ticket is not None else bounces.reason(root, subject or "")
     return Reading(
         ticket=ticket,
         subject=subject,
@@ -63,8 +64,8 @@ def _read(raw: bytes, complete: bool) -> Reading:
         text=found.text,
         attachments=tuple(found.attachments),
         truncated=found.truncated,
-        reason=None if ticket is not None else bounces.reason(root, subject or ""),
-        related_ticket=None if ticket is not None else bounces.related_ticket(root, subject or ""),
+        reason=reason,
+        related_ticket=bounces.related_ticket(root, reason) if reason else None,
         defects=tuple(dict.fromkeys(found.defects)),
     )
 

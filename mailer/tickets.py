@@ -6,11 +6,18 @@ forward prefixes. Called by `compose` on the way out and by `reading` on the way
 
 import re
 
-# One reply or forward prefix, as mail programs write them, with an optional counter: `Re:`, `AW: `, `Re[2]:`, `回复：`.
-_PREFIX = (
-    r"(?:re|fwd?|aw|wg|sv|vs|vl|vb|rv|tr|rif|i|r|antw|odp|pd|res|enc|ynt|ilt|отв|ответ|на|пересл|回复|转发|答复|回覆|轉寄)"
-    r"(?:\s?\[\d{1,4}\]|\s?\(\d{1,4}\)|\^\d{1,4})?\s?[:：]\s?"
+# What mail programs write before the subject of a reply or a forwarded mail, by language: English; German; Danish,
+# Norwegian and Swedish; Finnish; Dutch; French; Italian; Spanish and Portuguese; Polish; Czech; Hungarian; Estonian,
+# Latvian and Lithuanian; Turkish; Greek; Russian, Ukrainian and Bulgarian; Chinese; Japanese and Korean; Vietnamese,
+# Indonesian and Thai; Hebrew and Arabic.
+_WORDS = (
+    "re|fwd?|aw|antwort|wg|sv|vs|vl|vb|antw|doorst|tr|réf?\\.?|rép|rif|i|r|rv|res|enc|odp|pd|předat|přep|vá|továbbítás|"
+    "atb|ats|ynt|i̇?lt|ilt|απ|σχετ|πρθ|отв|ответ|на|ha|пересл|переслано|пер|відп|відповідь|отг|отговор|препр|"
+    "回复|答复|转发|回覆|答覆|轉寄|轉發|返信|転送|답장|회신|전달|trả lời|tl|chuyển tiếp|bls|trs|ตอบ|ส่งต่อ|"
+    "השב|הועבר|رد|إعادة توجيه"
 )
+# One prefix, with the counter that some programs keep: `Re[2]:`, `Re(2):`, `Re^2:`; the colon may be a full-width one.
+_PREFIX = rf"(?:{_WORDS})(?:\s?\[\d{{1,4}}\]|\s?\(\d{{1,4}}\)|[\^*]\d{{1,4}})?\s?[:：]\s?"
 _SUBJECT = re.compile(rf"(?:(?i:{_PREFIX}))*+\[Ticket #([0-9]{{1,18}})\] Mailer")
 _MESSAGE_ID = re.compile(r"<ticket\.([0-9]{1,18})\.[0-9a-z]+@")
 
@@ -22,6 +29,8 @@ def format_subject(ticket: int) -> str:
 
 def recognise(subject: str) -> int | None:
     """The ticket of a decoded, unfolded subject; None when it is no ticket subject."""
+    if "Mailer" not in subject:
+        return None
     found = _SUBJECT.fullmatch(" ".join(subject.split()))
     return int(found[1]) if found else None
 
