@@ -14,12 +14,11 @@ _TOKEN = re.compile(
     rb'|(?P<atom>[^\s(){"\[\x00-\x1f\x7f]+(?:\[[^\]\r\n]*\](?:<[0-9.]+>)?)?))'
 )
 _SECTION = re.compile(
-    r"BODY(?P<peek>\.PEEK)?(?P<name>\[(?P<part>|HEADER|TEXT|HEADER\.FIELDS(?P<other>\.NOT)? \((?P<fields>[^()]+)\))\])"
+    r"BODY(?P<peek>\.PEEK)?(?P<name>\[(?P<part>|HEADER|TEXT|HEADER\.FIELDS \((?P<fields>[^()]+)\))\])"
     r"(?:<(?P<start>[0-9]{1,10})\.(?P<count>[0-9]{1,10})>)?",
     re.IGNORECASE,
 )
 _FIELD = re.compile(rb"^([^\s:]+)[ \t]*:.*(?:\n[ \t].*)*\n?", re.MULTILINE)
-_WITHOUT_BODY = {"RFC822": "BODY[]", "RFC822.HEADER": "BODY.PEEK[HEADER]", "RFC822.TEXT": "BODY[TEXT]"}
 
 
 class BadError(Exception):
@@ -103,17 +102,16 @@ def select(sequence_set: str, numbers: Sequence[int]) -> list[int]:
     return sorted(chosen)
 
 
-def section(item: str) -> tuple[bool, str, Callable[[bytes], bytes]] | None:
+def section(item: str) -> tuple[bool, str, Callable[[bytes], bytes]]:
     """What a FETCH item asks of a message's bytes: whether it only peeks, its name in the answer, the cutter."""
-    found = _SECTION.fullmatch(_WITHOUT_BODY.get(item.upper(), item))
+    found = _SECTION.fullmatch("BODY[]" if item.upper() == "RFC822" else item)
     if not found:
-        return None
-    name = item.upper() if item.upper() in _WITHOUT_BODY else "BODY" + found["name"]
-    start = int(found["start"]) if found["start"] else 0
-    end = start + int(found["count"]) if found["start"] else None
-    if found["start"]:
-        name += f"<{start}>"
-    return bool(found["peek"]), name, lambda raw: _part(raw, found)[start:end]
+        raise BadError("Unknown item")
+    name = "RFC822" if item.upper() == "RFC822" else "BODY" + found["name"]
+    if not found["start"]:
+        return bool(found["peek"]), name, lambda raw: _part(raw, found)
+    start, count = int(found["start"]), int(found["count"])
+    return bool(found["peek"]), f"{name}<{start}>", lambda raw: _part(raw, found)[start : start + count]
 
 
 def _part(raw: bytes, found: re.Match[str]) -> bytes:
@@ -128,4 +126,4 @@ def _part(raw: bytes, found: re.Match[str]) -> bytes:
         return raw[:border]
     wanted = {name.strip('"').encode().lower() for name in found["fields"].split()}
     fields = _FIELD.finditer(raw, 0, border)
-    return b"".join(field[0] for field in fields if (field[1].lower() in wanted) != bool(found["other"])) + b"\r\n"
+    return b"".join(field[0] for field in fields if field[1].lower() in wanted) + b"\r\n"

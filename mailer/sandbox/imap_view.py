@@ -9,7 +9,7 @@ from mailer.sandbox.imap_syntax import BadError, NoError, Token, section, select
 from mailer.sandbox.store import SYSTEM_FLAGS, Folder, Message
 
 MAX_FLAGS = 64
-_FAST: list[Token] = ["FLAGS", "INTERNALDATE", "RFC822.SIZE"]
+_PLAIN = ("FLAGS", "UID", "INTERNALDATE", "RFC822.SIZE")
 _SYSTEM = {flag.upper(): flag for flag in SYSTEM_FLAGS}
 
 
@@ -22,27 +22,26 @@ class View:
         self._write = write
         self._messages: list[Message] = []
         self._told: dict[int, frozenset[str]] = {}  # the flags of each UID that the client knows of
-        self._recent: set[int] = set()
         self._next_uid = 0
         self._changes = -1
 
     def search(self, keys: list[Token], *, by_uid: bool) -> None:
         """Name the messages that match."""
-        found = search(keys, self._messages, self._recent)
+        found = search(keys, self._messages)
         names = [self._messages[position].uid if by_uid else position + 1 for position in found]
         self._write(b" ".join([b"* SEARCH", *(b"%d" % name for name in names)]) + b"\r\n")
 
     def fetch(self, chosen: str, items: list[Token], *, by_uid: bool) -> None:
         """Give the items of the chosen messages; a body that is not peeked at becomes read."""
-        if len(items) == 1 and text_of(items[0]).upper() == "FAST":
-            items = _FAST
         if not items:
             raise BadError("No items")
-        wanted = [_item(text_of(item)) for item in items]
-        names = ["UID"] if by_uid else []
-        names += [name for name, _, _ in wanted if name not in names]
-        cutters = {name: cutter for name, _, cutter in wanted if cutter}
-        reads = any(not peek for _, peek, _ in wanted) and not self.read_only
+        names, cutters, reads = ["UID"] if by_uid else [], {}, False
+        for item in (text_of(item) for item in items):
+            name = item.upper()
+            if name not in _PLAIN:
+                peek, name, cutters[name] = section(item)
+                reads = reads or not (peek or self.read_only)
+            names += [name] if name not in names else []
         for position in self._choose(chosen, by_uid=by_uid):
             message = self._messages[position]
             if reads and "\\Seen" not in message.flags:
@@ -95,9 +94,7 @@ class View:
             return
         with folder.lock:
             changes, current = folder.changes, folder.messages.copy()
-            next_uid, first_recent = folder.next_uid, folder.first_recent
-            if not self.read_only:
-                folder.first_recent = next_uid
+            next_uid = folder.next_uid
         if may_expunge:
             self._tell_removals({message.uid for message in current})
         for position, message in enumerate(self._messages):
@@ -107,8 +104,7 @@ class View:
         if arrived or self._changes < 0:
             self._messages += arrived
             self._told.update((message.uid, message.flags) for message in arrived)
-            self._recent.update(message.uid for message in arrived if message.uid >= first_recent)
-            self._write(b"* %d EXISTS\r\n* %d RECENT\r\n" % (len(self._messages), len(self._recent)))
+            self._write(b"* %d EXISTS\r\n* 0 RECENT\r\n" % len(self._messages))
         self._next_uid = next_uid
         self._changes = changes if may_expunge else max(0, self._changes)
 
@@ -117,7 +113,6 @@ class View:
             uid = self._messages[position].uid
             if uid not in current:
                 del self._messages[position], self._told[uid]
-                self._recent.discard(uid)
                 self._write(b"* %d EXPUNGE\r\n" % (position + 1))
 
     def _choose(self, chosen: str, *, by_uid: bool) -> list[int]:
@@ -143,22 +138,10 @@ class View:
     def _value(self, message: Message, name: str) -> bytes:
         if name == "FLAGS":
             flags = self._told[message.uid] = message.flags
-            shown = sorted(flags) + ["\\Recent"] * (message.uid in self._recent)
-            return f"({' '.join(shown)})".encode()
+            return f"({' '.join(sorted(flags))})".encode()
         if name == "INTERNALDATE":
             return imaplib.Time2Internaldate(message.received).encode()
         return b"%d" % (message.uid if name == "UID" else len(message.raw))
-
-
-def _item(name: str) -> tuple[str, bool, Callable[[bytes], bytes] | None]:
-    """A FETCH item: its name in the answer, whether it leaves the message unread, and its cutter if it is a section."""
-    if name.upper() in ("FLAGS", "UID", "INTERNALDATE", "RFC822.SIZE"):
-        return name.upper(), True, None
-    found = section(name)
-    if not found:
-        raise BadError("Unknown item")
-    peek, answer, cutter = found
-    return answer, peek, cutter
 
 
 def _flag(name: str) -> str:

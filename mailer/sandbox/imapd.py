@@ -213,7 +213,7 @@ class Session:
         messages = folder.messages.copy()
         values = {
             "MESSAGES": len(messages),
-            "RECENT": sum(message.uid >= folder.first_recent for message in messages),
+            "RECENT": 0,  # nobody's mail is new to one session alone: the flag went with IMAP4rev2
             "UIDNEXT": folder.next_uid,
             "UIDVALIDITY": self._rules.store.uidvalidity,
             "UNSEEN": sum("\\Seen" not in message.flags for message in messages),

@@ -36,7 +36,6 @@ class Folder:
         self.messages: list[Message] = []
         self.next_uid = 1
         self.changes = 0
-        self.first_recent = 1  # UIDs from here on have been shown to no session yet
         self.lock = threading.Lock()
 
     def append(self, raw: bytes, flags: Iterable[str] = (), received: datetime | None = None) -> Message:

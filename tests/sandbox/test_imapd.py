@@ -120,16 +120,14 @@ class ReadingTest(ImapTest):
         self.assertEqual(client.uid("STORE", "1", "+FLAGS", "(\\Seen)")[0], "NO")
         self.assertEqual(server.flags(ANN, 1), frozenset())
 
-    def test_searching_by_flags_dates_sizes_and_keywords(self) -> None:
+    def test_searching_by_flags_and_numbers(self) -> None:
         server = self.serve()
-        server.deliver(ANN, MAIL, flags=["\\Seen", "$Done"], received=datetime(2020, 5, 4, 3, 2, 1, tzinfo=UTC))
-        server.deliver(ANN, MAIL * 100, flags=["\\Flagged"], received=datetime(2021, 5, 4, tzinfo=UTC))
+        server.deliver(ANN, MAIL, flags=["\\Seen"])
+        server.deliver(ANN, MAIL, flags=["\\Flagged", "$Done"])
         client = self.client(server)
         table = {
-            "SEEN": b"1", "UNSEEN": b"2", "FLAGGED": b"2", "KEYWORD $Done": b"1", "UNKEYWORD $Done": b"2",
-            "SINCE 4-May-2020": b"1 2", "BEFORE 4-May-2021": b"1", "ON 4-May-2021": b"2", "LARGER 1000": b"2",
-            "SMALLER 1000": b"1", "OR SEEN FLAGGED": b"1 2", "NOT (SEEN)": b"2", "ALL SEEN UID 1:*": b"1",
-            "(SEEN) (FLAGGED)": b"", "OR (UID 1) NOT 1": b"1 2", "UID 5:*": b"2",
+            "SEEN": b"1", "UNSEEN": b"2", "FLAGGED": b"2", "UNFLAGGED": b"1", "NOT (SEEN)": b"2", "UID 5:*": b"2",
+            "ALL SEEN UID 1:*": b"1", "(SEEN) (FLAGGED)": b"", "NOT NOT 1": b"1", "UNDELETED 1:2": b"1 2",
         }  # fmt: skip
         for keys, found in table.items():
             with self.subTest(keys):
