@@ -138,7 +138,8 @@ class Content:
             text = _ENRICHED.sub(lambda tag: "<" if tag[0] == "<<" else "", text)
         elif part.parameters.get("format", "").lower() == "flowed":
             text = _unflowed(text, part.parameters.get("delsp", "").lower() == "yes")
-        self._add(text.removesuffix("\n"))
+        # The last line end of a part belongs to the mail's lines, except in base64, which encodes the text alone.
+        self._add(text if part.encoding == "base64" and part.kind == "text/plain" else text.removesuffix("\n"))
 
     def _add(self, text: str) -> None:
         self.texts.append(text)
