@@ -106,7 +106,7 @@ def _limit(rate: RateLimit, key: str, what: str) -> None:
 
 def _duration(seconds: float) -> str:
     whole = int(seconds) + 1
-    return f"{whole} seconds" if whole < 120 else f"{-(-whole // 60)} minutes"
+    return f"{whole} second{'s' * (whole > 1)}" if whole < 120 else f"{-(-whole // 60)} minutes"
 
 
 class _Line:
