@@ -1,5 +1,6 @@
 """TLS and logins, by password and by OAuth 2, against Postfix and Dovecot."""
 
+import itertools
 import re
 import ssl
 import sys
@@ -13,6 +14,7 @@ from tests.support.realservers import ADMINISTRATOR, Authority, MailSystem, Post
 from tests.support.waiting import wait_until
 
 PERSON = "person@example.org"
+TICKETS = itertools.count(10_000, 1_000)  # the tests share mailboxes, but not the numbers of their tickets
 
 
 class MailSystemCase(unittest.TestCase):
@@ -41,6 +43,7 @@ class MailSystemCase(unittest.TestCase):
         self.workplace = Workplace(
             SMTP_PORT=self.system.smtp_port, SMTP_SECURITY=self.security,
             IMAP_PORT=self.system.imap_port, IMAP_SECURITY=self.security, MAIL_CA_FILE=self.authority.file,
+            TICKET_START=next(TICKETS),
         )
         self.addCleanup(self.workplace.close)
 

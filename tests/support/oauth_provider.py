@@ -1,6 +1,7 @@
 """An OAuth 2 provider on loopback for tests: a token endpoint over TLS, and an introspection endpoint for Dovecot."""
 
 import json
+import secrets
 import ssl
 import threading
 from collections.abc import Callable
@@ -45,7 +46,7 @@ class Provider:
     def new_token(self) -> str:
         """A valid access token."""
         with self._lock:
-            token = f"access-token-{len(self.given)}"
+            token = f"access-token-{secrets.token_hex(8)}"
             self.given.append(token)
             if self.dead:
                 self.dead -= 1
