@@ -1,14 +1,18 @@
-"""The grammar of IMAP4rev1 (RFC 3501) as far as the sandbox speaks it: tokens, sets, mailbox names, sections. Pure."""
+"""The grammar of IMAP4rev1 (RFC 3501) as far as the sandbox speaks it: literals, tokens, sets, names, sections."""
 
 import base64
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 
+from mailer.sandbox.wire import Connection
+
 # An atom is str, a quoted string or literal is bytes, a parenthesised list is a list.
 Token = str | bytes | list["Token"]
 
+MAX_COMMAND = 65_536  # with its literals
 MAX_DEPTH = 16
+_LITERAL = re.compile(rb"\{([0-9]{1,9})(\+?)\}\r?\n\Z")
 _TOKEN = re.compile(
     rb'\s*(?:(?P<open>\()|(?P<close>\))|"(?P<quoted>(?:[^"\\\r\n]|\\["\\])*)"|\{(?P<size>[0-9]{1,9})\+?\}\r?\n'
     rb'|(?P<atom>[^\s(){"\[\x00-\x1f\x7f]+(?:\[[^\]\r\n]*\](?:<[0-9.]+>)?)?))'
@@ -27,6 +31,25 @@ class BadError(Exception):
 
 class NoError(Exception):
     """A command that cannot be done: answered with NO."""
+
+
+class UnreadableError(Exception):
+    """A command after which nothing can be made sense of: answered with NO, and the session is over."""
+
+
+def add_literals(line: bytes, connection: Connection) -> bytes:
+    """The whole command that begins with this line."""
+    command = line
+    while literal := _LITERAL.search(line):
+        size, waits = int(literal[1]), not literal[2]
+        if len(command) + size > MAX_COMMAND:
+            raise (NoError if waits else UnreadableError)("[TOOBIG] Literal too big")
+        if waits:
+            connection.write(b"+ OK\r\n")
+        command += connection.read_exactly(size)
+        line = connection.read_line(MAX_COMMAND)
+        command += line
+    return command
 
 
 def parse(command: bytes) -> list[Token]:

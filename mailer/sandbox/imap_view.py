@@ -25,6 +25,19 @@ class View:
         self._next_uid = 0
         self._changes = -1
 
+    def perform(self, name: str, arguments: list[Token], *, by_uid: bool) -> str:
+        """SEARCH, FETCH or STORE with as many arguments as it needs; the tagged reply."""
+        chosen, *rest = arguments
+        if name == "SEARCH":
+            self.search(arguments, by_uid=by_uid)
+        elif name == "FETCH":
+            self.fetch(text_of(chosen), rest[0] if isinstance(rest[0], list) else rest, by_uid=by_uid)
+        else:
+            how, *flags = rest
+            flags = flags[0] if isinstance(flags[0], list) else flags
+            self.store(text_of(chosen), text_of(how), flags, by_uid=by_uid)
+        return f"OK {name} done"
+
     def search(self, keys: list[Token], *, by_uid: bool) -> None:
         """Name the messages that match."""
         found = search(keys, self._messages)

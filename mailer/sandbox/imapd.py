@@ -7,16 +7,14 @@ texts) and what changes folders (CREATE, APPEND, COPY …).
 import base64
 import re
 
-from mailer.sandbox.imap_syntax import BadError, NoError, Token, decode_mailbox, encode_mailbox, parse, text_of
+from mailer.sandbox import imap_folders, imap_syntax
+from mailer.sandbox.imap_syntax import MAX_COMMAND, BadError, NoError, Token, UnreadableError, text_of
 from mailer.sandbox.imap_view import View
 from mailer.sandbox.store import Folder, Rules
 from mailer.sandbox.wire import Connection, LineTooLongError
 
-MAX_COMMAND = 65_536  # with its literals
 MAX_ERRORS = 20
-MAX_WILDCARDS = 8
 _TAG = re.compile(rb'[^\s(){%*"\\+\x00-\x1f\x7f-\xff]{1,64}(?= )')
-_LITERAL = re.compile(rb"\{([0-9]{1,9})(\+?)\}\r?\n\Z")
 
 # Every command: when it may be used, and its number of arguments (least, most).
 _ALWAYS, _BEFORE_LOGIN, _AFTER_LOGIN, _SELECTED = range(4)
@@ -67,31 +65,19 @@ class Session:
             if not word:
                 raise BadError("A tag was expected")
             self._tag = word[0].decode()
-            command = self._with_literals(line)[word.end() :].strip()
+            command = imap_syntax.add_literals(line, self._connection)[word.end() :].strip()
             if self._rules.on_command:
                 self._rules.on_command("IMAP " + command.decode("utf-8", "replace"))
-            return self._perform(parse(command))
+            return self._perform(imap_syntax.parse(command))
         except LineTooLongError:
             return "BAD Line too long"
+        except UnreadableError as error:
+            self._ended = True
+            return f"NO {error}"
         except BadError as error:
             return f"BAD {error}"
         except NoError as error:
             return f"NO {error}"
-
-    def _with_literals(self, line: bytes) -> bytes:
-        """The whole command that begins with this line."""
-        command = line
-        while literal := _LITERAL.search(line):
-            size = int(literal[1])
-            if len(command) + size > MAX_COMMAND:
-                self._ended = bool(literal[2])  # it comes unasked: what follows could not be made sense of
-                raise NoError("[TOOBIG] Literal too big")
-            if not literal[2]:
-                self._connection.write(b"+ OK\r\n")
-            command += self._connection.read_exactly(size)
-            line = self._connection.read_line(MAX_COMMAND)
-            command += line
-        return command
 
     def _perform(self, tokens: list[Token]) -> str:
         name, *arguments = tokens or [""]
@@ -101,8 +87,7 @@ class Session:
             name, arguments = text_of(arguments[0]).upper(), arguments[1:]
         self._permit(name, len(arguments), by_uid=by_uid)
         if name in _BY_NUMBER_OR_UID and self._view:
-            self._on_messages(self._view, name, arguments, by_uid=by_uid)
-            reply = f"OK {name} done"
+            reply = self._view.perform(name, arguments, by_uid=by_uid)
         else:
             reply = str(getattr(self, f"_{name.lower()}")(*arguments))
         if self._view:  # while messages go by numbers, the numbers stay as they are
@@ -121,18 +106,6 @@ class Session:
             raise BadError("Select a folder first")
         if not least <= count <= most:
             raise BadError("Wrong number of arguments")
-
-    def _on_messages(self, view: View, name: str, arguments: list[Token], *, by_uid: bool) -> None:
-        if name == "SEARCH":
-            view.search(arguments, by_uid=by_uid)
-            return
-        chosen, what, *rest = arguments
-        if name == "FETCH":
-            view.fetch(text_of(chosen), what if isinstance(what, list) else [what], by_uid=by_uid)
-        else:
-            view.store(text_of(chosen), text_of(what), rest[0] if isinstance(rest[0], list) else rest, by_uid=by_uid)
-
-    # At any time
 
     def _capabilities(self) -> str:
         in_clear = self._rules.tls is not None and not self._connection.encrypted
@@ -187,17 +160,9 @@ class Session:
 
     # Folders
 
-    def _folder(self, mailbox: Token) -> tuple[str, Folder]:
-        name = decode_mailbox(text_of(mailbox))
-        name = "INBOX" if name.upper() == "INBOX" else name
-        folder = self._rules.store.folders(self._user or "").get(name)
-        if not folder:
-            raise NoError("[NONEXISTENT] No such folder")
-        return name, folder
-
     def _select(self, mailbox: Token, *, read_only: bool = False) -> str:
         self._view = None
-        _, folder = self._folder(mailbox)
+        _, folder = imap_folders.find(self._folders(), mailbox)
         view = View(folder, self._connection.write, read_only=read_only)
         view.tell_news(may_expunge=True)
         for line in view.summary(self._rules.store.uidvalidity):
@@ -209,34 +174,16 @@ class Session:
         return self._select(mailbox, read_only=True)
 
     def _status(self, mailbox: Token, items: Token) -> str:
-        name, folder = self._folder(mailbox)
-        messages = folder.messages.copy()
-        values = {
-            "MESSAGES": len(messages),
-            "RECENT": 0,  # nobody's mail is new to one session alone: the flag went with IMAP4rev2
-            "UIDNEXT": folder.next_uid,
-            "UIDVALIDITY": self._rules.store.uidvalidity,
-            "UNSEEN": sum("\\Seen" not in message.flags for message in messages),
-        }
-        wanted = [text_of(item).upper() for item in items] if isinstance(items, list) else []
-        if not wanted or not values.keys() >= set(wanted):
-            raise BadError("Unknown status item")
-        self._write(f"* STATUS {encode_mailbox(name)} ({' '.join(f'{item} {values[item]}' for item in wanted)})")
+        self._write(imap_folders.status(self._folders(), mailbox, items, self._rules.store.uidvalidity))
         return "OK Status done"
 
     def _list(self, reference: Token, pattern: Token) -> str:
-        wanted = decode_mailbox(text_of(reference) + text_of(pattern))
-        if wanted.count("*") + wanted.count("%") > MAX_WILDCARDS:
-            raise BadError("Too many wildcards")
-        if not pattern:
-            self._write('* LIST (\\Noselect) "/" ""')
-        for name in sorted(self._rules.store.folders(self._user or "").copy()) if pattern else ():
-            expression = re.escape(wanted).replace(r"\*", ".*").replace("%", "[^/]*")
-            if re.fullmatch(expression, name, re.IGNORECASE if name == "INBOX" else 0):
-                self._write(f'* LIST () "/" {encode_mailbox(name)}')
+        for line in imap_folders.listing(self._folders(), text_of(reference), text_of(pattern)):
+            self._write(line)
         return "OK List done"
 
-    # The selected folder
+    def _folders(self) -> dict[str, Folder]:
+        return self._rules.store.folders(self._user or "")
 
     def _expunge(self) -> str:
         if self._view:

@@ -6,26 +6,21 @@ dot or not at all.
 """
 
 import base64
-import binascii
-import re
 from collections.abc import Callable
 from itertools import count
 
+from mailer.sandbox import smtp_syntax
+from mailer.sandbox.smtp_syntax import RefusedError, check_address, check_parameters, read_text
 from mailer.sandbox.store import Rules, StoreFullError
 from mailer.sandbox.wire import Connection, LineTooLongError
 
 HOST = "sandbox.example.com"
 MAX_COMMAND = 12_288  # what RFC 4954 asks for where AUTH is spoken; other commands are shorter
-MAX_TEXT_LINE = 1000  # RFC 5321, section 4.5.3.1.6
-TOO_LONG = "550 5.6.0 A line is longer than 998 bytes"
 MAX_RECIPIENTS = 1000
 MAX_PROTOCOL_ERRORS = 20
 _WITHOUT_ARGUMENT = ("DATA", "RSET", "STARTTLS")
 _WITH_ARGUMENT = ("HELO", "EHLO", "AUTH", "MAIL", "RCPT", "VRFY")
 
-_LOCAL = r'(?:"(?:[^"\\]|\\.)*"|[^\s"<>@()\[\]\\,;:]+)'
-_MAILBOX = re.compile(rf"{_LOCAL}@(?:[^\s<>@()\[\]\\,;:]+|\[[0-9A-Za-z.:]+\])")
-_PATH = re.compile(r'(?P<word>FROM|TO):<(?:@[^:<>]*:)?(?P<address>(?:"(?:[^"\\]|\\.)*"|[^">])*)>(?P<options>.*)', re.I)
 _queue_ids = count(1)
 
 
@@ -78,7 +73,10 @@ class Session:
             return "500 5.5.2 Command not recognised"
         if verb in (_WITHOUT_ARGUMENT if argument else _WITH_ARGUMENT):
             return f"501 5.5.4 Syntax: {verb}{'' if argument else ' and an argument'}"
-        return handler(argument)
+        try:
+            return handler(argument)
+        except RefusedError as refusal:
+            return str(refusal)
 
     def _offered(self) -> list[str]:
         """The extensions on offer now: where TLS can be had, no login without it."""
@@ -111,16 +109,13 @@ class Session:
         if not self._greeted or self._user is not None or self._sender is not None:
             return "503 5.5.1 AUTH is not permitted now"
         mechanism, _, initial = argument.partition(" ")
-        try:
-            if mechanism.upper() == "PLAIN":
-                response = self._decode(initial) if initial else self._ask("")
-            elif mechanism.upper() == "LOGIN":
-                user = self._decode(initial) if initial else self._ask("Username:")
-                response = b"\0" + user + b"\0" + self._ask("Password:")
-            else:
-                return "504 5.5.4 Mechanism not supported"
-        except ValueError as error:
-            return str(error)
+        if mechanism.upper() == "PLAIN":
+            response = self._decode(initial) if initial else self._ask("")
+        elif mechanism.upper() == "LOGIN":
+            user = self._decode(initial) if initial else self._ask("Username:")
+            response = b"\0" + user + b"\0" + self._ask("Password:")
+        else:
+            return "504 5.5.4 Mechanism not supported"
         self._user = self._rules.login(response)
         return "235 2.7.0 Logged in" if self._user is not None else "535 5.7.8 Wrong address or password"
 
@@ -130,74 +125,43 @@ class Session:
 
     def _decode(self, text: str) -> bytes:
         if text == "*":
-            raise ValueError("501 5.7.0 Login cancelled")
+            raise RefusedError("501 5.7.0 Login cancelled")
         try:
             return b"" if text == "=" else base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            raise ValueError("501 5.5.2 Not base64") from None
+        except ValueError:
+            raise RefusedError("501 5.5.2 Not base64") from None
 
     # One message
 
     def _mail(self, argument: str) -> str:
-        path = _PATH.fullmatch(argument)
         if not self._greeted:
             return "503 5.5.1 Send EHLO first"
         if self._sender is not None:
             return "503 5.5.1 Nested MAIL command"
         if self._rules.require_login and self._user is None:
             return "530 5.7.0 Log in first"
-        if not path or path["word"].upper() != "FROM":
-            return "501 5.5.4 Syntax: MAIL FROM:<address>"
-        self._utf8 = False
-        fault = self._options(path["options"]) or (path["address"] and self._fault(path["address"]))
-        if fault:
-            return fault
-        self._sender = path["address"]
+        path = smtp_syntax.path("FROM", argument)
+        check_parameters(path.parameters, self._offered(), self._rules.max_message)
+        self._utf8 = "SMTPUTF8" in path.parameters
+        if path.address:
+            check_address(path.address, utf8=self._utf8)
+        self._sender = path.address
         return "250 2.1.0 Ok"
 
-    def _options(self, text: str) -> str | None:
-        """Take in the parameters of MAIL; the reply when one cannot be."""
-        for option in text.split():
-            name, _, value = option.upper().partition("=")
-            if name == "SIZE" and "SIZE" in self._rules.extensions:
-                if not re.fullmatch("[0-9]{1,20}", value):
-                    return "501 5.5.4 Bad SIZE"
-                if int(value) > self._rules.max_message:
-                    return "552 5.3.4 Message too big"
-            elif option.upper() == "SMTPUTF8" and "SMTPUTF8" in self._rules.extensions:
-                self._utf8 = True
-            elif name == "BODY" and value in ("7BIT", "8BITMIME") and "8BITMIME" in self._rules.extensions:
-                continue  # both are kept as they are
-            elif name != "AUTH" or "AUTH" not in self._offered():
-                return f"555 5.5.4 Parameter not supported: {option}"
-        return None
-
     def _recipient(self, argument: str) -> str:
-        path = _PATH.fullmatch(argument)
         if self._sender is None:
             return "503 5.5.1 Send MAIL first"
-        if not path or path["word"].upper() != "TO" or not path["address"]:
-            return "501 5.5.4 Syntax: RCPT TO:<address>"
-        if path["options"].strip():
-            return f"555 5.5.4 Parameter not supported: {path['options'].strip()}"
-        address = path["address"]
-        fault = self._fault(address) if address.casefold() != "postmaster" else None
-        if not fault and len(self._recipients) >= MAX_RECIPIENTS:
-            fault = "452 4.5.3 Too many recipients"
-        if not fault and self._rules.refuse:
-            fault = self._rules.refuse(address)
-        if fault:
-            return fault
-        self._recipients.append(address)
+        path = smtp_syntax.path("TO", argument)
+        check_parameters(path.parameters, (), 0)
+        if path.address.casefold() != "postmaster":
+            check_address(path.address, utf8=self._utf8)
+        if len(self._recipients) >= MAX_RECIPIENTS:
+            return "452 4.5.3 Too many recipients"
+        refusal = self._rules.refuse(path.address) if self._rules.refuse else None
+        if refusal:
+            return refusal
+        self._recipients.append(path.address)
         return "250 2.1.5 Ok"
-
-    def _fault(self, address: str) -> str | None:
-        """The reply to an address that cannot be one, or None."""
-        if len(address.encode()) > 254 or not _MAILBOX.fullmatch(address):
-            return "501 5.1.3 Bad address syntax"
-        if not address.isascii() and not self._utf8:
-            return "553 5.6.7 An address beyond ASCII needs SMTPUTF8"
-        return None
 
     def _data(self, _: str) -> str:
         if self._sender is None:
@@ -205,35 +169,10 @@ class Session:
         if not self._recipients:
             return "554 5.5.1 No valid recipients"
         self._reply("354 End data with <CR><LF>.<CR><LF>")
-        data, fault = self._read_text()
+        data, fault = read_text(self._connection, self._rules.max_message)
         sender, recipients = self._sender, tuple(dict.fromkeys(self._recipients))
         self._reset()
         return fault or self._deliver(sender, recipients, data)
-
-    def _read_text(self) -> tuple[bytes, str | None]:
-        """The message without its dot-stuffing, and the reply when it is one that cannot be taken."""
-        text, size, fault, ended = bytearray(), 0, None, True
-        while True:
-            try:
-                line = self._connection.read_line(MAX_TEXT_LINE + 1)  # and a dot that is stuffing
-            except LineTooLongError as error:
-                fault, ended = fault or TOO_LONG, error.ended
-                continue
-            if ended and line == b".\r\n":
-                return bytes(text), fault
-            ended = line.endswith(b"\r\n")
-            line = line.removeprefix(b".")
-            size += len(line)
-            if not ended:
-                fault = fault or "550 5.6.0 A line does not end with <CR><LF>"
-            if len(line) > MAX_TEXT_LINE:
-                fault = fault or TOO_LONG
-            if size > self._rules.max_message:
-                fault = "552 5.3.4 Message too big"
-            if size > 2 * self._rules.max_message:
-                raise ConnectionError("endless message")
-            if not fault:
-                text += line
 
     def _deliver(self, sender: str, recipients: tuple[str, ...], data: bytes) -> str:
         try:

@@ -45,7 +45,6 @@ class Sandbox:
             wait_until(found, 30)
         except AssertionError:
             raise AssertionError(f"{pattern} is not in:\n{self.shown}") from None
-        self._reader.join(0.2)
         match = re.search(pattern, self.shown)
         if match is None:
             raise AssertionError(f"{pattern} is not in:\n{self.shown}")
