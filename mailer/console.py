@@ -14,7 +14,7 @@ from mailer.conversation import converse
 from mailer.courier import Courier, exit_code
 from mailer.errors import ExitCode, RequestError, TransportError
 from mailer.protocol import Reply, Request, reply_object
-from mailer.terminal import Terminal, decode, interactive, show_any_text
+from mailer.terminal import Terminal, decode, interactive, is_terminal, show_any_text
 from mailer.translation import _, explain
 from mailer.validation import check
 
@@ -29,12 +29,7 @@ def run(courier: Courier, *, email: str | None, message: str | None, file: Path 
         if file is not None and str(file) != "-":
             with file.open("rb") as content:
                 message = decode(content.read(_LONGEST_INPUT))
-        if interactive() and (email is None or message is None):
-            with Terminal() as terminal:
-                reply, code = converse(terminal, courier, email, message)
-                _show(reply, as_json, terminal.results)
-            return code
-        if email is None or message is None:
+        if (email is None or message is None) and not interactive():
             email, message = _standard_input(email, message)
     except OSError as failure:
         _complain(_("The file cannot be read: {why}").format(why=failure))
@@ -42,7 +37,12 @@ def run(courier: Courier, *, email: str | None, message: str | None, file: Path 
     except EOFError:
         _complain(_("Nothing on standard input: the address belongs on its first line, the message after it."))
         return ExitCode.USAGE
-    return _send(courier, Request(email.strip(), message, secrets.token_hex(16)), as_json)
+    if email is not None and message is not None:
+        return _send(courier, Request(email.strip(), message, secrets.token_hex(16)), as_json)
+    with Terminal() as terminal:
+        reply, code = converse(terminal, courier, email, message)
+        _show(reply, as_json, terminal.results)
+    return code
 
 
 def _standard_input(email: str | None, message: str | None) -> tuple[str, str]:
@@ -59,7 +59,7 @@ def _send(courier: Courier, request: Request, as_json: bool) -> ExitCode:
     """Send without asking anybody anything."""
     try:
         check(request.email, request.message)
-        reply = courier.deliver(request, _complain if sys.stderr.isatty() else lambda _words: None)
+        reply = courier.deliver(request, _complain if is_terminal(sys.stderr) else lambda _words: None)
     except RequestError as wrong:
         reply = Reply(problems=wrong.problems)
     except TransportError as failure:

@@ -28,8 +28,8 @@ def converse(
     try:
         conversation.begin(email, message)
         outcome = conversation.send_until_settled()
-    except (KeyboardInterrupt, EOFError):
-        with suppress(OSError):  # the terminal may be what has gone
+    except (KeyboardInterrupt, EOFError, OSError):  # OSError: the terminal has gone
+        with suppress(OSError):
             conversation.part()
         return None, ExitCode.INTERRUPTED
     return outcome if isinstance(outcome, Reply) else None, exit_code(outcome)
@@ -82,7 +82,7 @@ class _Conversation:
         else:
             self._draft.close()
             fate = _("It may have been sent all the same.") if self._doubtful else _("It was not sent.")
-            self._terminal.say(f"{fate} " + _("Your text is kept: start client.py again to go on with it."))
+            self._terminal.say(f"{fate}\n" + _("Your text is kept: start client.py again to go on with it."))
 
     def _mend(self, outcome: Reply | TransportError) -> bool:
         """Have the person change what is wrong, or decide; False when they stop."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from mailer.draft import Draft
 from mailer.errors import Problem, RequestError, safe
 from mailer.protocol import Request
-from mailer.terminal import RED, Terminal, can_edit
+from mailer.terminal import RED, Terminal
 from mailer.translation import _, explain
 from mailer.validation import check_email, check_message
 
@@ -43,7 +43,7 @@ class Form:
     def email(self, value: str, ask: bool = True) -> str:
         """A valid address: the one that is given, or what the person makes of it."""
         while True:
-            if ask and can_edit(value):
+            if ask and self._terminal.can_edit(value):
                 value = self._terminal.line(_("Your e-mail address: "), value).strip()
             elif ask:
                 prompt = _("Your e-mail address (Enter keeps {email}): ").format(email=safe(value))
@@ -69,7 +69,7 @@ class Form:
 
     def _typed(self, request: Request) -> str:
         """What is typed up to a dot or the end of input; the request's text is there to edit, or to keep."""
-        editable = can_edit(request.message)
+        editable = self._terminal.can_edit(request.message)
         kept, value = ("", request.message) if editable else (request.message, "")
         keys = _("Ctrl-Z and Enter") if os.name == "nt" else _("Ctrl-D")
         words = _("Your message; end it with a line holding a single dot, or {keys} (~e: editor):")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, TextIO
 
 from mailer.errors import ExitCode, safe
-from mailer.terminal import BOLD, FAINT, paint
+from mailer.terminal import BOLD, FAINT, paint, show_any_text
 from mailer.translation import _
 
 _LATEST = 50  # tickets: as many as a person looks through
@@ -32,6 +32,7 @@ def show(success_log: Path, ticket: int | None, out: TextIO) -> ExitCode:
 
     Why there is nothing to show goes to stderr.
     """
+    show_any_text()
     try:
         with success_log.open("rb") as log:
             lines = _latest(log, out) if ticket is None else _conversation(log, ticket, out)

@@ -15,24 +15,9 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import TextIO
 
-
-def _read_utf_8_in_the_c_locale() -> None:
-    """As Python does by itself unless it is LC_ALL that says C; readline would take such bytes for commands."""
-    for name in ("C.UTF-8", "C.utf8", "UTF-8"):
-        if locale.setlocale(locale.LC_CTYPE) not in ("C", "POSIX"):
-            return
-        with suppress(locale.Error):
-            locale.setlocale(locale.LC_CTYPE, name)
-            os.environ["LC_ALL"] = name  # where readline looks
-
-
-_read_utf_8_in_the_c_locale()
-try:
-    import readline
-except ImportError:
-    readline = None  # type: ignore[assignment]
 try:
     import termios
 except ImportError:
@@ -55,6 +40,7 @@ class Terminal:
             self.results = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace")
             os.dup2(2, 1)
         self._said = sys.stderr if sys.stderr.isatty() else sys.stdout
+        self._readline = _line_editor()
         self._typed = bytearray()
         self._mode = termios.tcgetattr(0) if termios else []
         self.unfinished = ""
@@ -63,7 +49,7 @@ class Terminal:
         """From here on every byte is handed over as it comes, between two lines too: a paste does not wait for us."""
         if termios:
             mode = termios.tcgetattr(0)
-            mode[3] &= ~(termios.ICANON if readline else termios.ICANON | termios.ECHO)
+            mode[3] &= ~(termios.ICANON if self._readline else termios.ICANON | termios.ECHO)
             mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
             termios.tcsetattr(0, termios.TCSANOW, mode)
         return self
@@ -80,20 +66,27 @@ class Terminal:
     def line(self, prompt: str = "", value: str = "") -> str:
         """What is typed, with `value` there to edit; several lines when they were pasted. Raises EOFError at the end.
 
-        An interrupt leaves what was typed in `unfinished`.
+        An interrupt, and a terminal that goes away, leave what was typed in `unfinished`.
         """
         try:
-            return self._edited(prompt, value) if readline else self._plain(prompt)
-        except EOFError:
-            self.say("")
-            if not sys.stdin.isatty():  # the terminal has gone, which is no wish to send what is there so far
+            return self._edited(prompt, value) if self._readline or not termios else self._plain(prompt)
+        except (EOFError, KeyboardInterrupt) as end:
+            gone = not sys.stdin.isatty()  # which is no wish to send what is there so far
+            if gone or isinstance(end, KeyboardInterrupt):
+                self.unfinished = self._readline.get_line_buffer() if self._readline else _text(self._typed)
+            if gone:
                 raise KeyboardInterrupt from None
+            self.say("")
             raise
-        except KeyboardInterrupt:
-            self.unfinished = readline.get_line_buffer() if readline else _text(self._typed)
-            with suppress(OSError):
-                self.say("")
-            raise
+
+    def can_edit(self, value: str) -> bool:
+        """Whether `line` can put this value before the person to edit in place."""
+        if not value:
+            return True
+        if self._readline is None or len(value) > _EDITABLE or not value.replace("\n", "").isprintable():
+            return False
+        several_lines = os.environ.get("TERM") != "dumb" and "libedit" not in (self._readline.__doc__ or "")
+        return several_lines or "\n" not in value
 
     def edit(self, text: str) -> str:
         """The text after the person's editor is done with it; raises OSError when there is no such editor."""
@@ -112,16 +105,16 @@ class Terminal:
             self.__enter__()
 
     def _edited(self, prompt: str, value: str) -> str:
-        if value:
-            readline.set_startup_hook(lambda: readline.insert_text(value))
+        editor = self._readline
+        if editor and value:
+            editor.set_startup_hook(lambda: editor.insert_text(value))
         try:
             return input(prompt)
         finally:
-            readline.set_startup_hook()
+            if editor:
+                editor.set_startup_hook()
 
     def _plain(self, prompt: str) -> str:
-        if termios is None:
-            return input(prompt)
         sys.stdout.write(prompt)
         sys.stdout.flush()
         self._typed.clear()
@@ -146,23 +139,32 @@ class Terminal:
             self._typed += byte
 
 
+def _line_editor() -> ModuleType | None:
+    """Readline, where there is one; in a C locale it would take the bytes of UTF-8 for commands."""
+    for name in ("C.UTF-8", "C.utf8", "UTF-8"):  # what Python tries by itself unless it is LC_ALL that says C
+        with suppress(locale.Error):
+            if locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX"):
+                locale.setlocale(locale.LC_CTYPE, name)
+                os.environ["LC_ALL"] = name  # where readline looks
+    try:
+        import readline  # here, because it takes over the terminal's settings as soon as it is there
+    except ImportError:
+        return None
+    return readline
+
+
 def _text(typed: bytearray) -> str:
     return typed.decode(sys.stdin.encoding, "surrogateescape")
 
 
-def can_edit(value: str) -> bool:
-    """Whether `Terminal.line` can put this value before the person to edit in place."""
-    if not value:
-        return True
-    if readline is None or len(value) > _EDITABLE or not value.replace("\n", "").isprintable():
-        return False
-    several_lines = os.environ.get("TERM") != "dumb" and "libedit" not in (readline.__doc__ or "")
-    return several_lines or "\n" not in value
-
-
 def interactive() -> bool:
     """Whether there is a person: one who types, and who sees what is asked."""
-    return sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
+    return is_terminal(sys.stdin) and (is_terminal(sys.stdout) or is_terminal(sys.stderr))
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether it is one; a stream that was closed before the script began is None."""
+    return stream is not None and stream.isatty()
 
 
 def paint(text: str, style: str, stream: TextIO) -> str:

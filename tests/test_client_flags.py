@@ -8,6 +8,7 @@ import subprocess
 import sys
 import unittest
 
+from tests.sandbox.certificates import LOOPBACK
 from tests.support.client import ROOT, ClientTestCase
 from tests.support.fakeserver import OK, Answer, FakeServer, error
 from tests.support.waiting import wait_until
@@ -115,6 +116,13 @@ class FailureTest(ClientTestCase):
         done = self.main(1, *BOTH)
         self.assertEqual(done.returncode, 69)
         self.assertIn("127.0.0.1:1", done.stderr)
+
+    def test_a_server_without_tls_is_not_talked_to_where_tls_is_configured(self) -> None:
+        self.env["SERVER_TLS_CA"] = str(LOOPBACK)
+        with FakeServer() as server:
+            done = self.main(server.port, *BOTH)
+        self.assertEqual((done.returncode, server.requests), (69, []))
+        self.assertIn("TLS", done.stderr)
 
     def test_settings_that_cannot_be_used(self) -> None:
         self.env |= {"SERVER_HOST": "", "MAIL_TIMEOUT": "soon", "SERVER_TLS_CA": str(self.home / "none.pem")}

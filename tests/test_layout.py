@@ -34,8 +34,8 @@ FLOORS = {
         "position": {"mailer.position"},
         "sequence": {"mailer.sequence"},
         "console": {
-            "mailer.console", "mailer.conversation", "mailer.courier", "mailer.draft", "mailer.form", "mailer.terminal",
-            "mailer.translation",
+            "mailer.console", "mailer.conversation", "mailer.courier", "mailer.draft", "mailer.form", "mailer.history",
+            "mailer.terminal", "mailer.translation",
         },
         "tls": {"mailer.tls"},
         "oauth": {"mailer.oauth"},

@@ -46,7 +46,7 @@ class FakeServer:
 
     def _serve(self, peer: socket.socket) -> None:
         with peer, peer.makefile("rb") as stream:
-            while len(header := stream.read(4)) == 4:
+            while len(header := stream.read(4)) == 4 and header < b"\0\x10\0\0":  # not TLS, for one
                 request = json.loads(stream.read(int.from_bytes(header, "big")))
                 self.requests.append(request)
                 answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
