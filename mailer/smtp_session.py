@@ -82,9 +82,7 @@ class Session(Wire):
 
     def _arrange(self, commands: list[bytes], envelope: Envelope) -> None:
         """Send the commands, in one write where that is allowed; raise the first refusal after undoing the others."""
-        if self._resetting:
-            self.expect(self.reply(), "refuses RSET")
-            self._resetting = False
+        self._finish_reset()
         self._be_in_step()
         refused: DeliveryError | None = None
         if self._pipelining:
@@ -124,6 +122,13 @@ class Session(Wire):
         with contextlib.suppress(SessionLostError):
             self.send(b"RSET\r\n")
             self._resetting = True  # the reply is read when the session is used again: nobody has to wait for it
+
+    def _finish_reset(self) -> None:
+        if self._resetting:
+            self._resetting = False
+            code, whole = self.reply()
+            if code[:1] != b"2":
+                self.fail(f"the mail server refuses RSET: {said(whole)}")
 
     def _be_in_step(self) -> None:
         if self._buffer:

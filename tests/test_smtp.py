@@ -1,0 +1,307 @@
+"""What goes over the wire to a mail server, and how its sessions are shared."""
+
+import socket
+import threading
+import time
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
+
+from mailer import smtp
+from mailer.errors import Code, DeliveryError
+from tests.support.outboxes import ADMINISTRATOR, PERSON, OutboxTestCase, complaint, letter, result
+from tests.support.scripted import (
+    CAPABILITIES,
+    SMTP,
+    Conversation,
+    ScriptedServer,
+    Table,
+    bytewise,
+    drip,
+    ehlo,
+    hang,
+)
+from tests.support.waiting import wait_until
+
+PLAIN_SMTP: Table = {**SMTP, "EHLO": ehlo(*CAPABILITIES[1:])}  # one command at a time
+ENVELOPE = [
+    b"MAIL FROM:<helpdesk@example.com> SIZE=%d\r\n" % len(letter().data),
+    b"RCPT TO:<alice@example.com>\r\n",
+    b"RCPT TO:<helpdesk@example.com>\r\n",
+    b"DATA\r\n",
+]
+
+
+def commands(conversation: Conversation) -> list[bytes]:
+    """What was said after the login."""
+    return [line for line in conversation.lines if not line.startswith((b"ehlo", b"AUTH"))]
+
+
+class TransactionTest(OutboxTestCase):
+    def test_the_envelope_goes_out_in_order_whether_pipelined_or_not(self) -> None:
+        for table in (SMTP, PLAIN_SMTP):
+            with ScriptedServer(table) as server:
+                self.assertEqual(result(self.outbox(server.port)), "sent")
+                self.assertEqual(commands(server.conversations[0]), ENVELOPE)
+                self.assertEqual(server.bodies, [letter().data])
+
+    def test_pipelined_commands_go_out_before_any_is_answered(self) -> None:
+        def take_all(conversation: Conversation) -> None:
+            conversation.lines += [conversation._file.readline() for _ in range(3)]
+            conversation.send(b"250 ok\r\n250 ok\r\n250 ok\r\n")
+            conversation.send(b"354 go\r\n")
+
+        with ScriptedServer({**SMTP, "MAIL": take_all}) as server:
+            self.assertEqual(result(self.outbox(server.port)), "sent")
+            self.assertEqual(commands(server.conversations[0]), ENVELOPE)
+
+    def test_one_recipient_gets_one_rcpt(self) -> None:
+        with ScriptedServer(SMTP) as server:
+            self.assertEqual(result(self.outbox(server.port), letter("x", ADMINISTRATOR)), "sent")
+            self.assertEqual(sum(line.startswith(b"RCPT") for line in server.lines), 1)
+
+    def test_what_a_server_does_not_offer_is_not_used(self) -> None:
+        with ScriptedServer({**SMTP, "EHLO": b"500 what?\r\n", "HELO": b"250 mail.example\r\n"}) as server:
+            self.assertEqual(result(self.outbox(server.port)), "sent")
+            self.assertIn(b"MAIL FROM:<helpdesk@example.com>\r\n", server.lines)
+            self.assertFalse([line for line in server.lines if line.startswith(b"AUTH")])
+
+    def test_lines_that_begin_with_a_dot_arrive_as_they_are(self) -> None:
+        for text in (".", "..", "a\r\n.\r\nMAIL FROM:<x@y.example>", ".a\r\n..b"):
+            with self.subTest(text), ScriptedServer(SMTP) as server:
+                self.assertEqual(result(self.outbox(server.port), letter(text)), "sent")
+                (body,) = server.bodies
+                lines = [line[1:] if line[:1] == b"." else line for line in body.splitlines(keepends=True)]
+                self.assertEqual(b"".join(lines), letter(text).data)
+
+    def test_a_large_message_goes_out_whole(self) -> None:
+        with ScriptedServer(SMTP) as server:
+            big = letter("0123456789" * 7 + "\r\n" + "x" * 70 * 200_000)
+            self.assertEqual(result(self.outbox(server.port), big), "sent")
+            self.assertEqual(server.bodies, [big.data])
+
+    def test_a_message_that_was_not_handed_over_whole_is_not_uncertain(self) -> None:
+        deaf: Table = {**SMTP, "DATA": (b"354 go\r\n", hang)}
+        with ScriptedServer(deaf) as server:
+            big = letter("x" * 20_000_000)  # more than the buffers between here and there hold
+            self.assertEqual(result(self.outbox(server.port, timeout=0.3), big), "mail_unavailable retry")
+
+    def test_after_a_refused_recipient_nobody_gets_the_message(self) -> None:
+        taken, refused = b"250 ok\r\n", b"550 unknown\r\n"
+        for first, second, code in ((refused, taken, "recipient_refused"), (taken, refused, "mail_rejected")):
+            for data, cut in ((b"354 go\r\n", True), (b"554 no valid recipients\r\n", False)):
+                table: Table = {**SMTP, "RCPT": [first, second, taken], "DATA": [data, b"354 go\r\n"]}
+                with self.subTest(code=code, data=data), ScriptedServer(table, SMTP) as server:
+                    box = self.outbox(server.port)
+                    self.assertEqual(result(box), code)
+                    self.assertEqual(result(box, letter("next")), "sent")
+                    self.assertEqual(server.bodies, [letter("next").data])
+                    self.assertEqual(len(server.conversations), 1 + cut)
+                    self.assertEqual(b"RSET\r\n" in server.lines, not cut)
+
+    def test_without_pipelining_nothing_follows_a_refusal_but_rset(self) -> None:
+        with ScriptedServer({**PLAIN_SMTP, "RCPT": [b"450 later\r\n", b"250 ok\r\n"]}) as server:
+            box = self.outbox(server.port)
+            self.assertEqual(result(box), "recipient_refused retry")
+            self.assertEqual(result(box), "sent")
+            self.assertEqual(commands(server.conversations[0]), [*ENVELOPE[:2], b"RSET\r\n", *ENVELOPE])
+
+    def test_the_first_refusal_is_the_one_that_is_told(self) -> None:
+        table: Table = {**SMTP, "MAIL": b"553 5.7.1 not yours\r\n", "RCPT": b"503 no\r\n", "DATA": b"503 no\r\n"}
+        with ScriptedServer(table) as server:
+            self.assertEqual(
+                complaint(self.outbox(server.port)), "the mail server refuses helpdesk@example.com: 553 5.7.1 not yours"
+            )
+
+    def test_the_servers_words_are_made_safe(self) -> None:
+        with ScriptedServer({**SMTP, "RCPT": b"550-\x1b[31mred\x07\r\n550 \xff\xe2\x80\xae\x00end\r\n"}) as server:
+            text = complaint(self.outbox(server.port))
+            self.assertTrue(text.isprintable(), text)
+            self.assertIn("red", text)
+
+    def test_an_answer_before_the_final_dot_is_not_taken_for_the_answer_to_it(self) -> None:
+        with ScriptedServer({**SMTP, "DATA": b"354 go\r\n250 queued as if\r\n"}) as server:
+            self.assertEqual(result(self.outbox(server.port)), "mail_unavailable retry")
+            self.assertEqual(server.bodies, [])
+
+
+EVIL = (
+    "a@b.example>\r\nRSET", "a@b.example> SIZE=1", "a b@c.example", "a@b.example\0", "<a@b.example", "a@b.example\x85",
+    "a@b\u2028.example", "a@\udcff.example", "a\t@b.example", "a@b.example\n.\nMAIL FROM:<x@y.example>",
+)
+
+
+class AddressTest(OutboxTestCase):
+    def test_nothing_in_an_address_adds_to_its_command(self) -> None:
+        with ScriptedServer(SMTP) as server:
+            box = self.outbox(server.port)
+            for evil in EVIL:
+                with self.subTest(evil):
+                    self.assertEqual(result(box, letter("x", evil, ADMINISTRATOR)), "email_invalid")
+                    self.assertEqual(result(box, letter("x", sender=evil)), "email_invalid")
+            self.assertEqual(result(box), "sent")
+            self.assertEqual(commands(server.conversations[0]), ENVELOPE)
+
+    def test_letters_beyond_ascii_need_a_server_that_takes_them(self) -> None:
+        envelope = letter("x", "пошта@приклад.example", ADMINISTRATOR)
+        with ScriptedServer(SMTP) as server:
+            self.assertEqual(result(self.outbox(server.port), envelope), "sent")
+            self.assertIn("RCPT TO:<пошта@приклад.example>\r\n".encode(), server.lines)
+            mail = next(line for line in server.lines if line.startswith(b"MAIL"))
+            self.assertTrue(mail.endswith(b" BODY=8BITMIME SMTPUTF8\r\n"), mail)
+        with ScriptedServer({**SMTP, "EHLO": ehlo("PIPELINING")}) as server:
+            box = self.outbox(server.port)
+            with self.assertRaises(DeliveryError) as caught:
+                box.deliver(envelope)
+            self.assertEqual(caught.exception.problem.code, Code.EMAIL_INVALID)
+            self.assertIn("SMTPUTF8", str(caught.exception))
+            self.assertEqual(result(box), "sent")
+            self.assertEqual(len(server.conversations), 1)
+
+
+class SessionsTest(OutboxTestCase):
+    def test_one_session_serves_many_deliveries(self) -> None:
+        with ScriptedServer(SMTP) as server:
+            box = self.outbox(server.port, sessions=16)
+            for _ in range(20):
+                self.assertEqual(result(box), "sent")
+            self.assertEqual(len(server.conversations), 1)
+
+    def test_there_are_never_more_sessions_than_allowed(self) -> None:
+        slow: Table = {**SMTP, "body": bytewise(b"250 queued\r\n", 0.002)}
+        with ScriptedServer(slow) as server, ThreadPoolExecutor(20) as threads:
+            box = self.outbox(server.port, sessions=3)
+            results = list(threads.map(lambda index: result(box, letter(f"{index:03}.")), range(60)))
+            self.assertEqual(results, ["sent"] * 60)
+            self.assertEqual(sorted(server.bodies), [letter(f"{index:03}.").data for index in range(60)])
+            self.assertEqual(len(server.conversations), 3)
+
+    def test_sessions_beyond_what_the_server_allows_are_no_error(self) -> None:
+        slow: Table = {**SMTP, "body": bytewise(b"250 queued\r\n", 0.002)}
+        for refusal in (b"421 too many connections\r\n", b"554 too many connections\r\n"):
+            busy: Table = {**SMTP, "greeting": refusal}
+            with ScriptedServer(slow, slow, busy) as server, ThreadPoolExecutor(12) as threads:
+                box = self.outbox(server.port, sessions=8)
+                self.assertEqual(result(box), "sent")
+                self.assertEqual(list(threads.map(result, [box] * 48)), ["sent"] * 48)
+                self.assertLess(len(server.conversations), 10)  # nor does it go on asking
+
+    def test_when_no_session_lives_the_refusal_is_told_at_once(self) -> None:
+        with ScriptedServer({**SMTP, "greeting": b"421 closing down\r\n"}) as server, ThreadPoolExecutor(8) as threads:
+            box = self.outbox(server.port, sessions=2)
+            self.assertEqual(set(threads.map(lambda _: result(box), range(16))), {"mail_unavailable retry"})
+
+    def test_waiting_for_a_session_ends_in_time(self) -> None:
+        stuck: Table = {**SMTP, "body": hang}
+        with ScriptedServer(stuck) as server:
+            box = self.outbox(server.port, sessions=1, timeout=1)
+            first = threading.Thread(target=result, args=(box,))
+            first.start()
+            wait_until(lambda: server.bodies)
+            with mock.patch.object(smtp, "_OPERATIONS", 0.5):
+                begun = time.monotonic()
+                self.assertEqual(result(box), "mail_unavailable retry")
+                self.assertLess(time.monotonic() - begun, 1)
+            self.assertEqual(len(server.conversations), 1)
+            first.join()
+
+    def test_a_session_that_was_closed_while_idle_is_replaced(self) -> None:
+        for rested in (0.0, 2.0):  # used at once, and asked first whether it is there
+            with ScriptedServer(SMTP) as server, mock.patch.object(smtp, "_RESTED", 1.0 - rested):
+                box = self.outbox(server.port)
+                self.assertEqual(result(box), "sent")
+                server.cut()
+                self.assertEqual(result(box), "sent")
+                self.assertEqual(len(server.bodies), 2)
+
+    def test_a_session_that_said_something_unasked_while_idle_is_replaced(self) -> None:
+        with ScriptedServer(SMTP) as server, mock.patch.object(smtp, "_RESTED", -1.0):
+            box = self.outbox(server.port)
+            self.assertEqual(result(box), "sent")
+            server.conversations[0].send(b"250 by the way\r\n")
+            self.assertEqual(result(box), "sent")
+            self.assertEqual(len(server.conversations), 2)
+
+    def test_a_session_that_rested_and_is_there_is_used_again(self) -> None:
+        with ScriptedServer(SMTP) as server, mock.patch.object(smtp, "_RESTED", -1.0):
+            box = self.outbox(server.port)
+            self.assertEqual([result(box) for _ in range(3)], ["sent"] * 3)
+            self.assertEqual(len(server.conversations), 1)
+
+    def test_a_session_that_rested_too_long_is_closed(self) -> None:
+        with ScriptedServer(SMTP) as server, mock.patch.multiple(smtp, _RESTED=-1.0, _LONGEST_IDLE=-1.0):
+            box = self.outbox(server.port)
+            self.assertEqual([result(box) for _ in range(3)], ["sent"] * 3)
+            self.assertEqual(len(server.conversations), 3)
+            wait_until(lambda: server.lines.count(b"QUIT\r\n") == 3)
+
+    def test_a_server_that_limits_the_messages_of_a_session_gets_another_session(self) -> None:
+        for refusal in (b"421 enough\r\n", b"452 enough\r\n"):
+            with self.subTest(refusal), ScriptedServer({**SMTP, "MAIL": [b"250 ok\r\n", refusal]}) as server:
+                box = self.outbox(server.port)
+                self.assertEqual([result(box) for _ in range(5)], ["sent"] * 5)
+                self.assertEqual(len(server.bodies), 5)
+
+    def test_faults_of_rset_and_quit_spoil_nothing(self) -> None:
+        for fault in (hang, drip(b"2"), b"babble\r\n", b"421 no\r\n", b"550 no\r\n", b"", lambda _: socket.close(-1)):
+            table: Table = {**PLAIN_SMTP, "RCPT": [b"550 no\r\n", b"250 ok\r\n"], "RSET": fault, "QUIT": fault}
+            with ScriptedServer(table, {**PLAIN_SMTP, "QUIT": fault}) as server:
+                box = self.outbox(server.port, timeout=0.5)
+                begun = time.monotonic()
+                self.assertEqual(result(box), "recipient_refused")
+                self.assertLess(time.monotonic() - begun, 0.4)  # nobody waits for RSET
+                self.assertEqual(result(box), "sent")
+                begun = time.monotonic()
+                box.close()
+                self.assertLess(time.monotonic() - begun, 0.4)  # nor for QUIT
+                self.assertEqual(len(server.bodies), 1)
+
+    def test_a_delivery_as_a_whole_ends_in_three_time_outs(self) -> None:
+        slow = {key: bytewise(SMTP[key], 0.03) for key in ("greeting", "EHLO", "AUTH", "MAIL", "RCPT", "DATA", "body")}  # type: ignore[arg-type]
+        with ScriptedServer({**SMTP, **slow}) as server:
+            begun = time.monotonic()
+            self.assertEqual(result(self.outbox(server.port, timeout=0.4)), "mail_unavailable retry")
+            self.assertLess(time.monotonic() - begun, 2)
+
+    def test_who_waits_says_so_before(self) -> None:
+        said: list[bool] = []
+        late: Table = {**SMTP, "body": bytewise(b"250 queued\r\n", 0.01)}
+        with ScriptedServer(late) as server:
+            box = self.outbox(server.port, on_wait=lambda: said.append(bool(server.lines)))
+            self.assertEqual(result(box), "sent")
+            self.assertIn(True, said)
+
+    def test_closing_takes_leave(self) -> None:
+        with ScriptedServer(SMTP) as server:
+            box = self.outbox(server.port)
+            self.assertEqual(result(box), "sent")
+            box.close()
+            wait_until(lambda: b"QUIT\r\n" in server.lines)
+
+
+class CheckTest(OutboxTestCase):
+    def test_it_proves_every_step_and_sends_nothing(self) -> None:
+        with ScriptedServer(SMTP) as server:
+            steps = list(self.outbox(server.port).check(ADMINISTRATOR, PERSON))
+            self.assertEqual(
+                steps,
+                [
+                    f"connected to 127.0.0.1:{server.port}",
+                    "logged in as helpdesk@example.com (PLAIN)",
+                    "mail from helpdesk@example.com for alice@example.com is taken",
+                ],
+            )
+            wait_until(lambda: server.lines[-2:] == [b"RSET\r\n", b"QUIT\r\n"])
+            self.assertNotIn(b"DATA\r\n", server.lines)
+
+    def test_it_ends_where_it_fails(self) -> None:
+        with ScriptedServer({**SMTP, "AUTH": b"535 wrong\r\n"}) as server:
+            steps = self.outbox(server.port).check(ADMINISTRATOR, PERSON)
+            next(steps)
+            with self.assertRaises(DeliveryError) as caught:
+                next(steps)
+            self.assertEqual(caught.exception.problem.code, Code.MAIL_AUTH_FAILED)
+
+
+if __name__ == "__main__":
+    unittest.main()
