@@ -60,6 +60,8 @@ class Sequence:
         self._on_wait()
         with self._transaction() as database:
             (below,) = database.execute("SELECT max(below) FROM reserved").fetchone()
+            if not isinstance(below, int | None):
+                raise StateError(f"{self._path}: is damaged, it holds {below!r} where a number should be")
             first = self._first if below is None else max(self._first, below + (self._first - below) % self._step)
             end = first + self._block * self._step
             if end > _HIGHEST:
@@ -81,5 +83,5 @@ class Sequence:
                 database.execute("BEGIN IMMEDIATE")
                 yield database
                 database.execute("COMMIT")
-        except (sqlite3.Error, OSError) as failure:
+        except (sqlite3.Error, OSError, UnicodeError) as failure:  # UnicodeError: of damaged words in an error's text
             raise StateError(f"{self._path}: ticket numbers cannot be reserved ({failure})") from failure
