@@ -19,7 +19,7 @@ from mailer.errors import StateError
 from mailer.sequence import Sequence
 from tests.support.waiting import wait_until
 
-KILLS = 30 if os.environ.get("MAILER_LONG") else 5
+KILLS = 30 if os.environ.get("MAILER_LONG") else 3
 ROOT = Path(__file__).resolve().parent.parent
 # Takes numbers without end, and says each as soon as it has it.
 _TAKER = """
@@ -264,7 +264,7 @@ class BrokenFolders(Folder):
         whole = self.database.read_bytes()
         dice = random.Random(2)
         used = [place for place, byte in enumerate(whole) if byte]
-        for _ in range(300):
+        for _ in range(150):
             changed = bytearray(whole)
             changed[dice.choice(used)] = dice.randrange(256)
             self.database.write_bytes(changed)
