@@ -176,7 +176,7 @@ def _failed(child: Child, screen: Screen) -> int:
     screen.say("", f"{child.script} has ended, with exit code {code}.")
     if child.script == "server.py" and child.port is None:
         screen.say("Where its port is taken, --server-port 0 takes any free one.")
-    return code or ExitCode.UNAVAILABLE
+    return code if code > 0 else ExitCode.UNAVAILABLE  # it was killed, or ended without being asked to
 
 
 if __name__ == "__main__":

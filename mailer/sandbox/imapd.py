@@ -65,7 +65,8 @@ class Session:
             if not word:
                 raise BadError("A tag was expected")
             self._tag = word[0].decode()
-            command = imap_syntax.add_literals(line, self._connection)[word.end() :].strip()
+            command = imap_syntax.add_literals(line, self._connection)[word.end() + 1 :]
+            command = command.removesuffix(b"\n").removesuffix(b"\r")
             if self._rules.on_command:
                 self._rules.on_command("IMAP " + command.decode("utf-8", "replace"))
             return self._perform(imap_syntax.parse(command))

@@ -24,7 +24,9 @@ class Screen:
     def __init__(self, on_broken: Callable[[], None]) -> None:
         self._on_broken = on_broken
         self._lock = threading.Lock()
-        self._coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        known = os.name == "posix" or "WT_SESSION" in os.environ  # other Windows consoles may show the codes
+        self._coloured = sys.stdout.isatty() and known and not plain
 
     def say(self, *lines: str) -> None:
         """Show lines as they are."""

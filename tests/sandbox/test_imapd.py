@@ -56,6 +56,10 @@ class LoggingInTest(ImapTest):
             with self.subTest(name):
                 self.assertIn(b"a OK", b"\n".join(self.raw(server, *lines, b"b LOGOUT")))
 
+    def test_a_literal_is_taken_to_its_last_byte(self) -> None:
+        lines = self.raw(self.serve(password="x \r\n "), b"a LOGIN ann@example.com {5+}", b"x \r\n ", b"b LOGOUT")
+        self.assertIn(b"a OK", b"\n".join(lines))
+
     def test_a_password_beyond_ascii(self) -> None:
         server = self.serve(password="пароль")
         client = imaplib.IMAP4("127.0.0.1", server.imap_port, timeout=10)
@@ -103,8 +107,9 @@ class ReadingTest(ImapTest):
         server = self.serve()
         server.deliver(ANN, b"Subject: only a header\r\n")
         client = self.client(server)
-        self.assertEqual(client.fetch("1", "(BODY.PEEK[HEADER])")[1][0][1], b"Subject: only a header\r\n")
-        self.assertEqual(client.fetch("1", "(BODY.PEEK[TEXT])")[1][0][1], b"")
+        for part, text in (("HEADER", b"Subject: only a header\r\n"), ("TEXT", b"")):
+            answer: Any = client.fetch("1", f"(BODY.PEEK[{part}])")[1]
+            self.assertEqual(answer[0][1], text)
 
     def test_peeking_leaves_a_mail_unread_and_reading_does_not(self) -> None:
         server = self.serve(2)
@@ -137,8 +142,8 @@ class ReadingTest(ImapTest):
         server = self.serve()
         moment = datetime(2020, 5, 4, 3, 2, 1, tzinfo=UTC)
         server.deliver(ANN, MAIL, received=moment)
-        told = imaplib.Internaldate2tuple(self.client(server).fetch("1", "(INTERNALDATE)")[1][0])
-        self.assertIsNotNone(told)
+        answer: Any = self.client(server).fetch("1", "(INTERNALDATE)")[1]
+        told: Any = imaplib.Internaldate2tuple(answer[0])
         self.assertEqual(datetime(*told[:6]).astimezone(UTC), moment)
 
 
