@@ -2,15 +2,17 @@
 
 import itertools
 import re
-import ssl
 import sys
+import tempfile
 import unittest
 from contextlib import ExitStack
+from pathlib import Path
 
 from tests.real.scenario import ticket_of
 from tests.real.workplace import Workplace
+from tests.support.certificates import certificates, server_context
 from tests.support.oauth_provider import Provider
-from tests.support.realservers import ADMINISTRATOR, Authority, MailSystem, Postfix, postfix_and_dovecot, requires
+from tests.support.realservers import ADMINISTRATOR, MailSystem, Postfix, postfix_and_dovecot, requires
 from tests.support.waiting import wait_until
 
 PERSON = "person@example.org"
@@ -21,31 +23,29 @@ class MailSystemCase(unittest.TestCase):
     """Mail servers for the whole class; settings, logs and state for each test."""
 
     system: MailSystem
-    authority: Authority
     security = "plain"
-    mechanisms = "plain login"
 
     @classmethod
     def setUpClass(cls) -> None:
         with ExitStack() as stack:
-            cls.authority = Authority()
-            stack.callback(cls.authority.close)
             cls.start(stack)
             cls.addClassCleanup(stack.pop_all().close)
 
     @classmethod
     def start(cls, stack: ExitStack) -> None:
-        cls.system = stack.enter_context(
-            postfix_and_dovecot(security=cls.security, certificate=cls.authority.certificate("IP:127.0.0.1"),
-                                mechanisms=cls.mechanisms))
+        cls.system = stack.enter_context(postfix_and_dovecot(security=cls.security))
 
     def setUp(self) -> None:
-        self.workplace = Workplace(
-            SMTP_PORT=self.system.smtp_port, SMTP_SECURITY=self.security,
-            IMAP_PORT=self.system.imap_port, IMAP_SECURITY=self.security, MAIL_CA_FILE=self.authority.file,
-            TICKET_START=next(TICKETS),
+        self.workplace = self.workplace_for(self.system)
+
+    def workplace_for(self, system: MailSystem) -> Workplace:
+        """Settings for these mail servers."""
+        workplace = Workplace(
+            SMTP_PORT=system.smtp_port, SMTP_SECURITY=self.security, IMAP_PORT=system.imap_port,
+            IMAP_SECURITY=self.security, MAIL_CA_FILE=certificates().ca, TICKET_START=next(TICKETS),
         )
-        self.addCleanup(self.workplace.close)
+        self.addCleanup(workplace.close)
+        return workplace
 
     def assert_the_whole_job_works(self) -> None:
         self.assert_checks_end_with(0)
@@ -98,9 +98,7 @@ class TlsCase(MailSystemCase):
         self.assert_the_whole_job_works()
 
     def test_a_certificate_of_another_authority_is_refused(self) -> None:
-        other = Authority()
-        self.addCleanup(other.close)
-        self.workplace.configure(MAIL_CA_FILE=other.file)
+        self.workplace.configure(MAIL_CA_FILE=certificates().chain("self_signed"))
         self.assert_checks_end_with(69)
         self.assert_nothing_is_sent("mail_unavailable")
 
@@ -108,10 +106,13 @@ class TlsCase(MailSystemCase):
         self.workplace.configure(MAIL_CA_FILE="")
         self.assert_checks_end_with(69)
 
-    def test_a_certificate_for_another_host_is_refused(self) -> None:
-        self.workplace.configure(SMTP_HOST="localhost", IMAP_HOST="localhost")  # it is for 127.0.0.1
-        self.assert_checks_end_with(69)
-        self.assert_nothing_is_sent("mail_unavailable")
+    def test_bad_certificates_are_refused(self) -> None:
+        for certificate in ("wrong_host", "expired", "self_signed"):
+            with self.subTest(certificate):
+                with postfix_and_dovecot(security=self.security, certificate=certificate) as self.system:
+                    self.workplace = self.workplace_for(self.system)
+                    self.assert_checks_end_with(69)
+                    self.assert_nothing_is_sent("mail_unavailable")
 
     def test_a_wrong_password(self) -> None:
         self.workplace.configure(EMAIL_PASSWORD="wrong-password")
@@ -141,15 +142,13 @@ class OAuthCase(MailSystemCase):
     """What holds for every mechanism that carries an access token."""
 
     security = "tls"
+    mechanisms = ""
     provider: Provider
 
     @classmethod
     def start(cls, stack: ExitStack) -> None:
-        certificate = cls.authority.certificate("IP:127.0.0.1")
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate.certificate, certificate.key)
-        cls.provider = stack.enter_context(Provider(ADMINISTRATOR, context))
-        settings = cls.authority.folder / "dovecot-oauth2.conf"
+        cls.provider = stack.enter_context(Provider(ADMINISTRATOR, server_context()))
+        settings = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "dovecot-oauth2.conf"
         settings.write_text(
             f"introspection_mode = post\nintrospection_url = {cls.provider.introspection_url}\n"
             "force_introspection = yes\nusername_attribute = username\nactive_attribute = active\nactive_value = true\n"
@@ -157,7 +156,7 @@ class OAuthCase(MailSystemCase):
             encoding="utf-8",
         )
         cls.system = stack.enter_context(
-            postfix_and_dovecot(security=cls.security, certificate=certificate, mechanisms=cls.mechanisms,
+            postfix_and_dovecot(security=cls.security, mechanisms=cls.mechanisms,
                                 passdb=f"driver = oauth2\nmechanisms = {cls.mechanisms}\nargs = {settings}"))
 
     def setUp(self) -> None:

@@ -21,11 +21,11 @@ import subprocess
 import tempfile
 import unittest
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from tests.support.certificates import certificates
 from tests.support.waiting import wait_until
 
 PASSWORD = "s3cret-pass"
@@ -52,11 +52,11 @@ def _unchanged(case: Case) -> Case:
     return case
 
 
-def requires(*names: str) -> Callable[[Case], Case]:
+def requires(*names: str, root: bool = True) -> Callable[[Case], Case]:
     """Decorator: skip (or, with MAILER_REAL=require, fail) where these programs cannot be run, saying why."""
     missing = [name for name in names if program(name) is None]
     reason = f"not installed: {', '.join(missing)}" if missing else ""
-    if os.name != "posix" or os.getuid() != 0:
+    if root and (os.name != "posix" or os.getuid() != 0):
         reason = "real mail servers have to be started by root"
     if not reason:
         return _unchanged
@@ -158,51 +158,16 @@ class Daemon:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """A certificate and its key, as files."""
-
-    certificate: Path
-    key: Path
-
-
-class Authority:
-    """A certificate authority of its own, that nothing but `file` makes anybody trust."""
-
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="mailer-authority-"))
-        self.file, self._key = self.folder / "authority.pem", self.folder / "authority.key"
-        self._make(self.file, self._key, "/CN=Authority of the tests", "basicConstraints=critical,CA:TRUE")
-
-    def certificate(self, name: str) -> Certificate:
-        """A certificate for this name, such as "IP:127.0.0.1"."""
-        made = Certificate(self.folder / "server.pem", self.folder / "server.key")
-        self._make(made.certificate, made.key, "/CN=server", f"subjectAltName={name}",
-                   "-CA", str(self.file), "-CAkey", str(self._key))
-        return made
-
-    def _make(self, certificate: Path, key: Path, subject: str, extension: str, *signer: str) -> None:
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-             "-days", "2", "-subj", subject, "-addext", extension,
-             "-out", str(certificate), "-keyout", str(key), *signer],
-            check=True, capture_output=True,
-        )
-
-    def close(self) -> None:
-        """Remove the files."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
 class Dovecot(Daemon):
     """Dovecot: IMAP for any user with PASSWORD, LMTP for any recipient, and its SASL service for an SMTP server.
 
-    security: "plain", "starttls" (required) or "tls" (from the first byte); certificate where it is not plain.
+    security: "plain", "starttls" (required) or "tls" (from the first byte).
+    certificate: which of tests.support.certificates it shows.
     passdb: another password database than ANY_USER, as the lines inside its section of the configuration.
     mechanisms: the SASL mechanisms it offers.
     """
 
-    def __init__(self, *, security: str = "plain", certificate: Certificate | None = None, passdb: str | None = None,
+    def __init__(self, *, security: str = "plain", certificate: str = "good", passdb: str | None = None,
                  mechanisms: str = "plain login", settings: str = "") -> None:
         super().__init__("dovecot")
         self.imap_port, self.lmtp_port = free_port(), free_port()
@@ -212,8 +177,8 @@ class Dovecot(Daemon):
         if security == "plain":
             tls = "ssl = no"
         else:
-            assert certificate is not None
-            tls = f"ssl = required\nssl_cert = <{certificate.certificate}\nssl_key = <{certificate.key}"
+            chain, key = certificates().chain(certificate), certificates().key(certificate)
+            tls = f"ssl = required\nssl_cert = <{chain}\nssl_key = <{key}"
         self.configuration = self.folder / "dovecot.conf"
         self.configuration.write_text(f"""
 base_dir = {self.folder}/run
@@ -321,7 +286,7 @@ service stats {{
 class Postfix(Daemon):
     """Postfix: takes mail for any recipient but REFUSED, from clients that logged in, and passes it on over LMTP.
 
-    security as for Dovecot. sasl: Dovecot's SASL socket; None: no AUTH is offered and any client may send.
+    security, certificate: as for Dovecot. sasl: Dovecot's SASL socket; None: it offers no AUTH and any client may send.
     """
 
     SERVICES = """
@@ -345,7 +310,7 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
     def __init__(self, *, lmtp_port: int, sasl: Path | None, security: str = "plain",
-                 certificate: Certificate | None = None, settings: str = "") -> None:
+                 certificate: str = "good", settings: str = "") -> None:
         super().__init__("postfix")
         self.smtp_port = free_port()
         for name in ("etc", "queue", "data"):
@@ -354,13 +319,12 @@ postlog unix-dgram n - n - 1 postlogd
         log = self.folder / "postfix.log"
         tls = ""
         if security != "plain":
-            assert certificate is not None
             tls = f"""
 smtpd_tls_security_level = encrypt
 smtpd_tls_auth_only = yes
 smtpd_tls_wrappermode = {"yes" if security == "tls" else "no"}
-smtpd_tls_cert_file = {certificate.certificate}
-smtpd_tls_key_file = {certificate.key}
+smtpd_tls_cert_file = {certificates().chain(certificate)}
+smtpd_tls_key_file = {certificates().key(certificate)}
 """
         if sasl is not None:
             tls += f"""
@@ -451,7 +415,7 @@ class MailSystem:
 
 
 @contextlib.contextmanager
-def postfix_and_dovecot(*, security: str = "plain", certificate: Certificate | None = None,
+def postfix_and_dovecot(*, security: str = "plain", certificate: str = "good",
                         passdb: str | None = None, mechanisms: str = "plain login") -> Iterator[MailSystem]:
     """Postfix with Dovecot behind it, for mailboxes and for logins."""
     with Dovecot(security=security, certificate=certificate, passdb=passdb, mechanisms=mechanisms) as dovecot:
