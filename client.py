@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def run() -> int:
         settings = client_settings(values(flags.env, {"SERVER_HOST": flags.host, "SERVER_PORT": flags.port}), BASE)
-        context = tls.client_context(settings.tls_ca) if settings.tls_ca else None
+        context = tls.client_context(settings.tls_ca, "SERVER_TLS_CA") if settings.tls_ca else None
 
         def send(request: Request) -> Reply:
             request = replace(request, token=settings.token)

@@ -9,12 +9,12 @@ from pathlib import Path
 from mailer.errors import ConfigError
 
 
-def client_context(ca_file: Path | None) -> ssl.SSLContext:
-    """A context for connecting that verifies the peer; raises ConfigError when the file holds no certificates."""
+def client_context(ca_file: Path | None, key: str = "MAIL_CA_FILE") -> ssl.SSLContext:
+    """A context for connecting that verifies the peer; raises ConfigError when the file, set by `key`, is unusable."""
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except OSError as failure:
-        raise ConfigError(f"{ca_file}: holds no usable certificate authority ({failure})") from failure
+        raise ConfigError(f"{key}: {ca_file} holds no usable certificate authority ({failure})") from failure
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
