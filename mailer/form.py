@@ -29,7 +29,7 @@ class Form:
     def explain(self, problems: Iterable[Problem]) -> None:
         """Say what is wrong."""
         for problem in problems:
-            self._terminal.say(explain(problem, "\n"), RED)
+            self._terminal.say(explain(problem, ":\n"), RED)
 
     def choose(self, default: int, *options: str) -> int:
         """The number of the option that the person chooses."""

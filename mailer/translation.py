@@ -25,6 +25,8 @@ _TELLING = frozenset(Code) - {
     Code.FRAME_TOO_LARGE,
     Code.DELIVERY_UNCERTAIN,
 }
+# What the server says before it quotes the mail server; the code says the same, and in the person's language.
+_SAID_BY_THE_CODE = re.compile(r"\Athe mail server refuses [^:]*: ")
 _NUMBER = re.compile(r"U\+[0-9A-F]+|[0-9]+(?:,[0-9]{3})*")
 # Sentences of other modules, of the server's and of the system, numbers left out: known here so that they are
 # translated, and need no explanation by their code.
@@ -60,13 +62,13 @@ def _(text: str) -> str:
     return _catalogue().gettext(text)
 
 
-def explain(problem: Problem, between: str = " ") -> str:
+def explain(problem: Problem, between: str = ": ") -> str:
     """A problem in words a person understands: its own where they are known, else what its code means, then its own."""
     words, known = translate(problem.text)
     meaning = _meanings()[problem.code]
     if problem.code not in _TELLING or not words:
         return meaning
-    return words if known else f"{meaning}{between}{words}"
+    return words if known else meaning.rstrip(".") + between + _SAID_BY_THE_CODE.sub("", words)
 
 
 def translate(words: str) -> tuple[str, bool]:

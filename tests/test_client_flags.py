@@ -10,7 +10,7 @@ import unittest
 
 from tests.sandbox.certificates import LOOPBACK
 from tests.support.client import ROOT, ClientTestCase
-from tests.support.fakeserver import OK, Answer, FakeServer, error
+from tests.support.fakeserver import OK, Answer, FakeServer, error, silence
 from tests.support.waiting import wait_until
 
 ADDRESS = ("--email", "alice@example.com")
@@ -140,7 +140,7 @@ class FailureTest(ClientTestCase):
 
     @unittest.skipUnless(os.name == "posix", "Ctrl-C cannot be sent to one process alone here")
     def test_an_interrupt_ends_it_quietly(self) -> None:
-        with FakeServer(lambda _request: wait_until(lambda: False, 30)) as server:
+        with FakeServer(silence) as server:
             process = subprocess.Popen(self.command(server.port, *BOTH), env=self.env, stderr=subprocess.PIPE)
             wait_until(lambda: server.requests)
             process.send_signal(signal.SIGINT)

@@ -10,7 +10,7 @@ if os.name != "posix":
     raise unittest.SkipTest("there are no pseudo-terminals here")
 
 from tests.support.client import ROOT, ClientTestCase
-from tests.support.fakeserver import OK, FakeServer, error
+from tests.support.fakeserver import OK, FakeServer, error, silence
 from tests.support.person import CTRL_C, CTRL_D, Person
 from tests.support.waiting import wait_until
 
@@ -242,8 +242,7 @@ class MendingTest(TerminalTestCase):
 
 class WaitingTest(TerminalTestCase):
     def test_a_long_wait_is_explained_and_ctrl_c_ends_it(self) -> None:
-        silence = FakeServer(lambda _request: wait_until(lambda: False, 30))
-        with silence as server, self.person(server.port, *ADDRESS) as person:
+        with FakeServer(silence) as server, self.person(server.port, *ADDRESS) as person:
             person.answers("Your message", "x\r.\r")
             person.sees("Sending to")
             person.sees("120 seconds at most")

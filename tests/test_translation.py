@@ -110,7 +110,7 @@ class ExplanationTest(unittest.TestCase):
 
     def test_foreign_words_are_shown_where_they_tell_more_and_made_safe(self) -> None:
         cases = [
-            (Problem(Code.MAIL_REJECTED, "550\x1b[31m No\nsuch {0}"), "refused the message. 550", "No such {0}"),
+            (Problem(Code.MAIL_REJECTED, "the mail server refuses it: 5\x1b No\nsuch {0}"), "message: 5", "such {0}"),
             (Problem(Code.EMAIL_INVALID, "An e-mail address has the form name@example.com."), "An e-mail", ".com."),
             (Problem(Code.UNAUTHORIZED, "No."), "SERVER_TOKEN", "wrong."),
             (Problem(Code.MAIL_REJECTED, ""), "refused", "message."),

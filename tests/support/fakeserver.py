@@ -17,6 +17,11 @@ def error(code: str, text: str = "Because.", retry: bool = False) -> dict[str, A
     return {"status": "ERROR", "retry": retry, "errors": [{"code": code, "field": field, "text": text}]}
 
 
+def silence(_request: dict[str, Any]) -> None:
+    """An answer that never comes."""
+    threading.Event().wait(120)
+
+
 class FakeServer:
     """Answers by the next of `answers`, the last one for ever: a reply object, raw bytes, or None to hang up.
 
