@@ -1,0 +1,214 @@
+"""Access tokens: where they come from, how long they serve, and what is said when there is none."""
+
+import json
+import shlex
+import ssl
+import sys
+import threading
+import unittest
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from unittest import mock
+from urllib.parse import parse_qs
+
+from mailer import oauth
+from mailer.config import OAuth
+from mailer.errors import LoginError
+from mailer.oauth import TokenSource
+from tests.support.certificates import certificates, server_context
+from tests.support.scripted import ScriptedServer, drip, refused_port
+
+CONTEXT = ssl.create_default_context()
+Answer = tuple[int, object]
+
+
+class TokenEndpoint:
+    """Answers each POST with the next of the answers, the last of them for ever."""
+
+    def __init__(self, *answers: Answer, context: ssl.SSLContext | None = None) -> None:
+        endpoint = self
+        self.forms: list[dict[str, list[str]]] = []
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+                with lock:
+                    endpoint.forms.append(form)
+                    status, fields = answers[min(len(endpoint.forms), len(answers)) - 1]
+                content = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
+                self.send_response(status)
+                self.send_header("Location", "/elsewhere")
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if context:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.port = self._server.server_port
+        self.url = f"http{'s' if context else ''}://localhost:{self.port}/token"
+
+    def __enter__(self) -> "TokenEndpoint":
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def good(token: str = "token-1", **more: object) -> Answer:
+    return 200, {"access_token": token, "token_type": "Bearer", "expires_in": 3600, **more}
+
+
+def source(url: str, context: ssl.SSLContext = CONTEXT) -> TokenSource:
+    settings = OAuth(token_url=url, client_id="client", client_secret="client-s3cret", refresh_token="refresh-s3cret")
+    return TokenSource(settings, context)
+
+
+class RefreshTest(unittest.TestCase):
+    def complaint(self, tokens: TokenSource, *, temporary: bool) -> str:
+        with self.assertRaises(LoginError) as caught, self.assertNoLogs(level="DEBUG"):
+            tokens(False)
+        self.assertEqual(caught.exception.temporary, temporary, caught.exception)
+        for secret in ("refresh-s3cret", "client-s3cret"):
+            self.assertNotIn(secret, str(caught.exception))
+        return str(caught.exception)
+
+    def test_the_refresh_grant_as_the_standard_has_it(self) -> None:
+        with TokenEndpoint(good()) as endpoint:
+            self.assertEqual(source(endpoint.url)(False), "token-1")
+            self.assertEqual(
+                endpoint.forms,
+                [{"grant_type": ["refresh_token"], "refresh_token": ["refresh-s3cret"], "client_id": ["client"],
+                  "client_secret": ["client-s3cret"]}],
+            )  # fmt: skip
+
+    def test_a_token_is_kept_until_shortly_before_it_ends(self) -> None:
+        with TokenEndpoint(good("one"), good("two")) as endpoint, mock.patch("time.monotonic", return_value=0.0) as now:
+            tokens = source(endpoint.url)
+            for moment, token in ((0.0, "one"), (3500.0, "one"), (3545.0, "two"), (7000.0, "two")):
+                now.return_value = moment
+                self.assertEqual(tokens(False), token)
+
+    def test_lives_that_make_no_sense_are_taken_as_short(self) -> None:
+        lives: tuple[object, ...] = (None, "soon", "nan", -1, 1e999, {}, True)
+        for life in lives:
+            with self.subTest(life=life), TokenEndpoint(good("one", expires_in=life), good("two")) as endpoint:
+                tokens = source(endpoint.url)
+                tokens(False)
+                with mock.patch("time.monotonic", return_value=10.0**9):
+                    self.assertEqual(tokens(False), "two")
+
+    def test_a_refused_token_is_renewed_once_for_all_threads(self) -> None:
+        with TokenEndpoint(good("old"), good("new"), good("newer")) as endpoint, ThreadPoolExecutor(8) as threads:
+            tokens = source(endpoint.url)
+            barrier = threading.Barrier(8)
+
+            def use(_: int) -> tuple[str, str]:
+                first = tokens(False)
+                barrier.wait(10)
+                return first, tokens(True)
+
+            self.assertEqual(list(threads.map(use, range(8))), [("old", "new")] * 8)
+            self.assertEqual(tokens(False), "new")
+            self.assertEqual(tokens(True), "newer")
+
+    def test_a_refresh_token_that_is_replaced_is_used_from_then_on(self) -> None:
+        with TokenEndpoint(good(refresh_token="next"), good()) as endpoint:
+            tokens = source(endpoint.url)
+            tokens(False)
+            tokens(True)
+            self.assertEqual([form["refresh_token"] for form in endpoint.forms], [["refresh-s3cret"], ["next"]])
+
+    def test_refusals_carry_the_providers_reason(self) -> None:
+        for answer, temporary, reason in (
+            ((400, {"error": "invalid_grant", "error_description": "over\r\n\x1b"}), False, "invalid_grant over"),
+            ((401, {"error": "no refresh-s3cret or client-s3cret"}), False, "no … or …"),
+            ((429, {}), True, "429"),
+            ((503, b"<html>down</html>"), True, "503"),
+            ((200, b"not json"), False, "200"),
+            ((200, b"[" * 50_000), False, "200"),
+            ((200, ["access_token"]), False, "200"),
+            ((200, {"access_token": ""}), False, "200"),
+            ((200, {"access_token": "two words"}), False, "no access token"),
+            ((200, {"access_token": "a\1auth=x"}), False, "no access token"),
+            ((302, good()[1]), False, "302"),
+        ):
+            with self.subTest(answer=answer), TokenEndpoint(answer) as endpoint:
+                self.assertIn(reason, self.complaint(source(endpoint.url), temporary=temporary))
+                self.assertEqual(len(endpoint.forms), 1)
+
+    def test_an_endpoint_that_cannot_be_reached_is_temporary(self) -> None:
+        self.complaint(source(f"http://127.0.0.1:{refused_port()}/"), temporary=True)
+
+    def test_an_endpoint_that_drips_ends_in_time(self) -> None:
+        dripping = ScriptedServer({"POST": drip(b"HTTP/1.1 200 OK\r\n")})
+        with dripping as server, mock.patch.object(oauth, "_PATIENCE", 0.3):
+            self.assertIn("in time", self.complaint(source(f"http://127.0.0.1:{server.port}/"), temporary=True))
+
+    def test_secrets_go_over_verified_https_only(self) -> None:
+        trusting = ssl.create_default_context(cafile=certificates().ca)
+        with TokenEndpoint(good(), context=server_context()) as endpoint:
+            self.assertEqual(source(endpoint.url, trusting)(False), "token-1")
+            self.complaint(source(endpoint.url), temporary=True)
+            self.assertEqual(len(endpoint.forms), 1)
+        for url in ("http://login.example.com/token", "http://127.0.0.1.example.com/", "file:///etc/passwd", "ftp://x/"):
+            with self.subTest(url):
+                self.assertIn("https only", self.complaint(source(url), temporary=False))
+
+    def test_nothing_shows_a_secret(self) -> None:
+        with TokenEndpoint(good()) as endpoint, self.assertNoLogs(level="DEBUG"):
+            tokens = source(endpoint.url)
+            tokens(False)
+            self.assertNotIn("s3cret", repr(tokens) + repr(vars(tokens)["_oauth"]))
+
+
+class CommandTest(unittest.TestCase):
+    def tokens(self, code: str, *arguments: str) -> TokenSource:
+        command = shlex.join([sys.executable, "-c", code, *arguments])
+        return TokenSource(OAuth(command=command), CONTEXT)
+
+    def test_the_output_is_the_token(self) -> None:
+        self.assertEqual(self.tokens("print('  abc.DEF-1~+/=  ')")(False), "abc.DEF-1~+/=")
+
+    def test_there_is_no_shell(self) -> None:
+        self.assertEqual(self.tokens("import sys; print(sys.argv[1])", "$HOME;`id`")(False), "$HOME;`id`")
+
+    def test_it_is_run_again_when_its_token_is_refused(self) -> None:
+        tokens = self.tokens("import os; print(os.getpid())")
+        first = tokens(False)
+        self.assertEqual(tokens(False), first)
+        self.assertNotEqual(tokens(True), first)
+
+    def test_failures(self) -> None:
+        for code, temporary, reason in (
+            ("import sys; print('x\\nno \\x1bnetwork', file=sys.stderr); sys.exit(75)", True, "75: no"),
+            ("import sys; sys.exit('revoked')", False, "1: revoked"),
+            ("pass", False, "no access token"),
+            ("print('a b')", False, "no access token"),
+            ("print('a\\nb')", False, "no access token"),
+            ("print(chr(233))", False, "no access token"),
+        ):
+            with self.subTest(code), self.assertRaises(LoginError) as caught:
+                self.tokens(code)(False)
+            self.assertEqual(caught.exception.temporary, temporary)
+            self.assertIn(reason, str(caught.exception))
+
+    def test_a_command_that_is_not_there_or_not_a_command(self) -> None:
+        for command in ("/nowhere/token", "'unclosed"):
+            with self.subTest(command), self.assertRaises(LoginError) as caught:
+                TokenSource(OAuth(command=command), CONTEXT)(False)
+            self.assertIn("cannot be run", str(caught.exception))
+
+    def test_a_command_that_hangs_ends_in_time(self) -> None:
+        with mock.patch.object(oauth, "_PATIENCE", 0.3), self.assertRaises(LoginError) as caught:
+            self.tokens("import time; time.sleep(60)")(False)
+        self.assertTrue(caught.exception.temporary)
+
+
+if __name__ == "__main__":
+    unittest.main()
