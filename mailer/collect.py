@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 # Mails asked for at once; the mailbox fetches them in smaller batches.
 _ASKED = 500
 # A batch is committed at so many mails, or bytes of them: the text of a mail may be a megabyte.
-_MAILS = 100
+_MAILS = 200
 _BYTES = 2 * 1024 * 1024
 # A mail that the server refuses by itself is tried again in this many passes before it is recorded as unreadable.
 _TRIES = 5

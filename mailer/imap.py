@@ -11,13 +11,12 @@ import imaplib
 import logging
 import ssl
 from array import array
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from mailer.config import Endpoint
 from mailer.errors import ExitCode, MailboxError, safe
 from mailer.imap_login import connect
-from mailer.imap_syntax import for_now, item, mailbox_name, numbers, responses
+from mailer.imap_syntax import for_now, mailbox_name, numbers, responses
 from mailer.imap_wire import Wire
 from mailer.progress import Mail, Selected, pack
 from mailer.sasl import Login
@@ -28,9 +27,8 @@ _log = logging.getLogger(__name__)
 _WINDOW = 65_536
 # The text limit is 1 MiB of characters; in base64, with two to four bytes each, more than this is never needed.
 _LONGEST = 6 * 1024 * 1024
-# What one FETCH may bring: mails, and bytes of them.
+# Mails in one FETCH: with their windows that bounds its answer, whatever the sizes that the server claims.
 _MAILS = 100
-_BYTES = 4 * 1024 * 1024
 # A SEARCH in a larger mailbox than this goes over so many UIDs at a time: its answer stays within the allowance.
 _SEARCHED = 50_000
 _SEARCH_ANSWER = 1024 * 1024
@@ -88,8 +86,7 @@ class Mailbox:
 
     def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]:
         """These mails, ascending; those that are gone are left out, those that the server refuses have no bytes."""
-        sizes = self._fetch(uids, "RFC822.SIZE", lambda text, _: item("RFC822.SIZE", text), 200 * len(uids))
-        for batch in _batches(uids, sizes):
+        for batch in (uids[start : start + _MAILS] for start in range(0, len(uids), _MAILS)):
             found = self._bodies(batch)
             missing = [uid for uid in batch if uid not in found]
             still_there = self._present(missing)
@@ -142,7 +139,7 @@ class Mailbox:
     def _highest(self) -> int:
         """The highest UID there is, for servers that do not tell UIDNEXT."""
         _, parts, _ = self._live().ask("FETCH", "*", "(UID)") if self._count else ("", [], "")
-        return max((item("UID", text) or 0 for text, _ in responses(parts)), default=0)
+        return max((uid for uid, _ in responses(parts)), default=0)
 
     def _search(self, first: int, criterion: str = "") -> "array[int]":
         """The UIDs from `first` on that meet a criterion, ascending."""
@@ -179,30 +176,10 @@ class Mailbox:
 
     def _bodies(self, uids: Sequence[int], start: int = 0, length: int = _WINDOW) -> dict[int, bytes]:
         """A window of each mail; empty when the server refuses it."""
-        return self._fetch(uids, f"BODY.PEEK[]<{start}.{length}>", lambda _, body: body, len(uids) * length)
-
-    def _fetch(
-        self, uids: Sequence[int], name: str, value: Callable[[bytes, bytes | None], Any], expected: int = 0
-    ) -> dict[int, Any]:
-        """One item of each mail, by UID: responses about other items or other mails come in between."""
-        status, parts, words = self._live().ask("FETCH", pack(uids), f"(UID {name})", expected=expected)
+        item = f"(UID BODY.PEEK[]<{start}.{length}>)"
+        status, parts, words = self._live().ask("FETCH", pack(uids), item, expected=len(uids) * length)
         if status != "OK" and for_now(words):
             raise MailboxError(f"{self._folder}: {words}", ExitCode.TEMPORARY)
-        pairs = [(item("UID", text), value(text, body)) for text, body in responses(parts)]
-        found = {uid: given for uid, given in pairs if given is not None}
+        # Responses about flags, and about other mails, come in between.
+        found = {uid: body for uid, body in responses(parts) if body is not None}
         return {uid: found[uid] for uid in uids if uid in found}
-
-
-def _batches(uids: Sequence[int], sizes: Mapping[int, int]) -> Iterator[list[int]]:
-    """The mails in batches that are bounded in number and in the bytes that their first windows can have."""
-    batch: list[int] = []
-    room = _BYTES
-    for uid in uids:
-        size = min(sizes.get(uid, _WINDOW), _WINDOW)
-        if batch and (len(batch) == _MAILS or size > room):
-            yield batch
-            batch, room = [], _BYTES
-        batch.append(uid)
-        room -= size
-    if batch:
-        yield batch

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 _HIGHEST = (1 << 32) - 1  # the highest UID there can be
+_UID = re.compile(rb"[ (]UID (\d{1,10})\b")
 _WORD = re.compile(rb"\b\d{1,10}\b")
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 _BODY = re.compile(rb"BODY\[\](?:<\d+>)? (?:\{\d+\}$|" + _QUOTED.pattern + rb")")
@@ -32,24 +33,19 @@ def mailbox_name(name: str) -> str:
     return quoted(re.sub(r"[^ -~]+", shifted, name.replace("&", "&-"))).decode()
 
 
-def responses(parts: Sequence[Any]) -> Iterator[tuple[bytes, bytes | None]]:
-    """FETCH responses as `imaplib` gives them: the text of each, without its strings, and its BODY[]."""
-    texts: list[bytes] = []
+def responses(parts: Sequence[Any]) -> Iterator[tuple[int, bytes | None]]:
+    """FETCH responses as `imaplib` gives them: the UID of each, and its BODY[] if it has one."""
+    text = b""
     body: bytes | None = None
     for part in parts:
-        text = part[0] if isinstance(part, tuple) else part or b""
-        if found := _BODY.search(text):
+        piece = part[0] if isinstance(part, tuple) else part or b""
+        if found := _BODY.search(piece):
             body = part[1] if isinstance(part, tuple) else re.sub(rb"\\(.)", rb"\1", found[1] or b"")
-        texts.append(_QUOTED.sub(b'""', text))
+        text += (_QUOTED.sub(b"", piece) if b'"' in piece else piece) + b" "
         if not isinstance(part, tuple):  # what follows the last literal, or all there is
-            yield b" ".join(texts), body
-            texts, body = [], None
-
-
-def item(name: str, text: bytes) -> int | None:
-    """The number that a FETCH response gives for an item such as UID."""
-    found = re.search(rb"(?:^|[ (])" + re.escape(name.encode()) + rb" (\d{1,18})\b", text)
-    return int(found[1]) if found else None
+            if uid := _UID.search(text):
+                yield int(uid[1]), body
+            text, body = b"", None
 
 
 def numbers(parts: Sequence[Any]) -> list[int]:

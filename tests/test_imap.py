@@ -123,19 +123,20 @@ class Reading(ImapCase):
         self.assertEqual(len(wanted.raw or b""), 1_048_576)
         self.assertLess(len(fetch(box, uids, all_of_it)[0].raw or b""), 20_000_000, "there is a limit all the same")
 
-    def test_batches_are_bounded_in_number_and_in_bytes(self) -> None:
-        uids = self.deliver(*[b"small"] * 200, *[b"l" * 100_000] * 70)
+    def test_batches_are_bounded(self) -> None:
+        uids = self.deliver(*[b"small"] * 200, *[b"l" * 100_000] * 50)
         box = self.opened(self.server.imap_port)
         self.commands.clear()
         self.assertEqual([mail.uid for mail in box.fetch(uids, no_more)], uids)
         fetches = [command for command in self.commands if "BODY.PEEK" in command]
-        self.assertEqual(len(fetches), 4)  # 100, 100, 64 large ones in 4 MiB, the other 6
+        self.assertEqual(len(fetches), 3)
 
     def test_mails_that_disappear_are_left_out(self) -> None:
         uids = self.deliver(b"1", b"2", b"3")
         box = self.opened(self.server.imap_port)
         for gone in uids[1:]:
             self.server.expunge(ADDRESS, gone)
+        box.open()  # the server tells of it now
         self.assertEqual(fetch(box, [*uids, 99]), [Mail(uids[0], b"1")])
 
     def test_marking_sets_seen_and_nothing_else(self) -> None:
@@ -251,9 +252,7 @@ class Fetching(ImapCase):
     """Answers to FETCH as different servers write them."""
 
     def answer(self, *answers: Action) -> list[Mail]:
-        sizes = b"".join(b"* %d FETCH (UID %d RFC822.SIZE 5)\r\n" % (n, uid) for n, uid in enumerate((9, 10, 11), 1))
-        actions: list[Action] = [sizes + b"%tag% OK done\r\n", *answers]
-        with ScriptedServer({**IMAP, "UID FETCH": actions}, imap=True) as server:
+        with ScriptedServer({**IMAP, "UID FETCH": list(answers)}, imap=True) as server:
             return fetch(self.opened(server.port), [9, 10, 11])
 
     def test_responses_are_matched_by_uid_however_they_are_written(self) -> None:
@@ -363,8 +362,7 @@ class Faults(ImapCase):
                 conversation.send(chunk)
                 time.sleep(0.05)
 
-        sizes = b"* 1 FETCH (UID 9 RFC822.SIZE 2000)\r\n%tag% OK done\r\n"
-        with ScriptedServer({**IMAP, "UID FETCH": [sizes, slowly]}, imap=True) as server:
+        with ScriptedServer({**IMAP, "UID FETCH": slowly}, imap=True) as server:
             box = self.opened(server.port, timeout=0.5)
             self.assertEqual(fetch(box, [9]), [Mail(9, b"x" * 2000)])
 
