@@ -45,7 +45,7 @@ _OTHER = re.compile(f"[^{LETTERS[1:]}]+")
 # neither a letter nor a usual sign.
 _SMALL, _ANY = "[а-яёєіїґ]", "[а-яёєіїґА-ЯЁЄІЇҐ]"
 _UNUSUAL = re.compile(
-    rf"{_SMALL}[А-ЯЁЄІЇҐ]|[a-zA-Z]{_ANY}|{_ANY}[a-zA-Z]|(?<!{_ANY})[’•…№»”](?={_ANY})|{_ANY}[№«„•]"
+    rf"{_SMALL}[А-ЯЁЄІЇҐ]|[a-zA-Z]{_ANY}|{_ANY}[a-zA-Z]|(?<!{_ANY})[’•…№»”—–](?={_ANY})|{_ANY}[№«„•]"
     r"|[^\x00-\x7fа-яёєіїґА-ЯЁЄІЇҐ\xa0«»—–„“”’‘…№•©°]"
 )
 _QUOTATION_MARKS = re.compile("[«»„“”]")

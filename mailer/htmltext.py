@@ -134,13 +134,16 @@ class _Writer:
 
     def close_block(self, name: str) -> None:
         """What some blocks put before their lines ends."""
-        self.block(name)
+        self.break_line()
         if name == "blockquote":
             self.quotes = max(0, self.quotes - 1)
+            while self.lines and not self.lines[-1].strip("> "):
+                self.lines.pop()
         elif name in ("ul", "ol") and self.lists:
             self.lists.pop()
         elif name == "pre":
             self.preformatted = max(0, self.preformatted - 1)
+        self.block(name)
 
     def link(self) -> None:
         """The address of a link after its words, unless they say it already."""
@@ -160,7 +163,7 @@ class _Writer:
     def block(self, name: str) -> None:
         """A block begins or ends: a new line, and an empty one around paragraphs, but not around lists in lists."""
         self.break_line()
-        if name in _PARAGRAPHS and not (len(self.lists) > 1 and name in ("ul", "ol")):
+        if name in _PARAGRAPHS and not (self.lists and name in ("ul", "ol")):
             self.empty_line(1)
 
     def empty_line(self, most: int) -> None:
