@@ -97,6 +97,11 @@ class Outbox:
     def _transact(self, session: Session, envelope: Envelope, deadline: float) -> None:
         try:
             session.transact(envelope, deadline)
+        except DeliveryError:
+            raise
+        except BaseException:
+            session.close()  # nobody knows where it stands
+            raise
         finally:
             self._give_back(session)
 

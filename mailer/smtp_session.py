@@ -20,7 +20,7 @@ from mailer.smtp_wire import Wire
 # The last line of defence: no address that could end its command, or add a parameter to it, goes out.
 _UNSAFE = re.compile(r"[\s<>\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LEADING_DOT = re.compile(rb"^\.", re.MULTILINE)
-_DATA = b"DATA\r\n"
+_DATA = "DATA\r\n"
 
 
 class Session(Wire):
@@ -80,13 +80,13 @@ class Session(Wire):
             self.send(b"QUIT\r\n")
         self.close()
 
-    def _arrange(self, commands: list[bytes], envelope: Envelope) -> None:
+    def _arrange(self, commands: list[str], envelope: Envelope) -> None:
         """Send the commands, in one write where that is allowed; raise the first refusal after undoing the others."""
         self._finish_reset()
         self._be_in_step()
         refused: DeliveryError | None = None
         if self._pipelining:
-            self.send(b"".join(commands))
+            self.send("".join(commands))
         code = b""
         for index, command in enumerate(commands):
             if not self._pipelining:
@@ -134,7 +134,7 @@ class Session(Wire):
         if self._buffer:
             self.fail("the mail server answers what it was not asked")
 
-    def _envelope_commands(self, envelope: Envelope) -> list[bytes]:
+    def _envelope_commands(self, envelope: Envelope) -> list[str]:
         sender, recipients = envelope.sender, envelope.recipients
         if _UNSAFE.search("".join((sender, *recipients))):
             raise DeliveryError(Code.EMAIL_INVALID, "the address holds a character that none can", Outcome.PERMANENT)
@@ -145,8 +145,8 @@ class Session(Wire):
                 raise DeliveryError(Code.EMAIL_INVALID, text, Outcome.PERMANENT)
             parameters += " BODY=8BITMIME SMTPUTF8"
         return [
-            f"MAIL FROM:<{sender}>{parameters}\r\n".encode(),
-            *[f"RCPT TO:<{recipient}>\r\n".encode() for recipient in recipients],
+            f"MAIL FROM:<{sender}>{parameters}\r\n",
+            *[f"RCPT TO:<{recipient}>\r\n" for recipient in recipients],
         ]
 
 

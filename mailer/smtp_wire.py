@@ -45,7 +45,7 @@ class Wire(smtplib.SMTP):
         for family, kind, protocol, _, address in addresses:
             sock = socket.socket(family, kind, protocol)
             try:
-                sock.settimeout(self._time_left())
+                sock.settimeout(_time_left(self._end()))
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as refused:
@@ -65,7 +65,7 @@ class Wire(smtplib.SMTP):
             self.fail("the mail server sent more in clear before the TLS handshake: injected plaintext, refused")
         sock = self.connected()
         try:
-            sock.settimeout(self._time_left())
+            sock.settimeout(_time_left(self._end()))
             self.sock = context.wrap_socket(sock, server_hostname=host)
         except ssl.SSLCertVerificationError as untrusted:
             self.fail(f"the certificate of {host} is not to be trusted: {untrusted.verify_message}")
@@ -136,48 +136,54 @@ class Wire(smtplib.SMTP):
             return False
         return False
 
-    def _time_left(self, end: float | None = None) -> float:
-        left = min(end or time.monotonic() + self._patience, self.deadline) - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
+    def _end(self) -> float:
+        """When the operation that begins now has to be done."""
+        end = time.monotonic() + self._patience
+        return end if end < self.deadline else self.deadline
 
     def _await_reply(self) -> Match[bytes]:
-        end = time.monotonic() + self._patience
-        while not (found := first_reply(self._buffer)):
-            if not may_become_reply(self._buffer):
-                self.fail("the mail server's reply makes no sense")
+        end = self._end()
+        while True:
             try:
-                data = self._read(end)
+                data = self._read(self.connected(), end)
             except OSError as failure:
                 self.fail("no reply from the mail server", failure)
             if not data:
                 self.fail("the mail server closed the connection")
             self._buffer += data
-        return found
+            if found := first_reply(self._buffer):
+                return found
+            if not may_become_reply(self._buffer):
+                self.fail("the mail server's reply makes no sense")
 
-    def _read(self, end: float) -> bytes:
-        sock = self.connected()
-        self._time_left(end)
+    def _read(self, sock: socket.socket, end: float) -> bytes:
+        _time_left(end)  # the server may have said something all the time, and never enough
         try:
             return sock.recv(_READ_SIZE)
         except TimeoutError:
             self._on_wait()
-        sock.settimeout(self._time_left(end))
+        sock.settimeout(_time_left(end))
         data = sock.recv(_READ_SIZE)
         sock.settimeout(QUICK)
         return data
 
     def _send_slowly(self, sock: socket.socket, rest: memoryview) -> None:
         self._on_wait()
-        end = time.monotonic() + self._patience
+        end = self._end()
         try:
             while rest:
-                sock.settimeout(self._time_left(end))
+                sock.settimeout(_time_left(end))
                 rest = rest[sock.send(rest) :]
             sock.settimeout(QUICK)
         except OSError as failure:
             self.fail("the connection was lost", failure)
+
+
+def _time_left(end: float) -> float:
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
 def _reason(failure: Exception) -> str:

@@ -67,7 +67,7 @@ def dialogue(chance: random.Random) -> tuple[bytes, bytes]:
     for _ in range(chance.choice((0, 1, 1, 1, 2, 4))):
         replies = chance.choice((envelope, envelope, final))
         index = chance.randrange(len(replies) + 1)
-        replies[index : index + chance.randrange(2)] = [chance.choice(PIECES)]
+        replies[index : index + chance.randrange(2)] = [chance.choice(PIECES if chance.random() < 0.1 else PIECES[:-2])]
     return b"".join(envelope), b"".join(final)
 
 
@@ -104,7 +104,7 @@ class FuzzTest(unittest.TestCase):
     def test_a_reply_is_found_however_it_is_cut(self) -> None:
         chance = random.Random(7)
         for _ in range(CASES):
-            data = b"".join(chance.choice(PIECES[:23]) for _ in range(chance.randrange(1, 6)))
+            data = b"".join(chance.choice(PIECES[:-2]) for _ in range(chance.randrange(1, 6)))
             whole = first_reply(data)
             for end in range(len(data)):
                 if not whole or end < whole.end():
