@@ -251,9 +251,11 @@ class Listener:
                 worker.wake.release()
                 return
             self._newcomer = arrival
+            now = time.monotonic()
+            full_since = self._full_since if self._serving >= len(self._workers) else now
             # However long all have been taken: one of those that are waiting may be idle now, or in a moment.
             moment = _TURN_AWAY_SECONDS if self._waiting else 0.0
-            end = max(self._full_since + self._timeout, time.monotonic() + moment)
+            end = max(full_since + self._timeout, now + moment)
             closed_one = False
             while self._newcomer and not self._stopping and (left := end - time.monotonic()) > 0:
                 if not closed_one and self._close_longest_waiting():
