@@ -87,7 +87,8 @@ class Listener:
         # The condition guards all that follows. Only the porter and `stop` wait on it; workers park on their own lock.
         self._state = threading.Condition(threading.Lock())
         self._parked: list[_Worker] = []
-        self._spare_batons = min(_HOT, workers)  # with the porter, because no worker was parked
+        self._batons = self._spare_batons = min(_HOT, workers)  # spare: with the porter, because no worker was parked
+        self._porter_accepts = False  # and nobody else, or a worker would wait in vain for what the porter has got
         self._newcomer: _Arrival | None = None  # with the porter, waiting for a worker
         self._waiting: dict[Connection, float] = {}  # for a frame, and since when; the first has waited longest
         self._serving = 0
@@ -128,13 +129,17 @@ class Listener:
 
     def _pass_on_baton(self) -> None:
         with self._state:
-            if self._parked:
-                successor = self._parked.pop()
-                successor.baton = True
-                successor.wake.release()
-            else:
-                self._spare_batons += 1
+            self._spare_batons += 1
+            self._hand_out_batons()
+            if self._spare_batons == self._batons:
                 self._state.notify_all()
+
+    def _hand_out_batons(self) -> None:
+        while self._parked and self._spare_batons:
+            self._spare_batons -= 1
+            successor = self._parked.pop()
+            successor.baton = True
+            successor.wake.release()
 
     def _work(self, me: _Worker) -> None:
         _here.release = functools.partial(self._release, me)
@@ -157,7 +162,7 @@ class Listener:
                 me.newcomer, self._newcomer = self._newcomer, None
                 self._state.notify_all()
                 return
-            if self._spare_batons:
+            if self._spare_batons and not self._porter_accepts:
                 self._spare_batons -= 1
                 me.baton = True
                 return
@@ -237,10 +242,14 @@ class Listener:
     def _keep_the_door(self) -> None:
         while not self._stopping:
             with self._state:
-                self._state.wait_for(lambda: self._spare_batons or self._stopping)
+                self._state.wait_for(lambda: self._spare_batons == self._batons or self._stopping)
+                self._porter_accepts = True
             arrival = None if self._stopping else self._accept(self._porter)
             if arrival:
                 self._place(arrival)
+            with self._state:
+                self._porter_accepts = False
+                self._hand_out_batons()
 
     def _place(self, arrival: _Arrival) -> None:
         """Find a worker for a connection that came when all were taken, or turn it away."""

@@ -44,7 +44,12 @@ class Connection:
         self._buffer = bytearray()
         self._handshake: Callable[[], None] | None = None
         if context:
-            secured = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            try:
+                sock.getpeername()  # `wrap_socket` would not close one that has been reset already
+                secured = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            except OSError:
+                sock.close()
+                raise
             self._handshake = secured.do_handshake
             sock = secured
         self._sock = sock

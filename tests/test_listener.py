@@ -1,0 +1,554 @@
+"""The server under load, idlers, drippers, floods, bugs and its own end."""
+
+import contextlib
+import os
+import socket
+import ssl
+import struct
+import threading
+import time
+import unittest
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mailer import listener, transport
+from mailer.errors import Code, Problem, TransportError
+from mailer.listener import Listener, listen, stand_aside
+from mailer.protocol import MAX_FRAME, Reply, Request, decode_reply, encode_request
+from mailer.tls import client_context, server_context
+from mailer.transport import Connection, exchange
+from tests.support import certificates
+from tests.support.waiting import wait_until
+
+LONG = bool(os.environ.get("MAILER_LONG"))
+REQUEST = Request("alice@example.com", "x")
+QUICKLY = 3.0  # seconds within which an ordinary request is answered whatever others do
+
+
+def _ok(request: Request, host: str) -> Reply:
+    return Reply(ticket=len(request.message))
+
+
+@contextlib.contextmanager
+def _serving(
+    handle: Callable[[Request, str], Reply] = _ok,
+    *,
+    workers: int = 8,
+    timeout: float = 2.0,
+    context: ssl.SSLContext | None = None,
+) -> Iterator[int]:
+    """A server on a free port, stopped at the end; the port."""
+    listening = listen("127.0.0.1", 0)
+    server = Listener(listening, handle, workers=workers, timeout=timeout, context=context)
+    server.start()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.stop(5)
+
+
+def _connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), 10)
+
+
+def _frame(payload: bytes) -> bytes:
+    return len(payload).to_bytes(4, "big") + payload
+
+
+def _replies(sock: socket.socket) -> list[Reply]:
+    """All replies until the server ends the connection."""
+    connection = Connection(sock, 10)
+    replies = []
+    with contextlib.suppress(ConnectionError):
+        while payload := connection.receive():
+            replies.append(decode_reply(payload))
+    return replies
+
+
+def _codes(replies: list[Reply]) -> list[str]:
+    return [reply.problems[0].code.value if reply.problems else "OK" for reply in replies]
+
+
+def _code(reply: Reply) -> str:
+    return _codes([reply])[0]
+
+
+class _Gate:
+    """A handler in which requests wait until the test lets them go; those for "quick@" do not wait."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.inside = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, request: Request, host: str) -> Reply:
+        if not request.email.startswith("quick@"):
+            stand_aside()
+            with self._lock:
+                self.inside += 1
+            self.go.wait(20)
+        return Reply(ticket=7)
+
+
+class _Asker(threading.Thread):
+    """Somebody who asks at the same time as others; `outcome` is the code, or what went wrong."""
+
+    def __init__(self, port: int, request: Request = REQUEST, timeout: float = 20.0) -> None:
+        super().__init__(daemon=True)
+        self._port, self._request, self._timeout = port, request, timeout
+        self.outcome = ""
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.outcome = _code(exchange("127.0.0.1", self._port, self._request, timeout=self._timeout))
+        except TransportError as failure:
+            self.outcome = str(failure)
+
+
+class OneConnection(unittest.TestCase):
+    def test_requests_one_after_another(self) -> None:
+        with _serving() as port:
+            connection = Connection(_connect(port), 5)
+            for length in range(1, 200):
+                connection.send(encode_request(Request("a@b.de", "x" * length)))
+                self.assertEqual(decode_reply(connection.receive() or b""), Reply(ticket=length))
+            connection.close()
+
+    def test_requests_sent_at_once_are_answered_in_their_order(self) -> None:
+        with _serving() as port, _connect(port) as sock:
+            sock.sendall(b"".join(encode_request(Request("a@b.de", "x" * length)) for length in range(1, 500)))
+            sock.shutdown(socket.SHUT_WR)
+            self.assertEqual([reply.ticket for reply in _replies(sock)], list(range(1, 500)))
+
+    def test_a_request_in_single_bytes(self) -> None:
+        with _serving(timeout=10) as port, _connect(port) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for byte in encode_request(REQUEST) * 2:
+                sock.sendall(bytes([byte]))
+            sock.shutdown(socket.SHUT_WR)
+            self.assertEqual(_codes(_replies(sock)), ["OK", "OK"])
+
+    def test_the_largest_request(self) -> None:
+        message = "x" * (MAX_FRAME - len(encode_request(Request("a@b.de", ""))) + 4)
+        with _serving() as port:
+            self.assertEqual(exchange("127.0.0.1", port, Request("a@b.de", message), timeout=5).ticket, len(message))
+
+    def test_the_handler_hears_where_a_request_comes_from(self) -> None:
+        hosts: list[str] = []
+
+        def handle(request: Request, host: str) -> Reply:
+            hosts.append(host)
+            return Reply(ticket=1)
+
+        with _serving(handle) as port:
+            exchange("127.0.0.1", port, REQUEST, timeout=5)
+        self.assertEqual(hosts, ["127.0.0.1"])
+
+    def test_what_makes_no_sense_is_answered_and_then_closed(self) -> None:
+        after = encode_request(REQUEST)
+        table = {
+            "not JSON": (_frame(b"hello") + after, "bad_request"),
+            "a key missing": (_frame(b"{}") + after, "bad_request"),
+            "nested 100,000 deep": (_frame(b'{"a":' * 100_000) + after, "bad_request"),
+            "a 5,000-digit integer": (_frame(b'{"email":"a","message":"b","c":' + b"9" * 5000 + b"}"), "bad_request"),
+            "1 MiB of no JSON": (_frame(b"[" * MAX_FRAME) + after, "bad_request"),
+            "an empty frame": (_frame(b"") + after, "frame_too_large"),
+            "a frame too large": (b"\x00\x10\x00\x01", "frame_too_large"),
+            "another protocol": (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "frame_too_large"),
+            "a TLS handshake": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), "frame_too_large"),
+        }
+        with _serving() as port:
+            for name, (data, code) in table.items():
+                with self.subTest(name), _connect(port) as sock:
+                    sock.sendall(data)
+                    self.assertEqual(_codes(_replies(sock)), [code])
+            self.assertTrue(exchange("127.0.0.1", port, REQUEST, timeout=5).ok)
+
+    def test_the_answer_arrives_although_the_peer_has_sent_megabytes(self) -> None:
+        for data in (b"\xff" * 3_000_000, _frame(b"x" * MAX_FRAME) + bytes(2_000_000)):
+            with self.subTest(data[:5]), _serving(timeout=10) as port, _connect(port) as sock:
+                sock.sendall(data)
+                self.assertEqual(len(_replies(sock)), 1)
+
+    def test_an_answer_that_says_bad_request_closes_too(self) -> None:
+        refusal = Reply(problems=(Problem(Code.BAD_REQUEST, "The same id."),))
+        with _serving(lambda *_: refusal) as port, _connect(port) as sock:
+            sock.sendall(encode_request(REQUEST) * 3)
+            self.assertEqual(_replies(sock), [refusal])
+
+    def test_other_refusals_do_not_close(self) -> None:
+        refusal = Reply(problems=(Problem(Code.EMAIL_INVALID, "No."),))
+        with _serving(lambda *_: refusal) as port, _connect(port) as sock:
+            sock.sendall(encode_request(REQUEST) * 3)
+            sock.shutdown(socket.SHUT_WR)
+            self.assertEqual(_replies(sock), [refusal] * 3)
+
+    def test_an_end_within_a_frame_has_no_effect(self) -> None:
+        handled: list[Request] = []
+
+        def handle(request: Request, host: str) -> Reply:
+            handled.append(request)
+            return Reply(ticket=1)
+
+        frame = encode_request(Request("cut@example.com", "x"))
+        with _serving(handle) as port:
+            for end in range(len(frame)):
+                with _connect(port) as sock:
+                    sock.sendall(frame[:end])
+            self.assertTrue(exchange("127.0.0.1", port, REQUEST, timeout=5).ok)
+        self.assertEqual(handled, [REQUEST])
+
+    def test_a_peer_that_goes_away_without_its_answer_disturbs_nobody(self) -> None:
+        with _serving() as port:
+            for _ in range(50):
+                sock = _connect(port)
+                sock.sendall(encode_request(REQUEST) * 20)
+                _reset(sock)
+            self.assertTrue(exchange("127.0.0.1", port, REQUEST, timeout=5).ok)
+
+    def test_silence_is_closed_at_the_time_out(self) -> None:
+        with _serving(timeout=0.3) as port, _connect(port) as sock:
+            began = time.monotonic()
+            self.assertEqual(sock.recv(10), b"")
+            self.assertLess(abs(time.monotonic() - began - 0.3), 0.4)
+
+
+class Bugs(unittest.TestCase):
+    def test_a_bug_in_the_handler_is_an_internal_error_and_the_next_request_works(self) -> None:
+        def handle(request: Request, host: str) -> Reply:
+            if request.message == "bug":
+                raise ZeroDivisionError("the secret inside")
+            if request.message == "deep":
+                return handle(request, host)
+            return Reply(ticket=1)
+
+        with _serving(handle) as port, self.assertLogs("mailer.listener", "ERROR") as log:
+            for message in ("bug", "deep") * 10:
+                reply = exchange("127.0.0.1", port, Request("a@b.de", message), timeout=5)
+                self.assertEqual(_code(reply), "internal_error")
+                self.assertFalse(reply.retry)
+                self.assertNotIn("secret", reply.problems[0].text)
+                self.assertTrue(exchange("127.0.0.1", port, REQUEST, timeout=5).ok)
+        self.assertEqual(len(log.output), 20)
+        self.assertIn("ZeroDivisionError", log.output[0])
+
+
+class Idlers(unittest.TestCase):
+    """200 connections that send nothing, or drip, against 8 workers; 1,900 against 256 with MAILER_LONG=1."""
+
+    workers, idlers, ordinary = (256, 1_900, 100) if LONG else (8, 200, 30)
+
+    def test_they_cannot_keep_users_out(self) -> None:
+        threads_before = threading.active_count()
+        with _serving(workers=self.workers, timeout=15) as port, self.crowd(port) as crowd:
+            slowest = 0.0
+            for _ in range(self.ordinary):
+                began = time.monotonic()
+                self.assertTrue(exchange("127.0.0.1", port, REQUEST, timeout=10).ok)
+                slowest = max(slowest, time.monotonic() - began)
+            self.assertLess(slowest, QUICKLY)
+            askers = [_Asker(port) for _ in range(self.ordinary)]
+            for asker in askers:
+                asker.join(30)
+            self.assertEqual({asker.outcome for asker in askers}, {"OK"})
+            # The workers, the porter, and the one who drips.
+            self.assertLessEqual(threading.active_count() - threads_before, self.workers + 2)
+            self.assertGreater(len(crowd), 0)
+
+    def test_over_tls_neither_can_those_whose_handshake_never_comes(self) -> None:
+        files = certificates.certificates()
+        context, trusting = server_context(files.chain("good"), files.key("good")), client_context(files.ca)
+        with _serving(workers=self.workers, timeout=15, context=context) as port, self.crowd(port):
+            for _ in range(10):
+                began = time.monotonic()
+                self.assertTrue(exchange("localhost", port, REQUEST, timeout=10, context=trusting).ok)
+                self.assertLess(time.monotonic() - began, QUICKLY)
+
+    def test_those_who_ask_now_and_then_for_ever_cannot_either(self) -> None:
+        # Each of them completes frames, and all of them together take every worker for longer than the time-out.
+        done = threading.Event()
+
+        def ask_now_and_then() -> None:
+            while not done.is_set():
+                with contextlib.suppress(OSError), _connect(port) as sock:
+                    connection = Connection(sock, 5)
+                    while not done.wait(0.25):
+                        connection.send(encode_request(REQUEST))
+                        if connection.receive() is None:
+                            break
+
+        with _serving(workers=4, timeout=0.5) as port:
+            regulars = [threading.Thread(target=ask_now_and_then) for _ in range(6)]
+            for thread in regulars:
+                thread.start()
+            try:
+                end = time.monotonic() + 2
+                while time.monotonic() < end:
+                    self.assertEqual(_code(exchange("127.0.0.1", port, REQUEST, timeout=5)), "OK")
+            finally:
+                done.set()
+                for thread in regulars:
+                    thread.join(10)
+
+    @contextlib.contextmanager
+    def crowd(self, port: int) -> Iterator[list[socket.socket]]:
+        """Connections of which a third says nothing, a third has begun a frame, and a third drips."""
+        with contextlib.ExitStack() as stack:
+            crowd: list[socket.socket] = []
+            drippers: list[socket.socket] = []
+            for number in range(self.idlers):
+                sock = stack.enter_context(_connect(port))
+                crowd.append(sock)
+                if number % 3 == 1:
+                    sock.sendall(b"\0\0\x01")
+                elif number % 3 == 2:
+                    sock.sendall(b"\0\0\xff\xff")
+                    drippers.append(sock)
+            done = threading.Event()
+
+            def drip() -> None:
+                while not done.wait(0.05):
+                    for sock in drippers:
+                        with contextlib.suppress(OSError):
+                            sock.send(b" ")
+
+            thread = threading.Thread(target=drip)
+            thread.start()
+            try:
+                yield crowd
+            finally:
+                done.set()
+                thread.join(10)
+
+
+class Busy(unittest.TestCase):
+    def test_when_every_worker_is_really_taken_newcomers_hear_busy_after_the_wait(self) -> None:
+        gate = _Gate()
+        with _serving(gate, workers=4, timeout=0.5) as port:
+            askers = [_Asker(port) for _ in range(4)]
+            wait_until(lambda: gate.inside == 4)
+            began = time.monotonic()
+            reply = exchange("127.0.0.1", port, REQUEST, timeout=5)
+            self.assertEqual((_code(reply), reply.retry), ("busy", True))
+            self.assertLess(time.monotonic() - began, 2)
+            gate.go.set()
+            for asker in askers:
+                asker.join(10)
+            self.assertEqual([asker.outcome for asker in askers], ["OK"] * 4)
+            self.assertTrue(exchange("127.0.0.1", port, REQUEST, timeout=5).ok)
+
+    def test_one_who_waits_gets_the_first_worker_that_is_free(self) -> None:
+        gate = _Gate()
+        with _serving(gate, workers=4, timeout=10) as port:
+            askers = [_Asker(port) for _ in range(6)]
+            wait_until(lambda: gate.inside == 4)
+            gate.go.set()
+            for asker in askers:
+                asker.join(10)
+            self.assertEqual([asker.outcome for asker in askers], ["OK"] * 6)
+
+    def test_all_workers_wait_side_by_side(self) -> None:
+        gate = _Gate()
+        with _serving(gate, workers=40) as port:
+            askers = [_Asker(port) for _ in range(40)]
+            wait_until(lambda: gate.inside == 40)
+            gate.go.set()
+            for asker in askers:
+                asker.join(10)
+        self.assertEqual({asker.outcome for asker in askers}, {"OK"})
+
+    def test_slow_ones_do_not_delay_quick_ones(self) -> None:
+        gate = _Gate()
+        with _serving(gate, workers=20) as port:
+            askers = [_Asker(port) for _ in range(19)]
+            wait_until(lambda: gate.inside == 19)
+            for _ in range(50):
+                began = time.monotonic()
+                self.assertTrue(exchange("127.0.0.1", port, Request("quick@b.de", "x"), timeout=5).ok)
+                self.assertLess(time.monotonic() - began, 1)
+            gate.go.set()
+            for asker in askers:
+                asker.join(10)
+
+
+class Floods(unittest.TestCase):
+    def test_resets_before_the_tls_handshake_cost_no_worker(self) -> None:
+        files = certificates.certificates()
+        context, trusting = server_context(files.chain("good"), files.key("good")), client_context(files.ca)
+        with _serving(workers=4, context=context) as port:
+            for data in (b"", b"x", b"\x16\x03\x01") * 20:
+                sock = _connect(port)
+                sock.sendall(data)
+                _reset(sock)
+            for _ in range(8):
+                self.assertTrue(exchange("localhost", port, REQUEST, timeout=5, context=trusting).ok)
+            self.assertEqual(len([t for t in threading.enumerate() if t.name == "worker"]), 4)
+
+    def test_plain_text_at_a_tls_port_is_refused_and_costs_nothing(self) -> None:
+        files = certificates.certificates()
+        context, trusting = server_context(files.chain("good"), files.key("good")), client_context(files.ca)
+        with _serving(workers=4, context=context) as port:
+            for _ in range(10):
+                with self.assertRaises(TransportError):
+                    exchange("127.0.0.1", port, REQUEST, timeout=5)
+            self.assertTrue(exchange("localhost", port, REQUEST, timeout=5, context=trusting).ok)
+
+    @unittest.skipUnless(Path("/proc/self/fd").exists(), "needs /proc")
+    def test_nothing_is_left_of_connections_that_have_ended(self) -> None:
+        def descriptors() -> int:
+            return len(list(Path("/proc/self/fd").iterdir()))
+
+        with _serving(timeout=0.5) as port:
+            exchange("127.0.0.1", port, REQUEST, timeout=5)
+            before = descriptors()
+            for number in range(300):
+                sock = _connect(port)
+                sock.sendall((encode_request(REQUEST), b"\0", b"\xff" * 10, _frame(b"x"))[number % 4])
+                if number % 3:
+                    sock.close()
+                else:
+                    _reset(sock)
+            wait_until(lambda: descriptors() <= before)
+
+    def test_askers_without_number_are_all_answered(self) -> None:
+        count = 2_000 if LONG else 300
+        with _serving(workers=8, timeout=10) as port:
+            outcomes: list[str] = []
+
+            def ask() -> None:
+                replies = (exchange("127.0.0.1", port, REQUEST, timeout=10) for _ in range(count // 20))
+                outcomes.extend(map(_code, replies))
+
+            threads = [threading.Thread(target=ask) for _ in range(20)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+        self.assertEqual(outcomes, ["OK"] * count)
+
+
+class TheEnd(unittest.TestCase):
+    def start(self, handle: Callable[[Request, str], Reply], *, workers: int = 8, timeout: float = 10.0) -> int:
+        listening = listen("127.0.0.1", 0)
+        self.server = Listener(listening, handle, workers=workers, timeout=timeout)
+        self.server.start()
+        port: int = listening.getsockname()[1]
+        return port
+
+    def stop_meanwhile(self) -> None:
+        self.stopping = threading.Thread(target=self.server.stop, args=(8,))
+        self.stopping.start()
+        self.addCleanup(self.stopping.join, 10)
+
+    def test_requests_in_flight_are_answered(self) -> None:
+        gate = _Gate()
+        port = self.start(gate)
+        self.addCleanup(gate.go.set)
+        askers = [_Asker(port) for _ in range(5)]
+        wait_until(lambda: gate.inside == 5)
+        self.stop_meanwhile()
+        wait_until(lambda: self.refused(port))
+        self.assertTrue(self.stopping.is_alive())
+        gate.go.set()
+        self.stopping.join(5)
+        self.assertFalse(self.stopping.is_alive())
+        for asker in askers:
+            asker.join(5)
+        self.assertEqual([asker.outcome for asker in askers], ["OK"] * 5)
+
+    def refused(self, port: int) -> bool:
+        try:
+            return _code(exchange("127.0.0.1", port, REQUEST, timeout=5)) == "busy"
+        except TransportError:
+            return True
+
+    def test_those_who_wait_for_a_worker_hear_busy(self) -> None:
+        gate = _Gate()
+        port = self.start(gate, workers=2)
+        self.addCleanup(gate.go.set)
+        served = [_Asker(port), _Asker(port)]
+        wait_until(lambda: gate.inside == 2)
+        waiting = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(6)]
+        for sock in waiting:
+            sock.sendall(encode_request(REQUEST))
+        self.stop_meanwhile()
+        for sock in waiting:
+            with sock:
+                self.assertEqual(_codes(_replies(sock)), ["busy"])
+        gate.go.set()
+        self.stopping.join(5)
+        for asker in served:
+            asker.join(5)
+        self.assertEqual([asker.outcome for asker in served], ["OK", "OK"])
+
+    def test_idle_connections_are_closed_at_once_and_a_frame_that_has_come_is_answered(self) -> None:
+        port = self.start(_ok)
+        idle = [_connect(port) for _ in range(5)]
+        half = _connect(port)
+        half.sendall(encode_request(REQUEST)[:-1])
+        self.assertTrue(exchange("127.0.0.1", port, REQUEST, timeout=5).ok)
+        began = time.monotonic()
+        self.stop_meanwhile()
+        self.stopping.join(5)
+        self.assertLess(time.monotonic() - began, 2)
+        for sock in [*idle, half]:
+            with sock:
+                self.assertEqual(_replies(sock), [])
+
+    def test_it_ends_at_once_when_there_is_nothing_to_do_and_every_thread_with_it(self) -> None:
+        before = {thread.ident for thread in threading.enumerate()}
+        for _ in range(5):
+            self.start(_ok, workers=16)
+            began = time.monotonic()
+            self.server.stop(8)
+            self.assertLess(time.monotonic() - began, 1.5)
+            wait_until(lambda: {thread.ident for thread in threading.enumerate()} <= before)
+
+    def test_the_grace_is_kept_whatever_hangs(self) -> None:
+        gate = _Gate()
+        port = self.start(gate, workers=2)
+        self.addCleanup(gate.go.set)
+        asker = _Asker(port)
+        wait_until(lambda: gate.inside)
+        crowd = [_connect(port) for _ in range(100)]
+        began = time.monotonic()
+        self.server.stop(1)
+        self.assertLess(time.monotonic() - began, 2.5)
+        gate.go.set()
+        asker.join(5)
+        for sock in crowd:
+            sock.close()
+
+    def test_the_port_is_free_again(self) -> None:
+        port = self.start(_ok)
+        exchange("127.0.0.1", port, REQUEST, timeout=5)
+        self.server.stop(5)
+        listen("127.0.0.1", port).close()
+
+    def test_an_ending_server_that_listens_everywhere_is_reached_by_its_own_knock(self) -> None:
+        for host in ("0.0.0.0", "::", "::1", "localhost"):
+            with self.subTest(host):
+                try:
+                    listening = listen(host, 0)
+                except OSError:
+                    self.skipTest("no IPv6 here")
+                server = Listener(listening, _ok, workers=4, timeout=5)
+                server.start()
+                began = time.monotonic()
+                server.stop(8)
+                self.assertLess(time.monotonic() - began, 1.5)
+
+
+class StandingAside(unittest.TestCase):
+    def test_outside_a_worker_it_does_nothing(self) -> None:
+        stand_aside()
+
+    def test_the_values_that_others_rely_on(self) -> None:
+        self.assertGreater(listener._FAIR_WAIT, 10 * transport.QUICK)
+
+
+def _reset(sock: socket.socket) -> None:
+    """Close with a TCP reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
