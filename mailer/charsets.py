@@ -20,7 +20,7 @@ _ALIASES = {
     "shiftjis": "cp932", "sjis": "cp932", "mskanji": "cp932", "windows31j": "cp932",
     "euckr": "cp949", "ksc56011987": "cp949", "ksc5601": "cp949", "big5": "big5hkscs", "chinesebig5": "big5hkscs",
     "iso2022jp": "iso2022_jp_ext", "iso2022jpesc": "iso2022_jp_ext", "koi8ru": "koi8_u", "koi8": "koi8_r",
-    "cyrillic": "iso8859_5", "maccyrillic": "mac_cyrillic", "macukraine": "mac_cyrillic", "macukrainian": "mac_cyrillic",
+    "cyrillic": "iso8859_5", "maccyrillic": "mac_cyrillic", "macukraine": "mac_cyrillic",
     "utf8mb4": "utf_8", "utf8mb3": "utf_8", "unicode11utf8": "utf_8", "unicode11utf7": "utf_7",
     "dos866": "cp866",
 }  # fmt: skip

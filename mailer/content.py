@@ -142,8 +142,8 @@ class Content:
         self._add(text if part.encoding == "base64" and part.kind == "text/plain" else text.removesuffix("\n"))
 
     def _add(self, text: str) -> None:
+        self.length += len(text) + bool(self.texts)
         self.texts.append(text)
-        self.length += len(text) + 1 if text else 0
 
 
 def _preference(part: mime.Part) -> int:
@@ -167,7 +167,7 @@ def _decoded(part: mime.Part) -> tuple[str, bool]:
 
 
 def _unflowed(text: str, delete_space: bool) -> str:
-    """Soft line breaks undone (RFC 3676): a line with a blank at its end goes on in the next of the same quote depth."""
+    """Soft line breaks undone (RFC 3676): after a blank at its end a line goes on in the next of its quote depth."""
     paragraphs: list[list[str]] = []
     depth_before, flowing = -1, False
     for line in text.split("\n"):

@@ -10,9 +10,9 @@ from html import unescape
 
 # A tag with its slash, name and attributes; the beginning of a comment; or another declaration.
 TAG = re.compile(r"<(?:(/?)([a-zA-Z][^\s/>]{0,40})([^>]*+)>|(!--)|[!?][^>]*+>)")
-# Attributes in which every quote is closed; one that is not goes on behind the `>`, for this many characters.
+# Attributes in which every quote is closed; one that is not goes on behind the `>`, for so many characters and signs.
 _CLOSED = re.compile(r"(?:[^\"']++|\"[^\"]*+\"|'[^']*+')*+")
-_LONGEST_VALUE = 2000
+_LONGEST_VALUE, _MOST_SIGNS = 2000, 5
 
 _COMMENT_END = re.compile(r"--!?>")
 _ATTRIBUTE = re.compile(r"(?<![a-zA-Z-])([a-zA-Z-]++)\s*+=\s*+(?:\"([^\"]*)\"?|'([^']*)'?|([^\s\"'>]+))")
@@ -48,10 +48,12 @@ def attribute(attributes: str, name: str) -> str:
 def whole(html: str, tag: re.Match[str]) -> tuple[str, int]:
     """The attributes of a tag and where it ends, when one of the values holds a `>`."""
     begin, end = tag.start(3), tag.end(3)
-    while end >= 0 and end - begin <= _LONGEST_VALUE:
+    for _ in range(_MOST_SIGNS):
         if _CLOSED.fullmatch(html, begin, end):
             return html[begin:end], end + 1
         end = html.find(">", end + 1, begin + _LONGEST_VALUE)
+        if end < 0:
+            break
     return tag[3], tag.end()
 
 

@@ -14,7 +14,7 @@ from mailer.htmltags import SKIPPED, TAG, VOID, attribute, end_of_comment, end_o
 # Five hundred pages; the HTML of real mail ends long before. A megabyte of nothing but tags takes a second.
 LIMIT = 1_048_576
 # How often the end of something that is to be left out is looked for in vain; each time costs a look at all the rest.
-_VAIN = 10
+_VAIN = 5
 
 # What has no width, except where it joins emoji or letters.
 _INVISIBLE = re.compile("[\u200b\ufeff\u00ad\u034f\u2060]+|[\u200c\u200d]+(?=[\\s\u200b-\u200d]|$)")
@@ -31,8 +31,10 @@ _BLOCKS = _PARAGRAPHS | frozenset((
 def to_text(html: str) -> str:
     """The text of an HTML document or fragment."""
     html = html[:LIMIT].replace("\0", "")
+    writer = _Writer()
+    text = writer.run(html, hide=True)
     # Where nothing is left, everything was hidden by something that was not closed.
-    return _Writer().run(html, hide=True) or _Writer().run(html, hide=False)
+    return _Writer().run(html, hide=False) if writer.hid and not text else text
 
 
 class _Writer:
@@ -47,6 +49,7 @@ class _Writer:
         self.preformatted = 0
         self.mark = ""
         self.in_vain = 0
+        self.hid = False
 
     def run(self, html: str, *, hide: bool) -> str:
         """Read the document tag by tag."""
@@ -67,7 +70,9 @@ class _Writer:
                 name = name.lower()
                 if '"' in attributes or "'" in attributes:
                     attributes, position = whole(html, tag)
-                if name in SKIPPED or (hide and is_hidden(attributes) and name not in VOID):
+                hidden = hide and is_hidden(attributes) and name not in VOID
+                if hidden or name in SKIPPED:
+                    self.hid = self.hid or hidden
                     position = self.skip(partial(end_of_element, name=name), html, position)
                 else:
                     self.start(name, attributes)

@@ -73,7 +73,7 @@ def parse(raw: bytes, *, complete: bool = True) -> tuple[Part, list[str]]:
 
 def _parse(raw: bytes, start: int, end: int, default: str, depth: int, budget: _Budget, closed: bool) -> Part:
     fields, body, ended = headers.split(raw, start, end)
-    part = Part(raw, fields, min(body, end), end, default, closed=closed, in_headers=not ended and not closed)
+    part = Part(raw, fields, min(body, end), end, default, closed=closed, in_headers=not ended)
     declared = headers.first(fields, "content-type")
     if declared:
         kind, part.parameters = headers.parameters(declared)
