@@ -45,7 +45,8 @@ FLOORS = {
         "pure": {
             "mailer.config", "mailer.validation", "mailer.protocol", "mailer.compose", "mailer.record", "mailer.sasl",
             "mailer.progress", "mailer.reading", "mailer.bounces", "mailer.charsets", "mailer.content", "mailer.mime",
-            "mailer.correspondence", "mailer.headers", "mailer.htmltext", "mailer.letterpairs", "mailer.transfer",
+            "mailer.correspondence", "mailer.headers", "mailer.htmltags", "mailer.htmltext", "mailer.letterpairs",
+            "mailer.transfer",
         },
     },
     0: {"pure": {"mailer", "mailer.errors", "mailer.tickets"}},
