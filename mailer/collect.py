@@ -23,9 +23,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from mailer import record
+from mailer.collect_ledger import Journal, Ledger, Position
 from mailer.errors import ExitCode, MailboxError
-from mailer.progress import Logged, Mail, Mark, Progress, Selected, pack, unpack
+from mailer.progress import Mail, Selected, unpack
 from mailer.reading import UNREADABLE, Reading, read, wants_more
 
 _log = logging.getLogger(__name__)
@@ -52,23 +52,6 @@ class Mailbox(Protocol):
     def gives_others(self, refused: Collection[int]) -> bool: ...
 
 
-class Journal(Protocol):
-    """A product log: see `journal.Journal`."""
-
-    mark: Mark
-
-    def append(self, lines: str) -> None: ...
-    def recover(self, since: Mark | None) -> Iterator[Logged]: ...
-
-
-class Position(Protocol):
-    """Where the progress is kept: see `position.Position`."""
-
-    def load(self) -> Progress: ...
-    def begin(self, progress: Progress) -> None: ...
-    def save(self, progress: Progress) -> None: ...
-
-
 class Collector:
     """Reads one mailbox. `keep(name, raw)` saves a mail that cannot be read, durably; `alive` hears of each batch."""
 
@@ -78,34 +61,28 @@ class Collector:
         stopping: Callable[[], bool] = lambda: False, alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._mailbox = mailbox
-        self._journals = (success, error)
-        self._position = position
+        self._ledger = Ledger(success, error, position, now)
         self._keep = keep
-        self._now = now
         self._stopping = stopping
         self._alive = alive
         self._careful = 0  # up to this UID mails are asked for one by one: among them one broke the connection
-        self._counts = [0, 0]
-        self._progress = position.load()
-        self._pending = unpack(self._progress.pending)
-        self._unmarked = self._progress.marking
-        # Mails that are in the logs behind the saved position, with their Message-IDs.
-        self._logged: dict[tuple[int, int], str | None] = {}
-        self._unsure = True  # whether there may be such mails
+        self._unsure = True  # whether something may be logged that the position does not tell of
+        self._pending = unpack(self._ledger.progress.pending)
+        self._unmarked = self._ledger.progress.marking
 
     def run_pass(self) -> tuple[int, int]:
         """Take everything that is new; how many records went into each log, success and error."""
-        if self._unsure and self._progress.uidvalidity:
-            self._logged = {found[:2]: found.message_id for found in self._recover(self._progress.marks)}
+        if self._unsure:
+            self._ledger.recover()
         self._unsure = True
         selected = self._mailbox.open()
-        if self._progress.uidvalidity != selected.uidvalidity:
+        if self._ledger.progress.uidvalidity != selected.uidvalidity:
             self._begin(selected)
         if self._unmarked:
             self._mailbox.mark(self._unmarked)
             self._unmarked = ()
-        refused = list(self._progress.refused)
-        before = list(self._counts)
+        refused = list(self._ledger.progress.refused)
+        before = list(self._ledger.counts)
         for asked in self._portions(self._new()):
             for mails, done in self._batches(asked):
                 self._commit(mails, done)
@@ -115,28 +92,24 @@ class Collector:
             self._pending = array("I")  # all taken care of
             self._try_again(refused)
         self._unsure = False
-        return self._counts[0] - before[0], self._counts[1] - before[1]
+        tickets, others = self._ledger.counts
+        return tickets - before[0], others - before[1]
 
     # -- what is new -----------------------------------------------------------------------------------------------
 
     def _begin(self, selected: Selected) -> None:
         """Note what is unseen now, before anything of it is read."""
-        if self._progress.uidvalidity:
+        if self._ledger.progress.uidvalidity:
             _log.warning("the mailbox was made anew (UIDVALIDITY changed): taking what is unseen")
         unseen = [uid for uid in self._mailbox.unseen() if uid < selected.next_uid]
         known = self._known(selected.uidvalidity, unseen)
         pending = array("I", (uid for uid in unseen if uid not in known))
-        progress = Progress(selected.uidvalidity, selected.next_uid, pack(pending), marks=self._marks())
-        self._position.begin(progress)
-        self._progress, self._pending, self._unmarked = progress, pending, ()
+        self._ledger.begin(selected.uidvalidity, selected.next_uid, pending)
+        self._pending, self._unmarked = pending, ()
 
     def _known(self, uidvalidity: int, unseen: Sequence[int]) -> set[int]:
         """The unseen mails that are in logs which outlived a lost state. They are marked now, and not repeated."""
-        logged = {
-            found.uid: found.message_id
-            for found in self._recover((None, None))
-            if found.uidvalidity == uidvalidity and _holds(unseen, found.uid)
-        }
+        logged = self._ledger.outlived(uidvalidity, unseen)
         known: set[int] = set()
         for asked in self._portions(iter(sorted(logged))):
             # The numbers may also be those of another mailbox that was logged here.
@@ -145,14 +118,6 @@ class Collector:
             self._mailbox.mark(same)
             known.update(same)
         return known
-
-    def _recover(self, marks: Sequence[Mark | None]) -> Iterator[Logged]:
-        """What is in the logs behind the marks, or anywhere in them."""
-        for journal, mark in zip(self._journals, marks, strict=True):
-            yield from journal.recover(mark)
-
-    def _marks(self) -> tuple[Mark, ...]:
-        return tuple(journal.mark for journal in self._journals)
 
     def _portions(self, uids: Iterator[int]) -> Iterator[list[int]]:
         """UIDs, ascending, in portions to ask the mailbox for."""
@@ -163,7 +128,7 @@ class Collector:
 
     def _new(self) -> Iterator[int]:
         """All that is to be taken care of."""
-        progress = self._progress
+        progress = self._ledger.progress
         yield from itertools.islice(self._pending, bisect(self._pending, progress.done), None)
         yield from self._mailbox.since(max(progress.next_uid, progress.done + 1))
 
@@ -197,15 +162,12 @@ class Collector:
 
     def _commit(self, mails: Sequence[Mail], done: int, gone: Sequence[int] = ()) -> None:
         """Log the mails, save the position, mark them: in that order."""
-        progress = self._progress
+        progress = self._ledger.progress
         refused = {uid: tries for uid, tries in progress.refused.items() if uid not in gone}
         readings = [(mail.uid, reading) for mail in mails if (reading := self._read(mail, refused))]
-        self._write(readings, progress.uidvalidity)
         marking = tuple(mail.uid for mail in mails if mail.raw is not None)
         done = max(progress.done, done)
-        progress = replace(progress, done=done, refused=refused, marking=marking, marks=self._marks())
-        self._position.save(progress)
-        self._progress = progress
+        self._ledger.record(readings, replace(progress, done=done, refused=refused, marking=marking))
         self._unmarked = marking
         self._mailbox.mark(marking)
         self._unmarked = ()
@@ -217,7 +179,7 @@ class Collector:
             refused.pop(mail.uid, None)
             reading = read(mail.raw, complete=mail.complete)
             if reading.reason == "unreadable":
-                self._keep(f"{self._progress.uidvalidity}-{mail.uid}.eml", mail.raw)
+                self._keep(f"{self._ledger.progress.uidvalidity}-{mail.uid}.eml", mail.raw)
             return reading
         tries = refused.pop(mail.uid, 0) + 1
         if tries == 1 and len(refused) >= _REFUSED:
@@ -227,22 +189,3 @@ class Collector:
             return None
         _log.warning("the mail with UID %d was refused %d times: recorded as unreadable", mail.uid, tries)
         return UNREADABLE
-
-    def _write(self, readings: Sequence[tuple[int, Reading]], uidvalidity: int) -> None:
-        """Append the records to the logs, but those that are there already."""
-        time = self._now()
-        for index, (journal, name) in enumerate(zip(self._journals, ("success", "error"), strict=True)):
-            lines = []
-            for uid, reading in readings:
-                key = uidvalidity, uid
-                known = key in self._logged and self._logged[key] == reading.message_id
-                if record.success_or_error(reading) == name and not known:
-                    lines.append(record.line(reading, time=time, uidvalidity=uidvalidity, uid=uid))
-            if lines:
-                journal.append("".join(lines))
-                self._counts[index] += len(lines)
-
-
-def _holds(ascending: Sequence[int], uid: int) -> bool:
-    index = bisect(ascending, uid)
-    return index > 0 and ascending[index - 1] == uid

@@ -340,7 +340,7 @@ class Crashes(CollectCase):
     def test_a_failing_fsync_repeats_nothing(self) -> None:
         uids = self.deliver(4)
         collector = self.start()
-        collector._journals[1]._fsync = mock.Mock(side_effect=[OSError(errno.EIO, "I/O error"), None, None])  # type: ignore[attr-defined]
+        collector._ledger._journals[1]._fsync = mock.Mock(side_effect=[OSError(errno.EIO, "I/O error"), None, None])  # type: ignore[attr-defined]
         with self.assertRaises(StateError):
             collector.run_pass()
         self.assertEqual(self.seen(uids), [False] * 4)
@@ -446,7 +446,7 @@ class Refusals(CollectCase):
         for _ in range(6):
             collector.run_pass()
         self.assertEqual(self.uids(), uids[1:])
-        self.assertEqual(collector._progress.refused, {})
+        self.assertEqual(collector._ledger.progress.refused, {})
 
     def test_a_server_that_refuses_everything_is_an_outage(self) -> None:
         uids = self.deliver(60)

@@ -1,0 +1,99 @@
+"""What has been recorded, and how far: the two logs and the position, kept in step.
+
+Steps 1 and 2 of the order in `collect`: `record` returns when the lines are durable and the position behind them is
+saved. After a start, or a failure anywhere, `recover` finds what is logged behind the saved position, and `record`
+leaves that out.
+"""
+
+from bisect import bisect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Protocol
+
+from mailer.progress import Logged, Mark, Progress, pack
+from mailer.reading import Reading
+from mailer.record import line, success_or_error
+
+
+class Journal(Protocol):
+    """A product log: see `journal.Journal`."""
+
+    mark: Mark
+
+    def append(self, lines: str) -> None: ...
+    def recover(self, since: Mark | None) -> Iterator[Logged]: ...
+
+
+class Position(Protocol):
+    """Where the progress is kept: see `position.Position`."""
+
+    def load(self) -> Progress: ...
+    def begin(self, progress: Progress) -> None: ...
+    def save(self, progress: Progress) -> None: ...
+
+
+class Ledger:
+    """The logs and the position of one mailbox. `counts` are the records made, success and error."""
+
+    def __init__(self, success: Journal, error: Journal, position: Position, now: Callable[[], datetime]) -> None:
+        self._journals = (success, error)
+        self._position = position
+        self._now = now
+        self.counts = [0, 0]
+        self.progress = position.load()
+        # Mails that are in the logs behind the saved position, with their Message-IDs.
+        self._logged: dict[tuple[int, int], str | None] = {}
+
+    def recover(self) -> None:
+        """Cut off what a crash left torn, and find what is logged behind the saved position."""
+        if self.progress.uidvalidity:
+            self._logged = {found[:2]: found.message_id for found in self._behind(self.progress.marks)}
+
+    def outlived(self, uidvalidity: int, uids: Sequence[int]) -> dict[int, str | None]:
+        """Those of the (ascending) UIDs that are anywhere in the logs, with their Message-IDs."""
+        return {
+            found.uid: found.message_id
+            for found in self._behind((None, None))
+            if found.uidvalidity == uidvalidity and _holds(uids, found.uid)
+        }
+
+    def begin(self, uidvalidity: int, next_uid: int, pending: Sequence[int]) -> None:
+        """Start with a mailbox, or again with one that was made anew."""
+        progress = Progress(uidvalidity, next_uid, pack(pending), marks=self._marks())
+        self._position.begin(progress)
+        self.progress = progress
+
+    def record(self, readings: Sequence[tuple[int, Reading]], progress: Progress) -> None:
+        """Log what was read, by UID, and then save the progress."""
+        time = self._now()
+        for index, name in enumerate(("success", "error")):
+            lines = [
+                line(reading, time=time, uidvalidity=progress.uidvalidity, uid=uid)
+                for uid, reading in readings
+                if success_or_error(reading) == name and not self._knows(progress.uidvalidity, uid, reading)
+            ]
+            if lines:
+                self._journals[index].append("".join(lines))
+                self.counts[index] += len(lines)
+        progress = replace(progress, marks=self._marks())
+        self._position.save(progress)
+        self.progress = progress
+
+    def _knows(self, uidvalidity: int, uid: int, reading: Reading) -> bool:
+        """Whether a mail is logged. The numbers may also be those of another mailbox's mail: hence the Message-ID."""
+        key = uidvalidity, uid
+        return key in self._logged and self._logged[key] == reading.message_id
+
+    def _behind(self, marks: Sequence[Mark | None]) -> Iterator[Logged]:
+        """What is in the logs behind the marks, or anywhere in them."""
+        for journal, mark in zip(self._journals, marks, strict=True):
+            yield from journal.recover(mark)
+
+    def _marks(self) -> tuple[Mark, ...]:
+        return tuple(journal.mark for journal in self._journals)
+
+
+def _holds(ascending: Sequence[int], uid: int) -> bool:
+    index = bisect(ascending, uid)
+    return index > 0 and ascending[index - 1] == uid
