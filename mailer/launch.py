@@ -54,7 +54,7 @@ def values(env: str | None, flags: Mapping[str, object]) -> dict[str, str]:
     found.update({key: str(value) for key, value in flags.items() if value is not None})
     password_file = found.get("EMAIL_PASSWORD_FILE", "").strip()
     if password_file and not found.get("EMAIL_PASSWORD"):
-        found["EMAIL_PASSWORD"] = _password(BASE / Path(password_file).expanduser())
+        found["EMAIL_PASSWORD"] = _password(Path(password_file))
     return found
 
 
@@ -133,10 +133,10 @@ def _warn_of_readers(path: Path, found: Mapping[str, str]) -> None:
 
 def _password(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with (BASE / path.expanduser()).open("rb") as file:
             content = file.read(_LONGEST_SECRET + 1)
         if len(content) > _LONGEST_SECRET:
             raise ValueError("it is too long to be a password")
         return content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
-    except (OSError, ValueError) as failure:
+    except (OSError, ValueError, RuntimeError) as failure:  # RuntimeError: ~ stands for no home folder
         raise ConfigError(f"EMAIL_PASSWORD_FILE: {path} cannot be used ({failure})") from None
