@@ -23,6 +23,9 @@ def commands(beginning: str) -> list[str]:
 
 
 class Examples(unittest.TestCase):
+    mail: MailServer
+    place: Workplace
+
     @classmethod
     def setUpClass(cls) -> None:
         cls.mail = cls.enterClassContext(MailServer(password=PASSWORD))
