@@ -94,6 +94,7 @@ class Daemon:
         self.log.touch()
         self.log.chmod(0o666)
         self.process: subprocess.Popen[bytes] | None = None
+        self._leash: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
         """How the server is started, staying in the foreground."""
@@ -111,6 +112,11 @@ class Daemon:
                 self.command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 env={"PATH": SYSTEM_PATH, "LANG": "C.UTF-8", "LD_LIBRARY_PATH": ":".join(libraries)},
             )
+        # Should the tests be killed, the pipe from them ends, and so do the server and its folder.
+        self._leash = subprocess.Popen(
+            ["sh", "-c", 'read _; kill -s KILL -- "-$1"; rm -rf "$2"', "leash", str(self.process.pid), str(self.folder)],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )
         try:
             wait_until(self._ready, 30)
         except BaseException:
@@ -125,6 +131,10 @@ class Daemon:
 
     def stop(self) -> None:
         """End the server and its children, and return when none is left to answer."""
+        leash, self._leash = self._leash, None
+        if leash is not None:
+            leash.kill()
+            leash.communicate()
         process, self.process = self.process, None
         if process is None:
             return
