@@ -46,7 +46,7 @@ def split(raw: bytes, start: int, end: int) -> tuple[Fields, int, bool]:
     else:
         block = raw[start:blank]
     found = _FIELD.findall(block)
-    lines = len(found) + sum(value.count(b"\n") for _, value in found)
+    lines = len(found) + b"".join([value for _, value in found]).count(b"\n")
     if lines <= block.count(b"\n"):
         end_of_fields = _end_of_fields(block)
         if end_of_fields < len(block):  # the text began without an empty line

@@ -18,7 +18,7 @@ _COMMENT_END = re.compile(r"--!?>")
 _ATTRIBUTE = re.compile(r"(?<![a-zA-Z-])([a-zA-Z-]++)\s*+=\s*+(?:\"([^\"]*)\"?|'([^']*)'?|([^\s\"'>]+))")
 _HIDDEN = re.compile(
     r"display\s*:\s*none|visibility\s*:\s*hidden|mso-hide\s*:\s*all"
-    r"|(?<![\w-])(?:max-height|font-size|opacity)\s*:\s*0+(?:\.0+)?(?:px|pt|em|%)?\s*(?:;|!|$)",
+    r"|(?<![\w-])(?:max-height|font-size|opacity)\s*:\s*0+(?:\.0+)?(?:px|pt|em|%)?\s*(?:[;!\"']|$)",
     re.IGNORECASE,
 )
 _HIDDEN_ATTRIBUTE = re.compile(r"(?:^|\s)hidden(?=[\s=/]|$)")
@@ -47,6 +47,8 @@ def attribute(attributes: str, name: str) -> str:
 
 def whole(html: str, tag: re.Match[str]) -> tuple[str, int]:
     """The attributes of a tag and where it ends, when one of the values holds a `>`."""
+    if "'" not in tag[3] and not tag[3].count('"') % 2:
+        return tag[3], tag.end()
     begin, end = tag.start(3), tag.end(3)
     for _ in range(_MOST_SIGNS):
         if _CLOSED.fullmatch(html, begin, end):
@@ -63,7 +65,7 @@ def is_hidden(attributes: str) -> bool:
         return False
     if "hidden" in attributes and _HIDDEN_ATTRIBUTE.search(attributes):
         return True
-    return ("style" in attributes or "STYLE" in attributes) and bool(_HIDDEN.search(attribute(attributes, "style")))
+    return ("style" in attributes or "STYLE" in attributes) and bool(_HIDDEN.search(attributes))
 
 
 def end_of_comment(html: str, position: int) -> int:

@@ -43,7 +43,7 @@ class _Writer:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.line: list[str] = []
-        self.quotes = 0
+        self.quotes, self.margin = 0, ""
         self.lists: list[int] = []  # the next number, or 0 for bullets
         self.address, self.words = "", (0, 0)  # of the link that is open, and where its words begin
         self.preformatted = 0
@@ -116,7 +116,7 @@ class _Writer:
     def open_block(self, name: str) -> None:
         """What some blocks put before their lines."""
         if name == "blockquote":
-            self.quotes += 1
+            self.quote(1)
         elif name in ("ul", "ol"):
             self.lists.append(int(name == "ol"))
         elif name == "pre":
@@ -141,7 +141,7 @@ class _Writer:
         """What some blocks put before their lines ends."""
         self.break_line()
         if name == "blockquote":
-            self.quotes = max(0, self.quotes - 1)
+            self.quote(-1)
             while self.lines and not self.lines[-1].strip("> "):
                 self.lines.pop()
         elif name in ("ul", "ol") and self.lists:
@@ -165,16 +165,23 @@ class _Writer:
             self.line[-1] = self.line[-1].rstrip() + " "
         self.line.append(f"<{address}>")
 
+    def quote(self, more: int) -> None:
+        """One level of quoting more or less; over twenty are not shown."""
+        self.quotes = max(0, self.quotes + more)
+        self.margin = "> " * min(self.quotes, 20)
+
     def block(self, name: str) -> None:
         """A block begins or ends: a new line, and an empty one around paragraphs, but not around lists in lists."""
-        self.break_line()
+        if self.line:
+            self.break_line()
         if name in _PARAGRAPHS and not (self.lists and name in ("ul", "ol")):
-            self.empty_line(1)
+            self.empty_line()
 
-    def empty_line(self, most: int) -> None:
-        """An empty line, unless there are as many already or nothing before it."""
-        if self.lines and any(line.strip("> ") for line in self.lines[-most:]):
-            self.lines.append(("> " * min(self.quotes, 20)).rstrip())
+    def empty_line(self, *, second: bool = False) -> None:
+        """An empty line, unless there is one already (with `second`, two) or nothing before it."""
+        lines = self.lines
+        if lines and (lines[-1].strip("> ") or (second and lines[-2:][0].strip("> "))):
+            lines.append(self.margin.rstrip())
 
     def break_line(self, *, keep: bool = False) -> None:
         """End the line; an empty one is kept only where the writer of the mail asked for it."""
@@ -184,7 +191,7 @@ class _Writer:
         if not line.isascii():
             line = _INVISIBLE.sub("", line).rstrip()
         if line:
-            self.lines.append("> " * min(self.quotes, 20) + self.mark + line)
+            self.lines.append(self.margin + self.mark + line)
             self.mark = ""
         elif keep:
-            self.empty_line(2)
+            self.empty_line(second=True)

@@ -33,9 +33,10 @@ def share_right(language: str, charset: str, length: int = LENGTH) -> float:
     return right / total
 
 
-def main() -> None:
+def run(quick: bool) -> None:
+    """Print the share that is told right, for each language and charset."""
     for length in (LENGTH, 20):
-        print(f"right of 100, texts of {length} characters")
+        print(f"\nUndeclared charsets told right, of 100 texts of {length} characters")
         print(f"{'':12}" + "".join(f"{charset:>14}" for charset in CHARSETS) + f"{'texts':>8}")
         for language in LANGUAGES:
             shares = [share_right(language, charset, length) for charset in CHARSETS]
@@ -44,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(quick=False)
