@@ -37,7 +37,7 @@ class Journal:
                 _write(file, lines.encode())
                 self._fsync(file)
                 if not before:
-                    self._fsync_folder()
+                    _fsync_folder(self.path.parent, self._fsync)
             except BaseException:
                 # What the disk did not take entirely must not be found there later. If this fails too, the next
                 # append or start mends the log.
@@ -88,15 +88,6 @@ class Journal:
             finally:
                 os.close(file)
 
-    def _fsync_folder(self) -> None:
-        """Make a new file's name durable, where folders can be opened."""
-        if hasattr(os, "O_DIRECTORY"):
-            folder = os.open(self.path.parent, os.O_DIRECTORY)
-            try:
-                self._fsync(folder)
-            finally:
-                os.close(folder)
-
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
         try:
@@ -115,8 +106,19 @@ def keep(path: Path, raw: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+        _fsync_folder(path.parent, os.fsync)
     except OSError as failure:
         raise StateError(f"{path}: {failure.strerror or failure}") from failure
+
+
+def _fsync_folder(path: Path, fsync: Callable[[int], None]) -> None:
+    """Make the new name of a file in it durable, where folders can be opened."""
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.open(path, os.O_DIRECTORY)
+        try:
+            fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _write(file: int, data: bytes) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -17,6 +18,7 @@ from unittest import mock
 from mailer import sequence
 from mailer.errors import StateError
 from mailer.sequence import Sequence
+from tests.support.tracing import calls, events, strace
 from tests.support.waiting import wait_until
 
 KILLS = 30 if os.environ.get("MAILER_LONG") else 3
@@ -196,22 +198,19 @@ class OnDiskFirst(Folder):
         self.assertEqual(calls, [0])
 
     def test_the_flushes_come_before_the_number(self) -> None:
-        strace = shutil.which("strace")
-        if not strace or subprocess.run([strace, "-qq", "true"], capture_output=True).returncode:
-            self.skipTest("needs strace, and leave to use it")
         trace = self.folder / "trace"
-        command = [strace, "-f", "-y", "-o", str(trace), "-e", "trace=write,fsync,fdatasync,pwrite64,unlink,unlinkat",
+        command = [*strace(self, trace, "write,fsync,fdatasync,pwrite64,unlink,unlinkat"),
                    sys.executable, "-c", _TAKER, str(self.folder), "11"]  # fmt: skip
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=60)
-        calls = [line for line in trace.read_text(errors="replace").splitlines() if "tickets" in line or "sync(" in line
-                 or '"100' in line]  # fmt: skip
-        for number in ("10000", "10010"):  # the first one of each block
-            shown = next(index for index, line in enumerate(calls) if f'"{number}' in line and "write(1" in line)
-            before = calls[:shown]
-            written = max(index for index, line in enumerate(before) if "pwrite64" in line and "tickets.db>" in line)
-            kinds = ["folder" if f"{self.folder}>)" in line else "database" if "tickets.db>" in line else "journal gone"
-                     for line in before[written + 1 :]]  # fmt: skip
-            self.assertEqual(kinds, ["database", "journal gone", "folder"], before[written:])
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=60)
+        kinds = {
+            "database written": rf"pwrite64\(\d+<{re.escape(str(self.database))}>",
+            "database durable": rf"f(data)?sync\(\d+<{re.escape(str(self.database))}>",
+            "journal gone": rf'unlink.*"{re.escape(str(self.database))}-journal"',
+            "names durable": rf"f(data)?sync\(\d+<{re.escape(str(self.folder))}>",
+            "numbers": r'write\(1<.*"100',
+        }
+        block = ["names durable", "database written", "database durable", "journal gone", "names durable", "numbers"]
+        self.assertEqual([kind for kind, _ in events(calls(trace), kinds)][-2 * len(block) :], 2 * block)
 
 
 class BrokenFolders(Folder):
