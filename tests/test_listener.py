@@ -235,9 +235,9 @@ class Bugs(unittest.TestCase):
 
 
 class Idlers(unittest.TestCase):
-    """200 connections that send nothing, or drip, against 8 workers; 1,900 against 256 with MAILER_LONG=1."""
+    """200 connections that send nothing, or drip, against 16 workers; 1,900 against 256 with MAILER_LONG=1."""
 
-    workers, idlers, ordinary = (256, 1_900, 100) if LONG else (8, 200, 30)
+    workers, idlers, ordinary = (256, 1_900, 100) if LONG else (16, 200, 30)
 
     def test_they_cannot_keep_users_out(self) -> None:
         threads_before = threading.active_count()
@@ -278,12 +278,12 @@ class Idlers(unittest.TestCase):
                         if connection.receive() is None:
                             break
 
-        with _serving(workers=4, timeout=0.5) as port:
+        with _serving(workers=4, timeout=0.3) as port:
             regulars = [threading.Thread(target=ask_now_and_then) for _ in range(6)]
             for thread in regulars:
                 thread.start()
             try:
-                end = time.monotonic() + 2
+                end = time.monotonic() + 1
                 while time.monotonic() < end:
                     self.assertEqual(_code(exchange("127.0.0.1", port, REQUEST, timeout=5)), "OK")
             finally:
