@@ -114,7 +114,7 @@ class Daemon:
             )
         # Should the tests be killed, the pipe from them ends, and so do the server and its folder.
         self._leash = subprocess.Popen(
-            ["sh", "-c", 'read _; kill -s KILL -- "-$1"; rm -rf "$2"', "leash", str(self.process.pid), str(self.folder)],
+            ["sh", "-c", 'read _; kill -s KILL -- "-$1"; rm -rf "$2"', "-", str(self.process.pid), str(self.folder)],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )
         try:
