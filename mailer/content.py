@@ -37,6 +37,7 @@ class Content:
     complete_texts: int = 0
     length: int = 0
     html_left: int = htmltext.LIMIT
+    cut: bool = False
 
     @property
     def text(self) -> str:
@@ -49,7 +50,7 @@ class Content:
     @property
     def truncated(self) -> bool:
         """Whether the text goes on beyond a limit."""
-        return self.length > TEXT_LIMIT or self.html_left < 0
+        return self.cut or self.length > TEXT_LIMIT or self.html_left < 0
 
     def _instead(self) -> str:
         lines = []
@@ -128,8 +129,9 @@ class Content:
         self.complete_texts += part.closed
         if self.truncated:
             return
+        self.cut = self.cut or part.end - part.start > _ENCODED_LIMIT
         text, whole = _decoded(part)
-        if not whole and part.closed and "encoding" not in self.defects:
+        if not whole and part.closed and not self.cut and "encoding" not in self.defects:
             self.defects.append("encoding")
         if part.kind == "text/html":
             self.html_left -= len(text)
