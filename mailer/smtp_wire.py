@@ -143,7 +143,9 @@ class Wire(smtplib.SMTP):
 
     def _await_reply(self) -> Match[bytes]:
         end = self._end()
-        while True:
+        while not (found := first_reply(self._buffer)):
+            if self._buffer and not may_become_reply(self._buffer):
+                self.fail("the mail server's reply makes no sense")
             try:
                 data = self._read(self.connected(), end)
             except OSError as failure:
@@ -151,10 +153,7 @@ class Wire(smtplib.SMTP):
             if not data:
                 self.fail("the mail server closed the connection")
             self._buffer += data
-            if found := first_reply(self._buffer):
-                return found
-            if not may_become_reply(self._buffer):
-                self.fail("the mail server's reply makes no sense")
+        return found
 
     def _read(self, sock: socket.socket, end: float) -> bytes:
         _time_left(end)  # the server may have said something all the time, and never enough

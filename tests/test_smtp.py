@@ -1,5 +1,7 @@
 """What goes over the wire to a mail server, and how its sessions are shared."""
 
+import collections
+import random
 import socket
 import threading
 import time
@@ -13,13 +15,16 @@ from tests.support.outboxes import ADMINISTRATOR, PERSON, OutboxTestCase, compla
 from tests.support.scripted import (
     CAPABILITIES,
     SMTP,
+    Action,
     Conversation,
     ScriptedServer,
     Table,
     bytewise,
+    close,
     drip,
     ehlo,
     hang,
+    reset,
 )
 from tests.support.waiting import wait_until
 
@@ -76,7 +81,7 @@ class TransactionTest(OutboxTestCase):
 
     def test_a_large_message_goes_out_whole(self) -> None:
         with ScriptedServer(SMTP) as server:
-            big = letter("0123456789" * 7 + "\r\n" + "x" * 70 * 200_000)
+            big = letter("0123456789" * 7 + "\r\n" + "x" * 70 * 50_000)
             self.assertEqual(result(self.outbox(server.port), big), "sent")
             self.assertEqual(server.bodies, [big.data])
 
@@ -123,6 +128,12 @@ class TransactionTest(OutboxTestCase):
         with ScriptedServer({**SMTP, "DATA": b"354 go\r\n250 queued as if\r\n"}) as server:
             self.assertEqual(result(self.outbox(server.port)), "mail_unavailable retry")
             self.assertEqual(server.bodies, [])
+
+    def test_garbage_that_came_together_with_a_reply_is_not_waited_upon(self) -> None:
+        with ScriptedServer({**SMTP, "MAIL": (b"250 ok\r\n??\r\n", hang)}) as server:
+            begun = time.monotonic()
+            self.assertEqual(result(self.outbox(server.port, timeout=20)), "mail_unavailable retry")
+            self.assertLess(time.monotonic() - begun, 10)
 
 
 EVIL = (
@@ -277,6 +288,36 @@ class SessionsTest(OutboxTestCase):
             self.assertEqual(result(box), "sent")
             box.close()
             wait_until(lambda: b"QUIT\r\n" in server.lines)
+
+
+class StormTest(OutboxTestCase):
+    def test_in_a_storm_of_faults_every_outcome_is_the_truth_and_no_session_is_lost_track_of(self) -> None:
+        seed = random.randrange(2**32)
+        chance = random.Random(seed)
+
+        def stormy(answer: bytes) -> Action:
+            def act(conversation: Conversation) -> None:
+                fault = chance.choice((close, reset, b"421 bye\r\n", b"451 later\r\n", b"550 no\r\n", b"??\r\n"))
+                conversation._act(fault if chance.random() < 0.04 else answer)
+
+            return act
+
+        table = {key: stormy(answer) if isinstance(answer, bytes) else answer for key, answer in SMTP.items()}
+        with ScriptedServer(table) as server, ThreadPoolExecutor(12) as threads:
+            box = self.outbox(server.port, sessions=4)
+            letters = [letter(f"letter {index:03}.") for index in range(400)]
+            results = list(threads.map(lambda envelope: result(box, envelope), letters))
+            bodies = collections.Counter(server.bodies)
+            for envelope, outcome in zip(letters, results, strict=True):
+                with self.subTest(seed=seed, outcome=outcome):
+                    times = bodies[envelope.data]
+                    self.assertLessEqual(times, 1)
+                    if outcome in ("sent", "delivery_uncertain"):
+                        self.assertEqual(times, 1)
+            self.assertGreater(results.count("sent"), 100)
+            # What is free is all there is: nothing is still counted that is gone.
+            self.assertEqual((box._living, box._opening, len(box._queue)), (len(box._free), 0, 0))
+            self.assertLessEqual(len(box._free), 4)
 
 
 class CheckTest(OutboxTestCase):
