@@ -28,13 +28,15 @@ from mailer.errors import ExitCode, MailboxError
 from mailer.progress import Mail, Selected, unpack
 from mailer.reading import UNREADABLE, Reading, read, wants_more
 
+_Batch = list[tuple[int, Reading | None]]  # by UID; None for a mail that the server refused
+
 _log = logging.getLogger(__name__)
 
 # Mails asked for at once; the mailbox fetches them in smaller batches.
 _ASKED = 500
-# A batch is committed at so many mails, or bytes of them: the text of a mail may be a megabyte.
+# A batch is committed at so many mails, or characters of text in them: one alone may have a million.
 _MAILS = 200
-_BYTES = 2 * 1024 * 1024
+_CHARACTERS = 1_000_000
 # A mail that the server refuses by itself is tried again in this many passes before it is recorded as unreadable.
 _TRIES = 5
 # With so many refused mails at once it is not the mails that are at fault.
@@ -84,8 +86,8 @@ class Collector:
         refused = list(self._ledger.progress.refused)
         before = list(self._ledger.counts)
         for asked in self._portions(self._new()):
-            for mails, done in self._batches(asked):
-                self._commit(mails, done)
+            for batch, done in self._batches(asked):
+                self._commit(batch, done)
             if self._stopping():
                 break
         else:
@@ -132,60 +134,69 @@ class Collector:
         yield from itertools.islice(self._pending, bisect(self._pending, progress.done), None)
         yield from self._mailbox.since(max(progress.next_uid, progress.done + 1))
 
-    def _batches(self, asked: Sequence[int]) -> Iterator[tuple[list[Mail], int]]:
+    def _batches(self, asked: Sequence[int]) -> Iterator[tuple[_Batch, int]]:
         """The mails asked for in batches to commit, each with the UID up to which everything is taken care of then."""
-        batch: list[Mail] = []
-        size = 0
+        batch: _Batch = []
+        size = done = 0
         try:
             for mail in self._mailbox.fetch(asked, wants_more):
-                batch.append(mail)
-                size += len(mail.raw or b"")
-                if len(batch) == _MAILS or size > _BYTES:
-                    yield batch, mail.uid
+                reading = self._read(mail)
+                batch.append((mail.uid, reading))
+                size += len(reading.text) if reading else 0
+                if len(batch) == _MAILS or size > _CHARACTERS:
+                    done = mail.uid
+                    del mail, reading  # megabytes, perhaps, that nobody needs any more
+                    yield batch, done
                     batch, size = [], 0
         except MailboxError as failure:
             # Whether the connection or one of the mails is to blame shows when they are asked for one by one.
             self._careful = max(self._careful, asked[-1])
             if len(asked) == 1 and failure.exit_code is ExitCode.UNAVAILABLE and not self._stopping():
-                self._commit([Mail(asked[0], None)], asked[0])
+                self._commit([(asked[0], None)], asked[0])
             raise
-        yield batch, asked[-1]
+        if done != asked[-1]:
+            yield batch, asked[-1]
 
     def _try_again(self, refused: Sequence[int]) -> None:
         """Ask once more for the mails refused before, if the server gives others: else it is not their fault."""
         if refused and self._mailbox.gives_others(refused):
             for uid in refused:
-                for mails, done in self._batches([uid]):
-                    self._commit(mails, done, gone=[] if mails else [uid])
+                for batch, done in self._batches([uid]):
+                    self._commit(batch, done, gone=[] if batch else [uid])
 
     # -- one batch -------------------------------------------------------------------------------------------------
 
-    def _commit(self, mails: Sequence[Mail], done: int, gone: Sequence[int] = ()) -> None:
+    def _read(self, mail: Mail) -> Reading | None:
+        """What a mail says; None for one that the server refused."""
+        if mail.raw is None:
+            return None
+        reading = read(mail.raw, complete=mail.complete)
+        if reading.reason == "unreadable":
+            self._keep(f"{self._ledger.progress.uidvalidity}-{mail.uid}.eml", mail.raw)
+        return reading
+
+    def _commit(self, batch: _Batch, done: int, gone: Sequence[int] = ()) -> None:
         """Log the mails, save the position, mark them: in that order."""
         progress = self._ledger.progress
         refused = {uid: tries for uid, tries in progress.refused.items() if uid not in gone}
-        readings = [(mail.uid, reading) for mail in mails if (reading := self._read(mail, refused))]
-        marking = tuple(mail.uid for mail in mails if mail.raw is not None)
-        done = max(progress.done, done)
-        self._ledger.record(readings, replace(progress, done=done, refused=refused, marking=marking))
+        readings = [(uid, reading or self._refused(uid, refused)) for uid, reading in batch]
+        marking = tuple(uid for uid, reading in batch if reading)
+        for uid in marking:
+            refused.pop(uid, None)
+        progress = replace(progress, done=max(progress.done, done), refused=refused, marking=marking)
+        self._ledger.record([(uid, reading) for uid, reading in readings if reading], progress)
         self._unmarked = marking
         self._mailbox.mark(marking)
         self._unmarked = ()
         self._alive()
 
-    def _read(self, mail: Mail, refused: dict[int, int]) -> Reading | None:
-        """What the record says; None for a refused mail that is to be tried again."""
-        if mail.raw is not None:
-            refused.pop(mail.uid, None)
-            reading = read(mail.raw, complete=mail.complete)
-            if reading.reason == "unreadable":
-                self._keep(f"{self._ledger.progress.uidvalidity}-{mail.uid}.eml", mail.raw)
-            return reading
-        tries = refused.pop(mail.uid, 0) + 1
+    def _refused(self, uid: int, refused: dict[int, int]) -> Reading | None:
+        """What to record of a mail that the server refused: nothing yet, while it is to be tried again."""
+        tries = refused.pop(uid, 0) + 1
         if tries == 1 and len(refused) >= _REFUSED:
             raise MailboxError("the server refuses one mail after the other")
         if tries < _TRIES:
-            refused[mail.uid] = tries
+            refused[uid] = tries
             return None
-        _log.warning("the mail with UID %d was refused %d times: recorded as unreadable", mail.uid, tries)
+        _log.warning("the mail with UID %d was refused %d times: recorded as unreadable", uid, tries)
         return UNREADABLE

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 _WINDOW = 65_536
 # The text limit is 1 MiB of characters; in base64, with two to four bytes each, more than this is never needed.
 _LONGEST = 6 * 1024 * 1024
+# The windows after the first one grow up to this.
+_STEP = 1024 * 1024
 # Mails in one FETCH: with their windows that bounds its answer, whatever the sizes that the server claims.
 _MAILS = 100
 # A SEARCH in a larger mailbox than this goes over so many UIDs at a time: its answer stays within the allowance.
@@ -166,7 +168,7 @@ class Mailbox:
         """A mail with as much of it as the reader wants, in windows that grow."""
         complete = len(raw) != _WINDOW
         while not complete and len(raw) < _LONGEST and wants_more(raw):
-            length = 3 * len(raw)
+            length = min(3 * len(raw), _STEP, _LONGEST - len(raw))
             more = self._bodies([uid], len(raw), length).get(uid)
             if more is None:
                 return Mail(uid, None)
