@@ -12,6 +12,7 @@ from mailer import headers
 _BASE64 = re.compile(rb"(?:[ \t]*[A-Za-z0-9+/]*+={0,2}[ \t]*(?:\n|\Z))*+")
 _BASE64_LINE = re.compile(rb"^[A-Za-z0-9+/]{56,}=*$", re.MULTILINE)
 _WORDS = re.compile(rb"[A-Za-z]{2} [A-Za-z]{2}|_{10}|-{10}")
+_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/\n"
 _SOFT_BREAK = re.compile(rb"=[ \t]+\n")
 _UU_BEGIN = re.compile(rb"^begin [0-7]{3,4} [^\n]*\n", re.MULTILINE)
 
@@ -29,13 +30,13 @@ def decode(data: bytes, encoding: str) -> tuple[bytes, bool]:
 
 def _base64(data: bytes) -> tuple[bytes, bool]:
     """The decoded lines, and what a mailing list appended in clear after them."""
+    if not data.rstrip(b"=\n").translate(None, _LETTERS):  # as it should be, and nearly always is
+        try:
+            return binascii.a2b_base64(data), True
+        except ValueError:
+            return headers.base64(data), False
     end = _BASE64.match(data).end()  # type: ignore[union-attr]
     if end == len(data):
-        if b"=" not in data.rstrip(b"= \t\n"):
-            try:
-                return binascii.a2b_base64(data), True
-            except ValueError:
-                return headers.base64(data), False
         return headers.base64(data), True  # pieces encoded one by one
     rest = data[end:]
     if _WORDS.search(rest) and not _BASE64_LINE.search(rest):
