@@ -28,11 +28,12 @@ ANSWERS = {
     b"STORE": b"%t OK done\r\n",
 }
 PIECES = [
-    b"\r\n", b"\r", b"\n", b"* ", b"+ ", b"%t ", b"OK ", b"NO ", b"BAD ", b"BYE ", b"PREAUTH ", b"{3}\r\n", b"{0}\r\n",
-    b"{99999999}\r\n", b"{-1}", b"{" + b"9" * 5000 + b"}\r\n", b"(", b")", b"[", b"]", b"<0>", b'"', b"\\", b"NIL", b"UID ", b"\0", b"\xff", b"\xc3",
-    b"0", b"4294967296", b"99999999999999999999", b"-1", b"[UIDVALIDITY ", b"[UNAVAILABLE] ", b"[READ-ONLY] ", b" ", b"",
-    b"* 1 EXPUNGE\r\n", b"* 3 EXISTS\r\n", b"x" * 70_000,
-]  # fmt: skip
+    b"\r\n", b"\r", b"\n", b"* ", b"+ ", b"%t ", b"OK ", b"NO ", b"BAD ", b"BYE ", b"PREAUTH ",
+    b"{3}\r\n", b"{0}\r\n", b"{99999999}\r\n", b"{-1}", b"{" + b"9" * 5000 + b"}\r\n",
+    b"(", b")", b"[", b"]", b"<0>", b'"', b"\\", b"NIL", b"UID ", b"\0", b"\xff", b"\xc3", b" ", b"",
+    b"0", b"4294967296", b"99999999999999999999", b"-1",
+    b"[UIDVALIDITY ", b"[UNAVAILABLE] ", b"[READ-ONLY] ", b"* 1 EXPUNGE\r\n", b"* 3 EXISTS\r\n", b"x" * 70_000,
+]
 
 
 def mutated(answer: bytes, chance: random.Random) -> bytes:
