@@ -29,9 +29,10 @@ _HOT = 2
 _BACKLOG = 1024
 _TURN_AWAY_SECONDS = 0.5  # for telling a connection that there is no room: the porter has others to look after
 _ACCEPT_PAUSE = 0.1  # seconds, after the system had no file descriptor or memory left for a connection
+_QUIET_SECONDS = 60.0  # between two complaints of that
 # A connection that has waited less is not idle, its frame is on the way: nobody is let in at its cost.
 _FAIR_WAIT = 0.1  # seconds
-_KNOCK_PAUSE = 0.002  # seconds, for the thread that the knock is meant for
+_KNOCK_PAUSE = 0.002  # seconds, for the thread that is woken to come to the door, or to close its connection
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound: where a socket that listens everywhere can be reached
 
 _Arrival = tuple[socket.socket, str]  # a connection, and the host it comes from
@@ -93,6 +94,7 @@ class Listener:
         self._waiting: dict[Connection, float] = {}  # for a frame, and since when; the first has waited longest
         self._serving = 0
         self._full_since = 0.0
+        self._quiet_until = 0.0
         self._stopping = False
 
     def start(self) -> None:
@@ -177,14 +179,22 @@ class Listener:
             sock, address = self._listening.accept()
         except OSError as failure:
             if not self._stopping:
-                _log.warning("cannot accept a connection: %s", failure)
-                with self._state:
-                    self._close_longest_waiting()
-                time.sleep(_ACCEPT_PAUSE)
+                self._make_room(failure)
             return None
         finally:
             me.accepting = False
         return sock, address[0]
+
+    def _make_room(self, failure: OSError) -> None:
+        """After the system had no file descriptor or memory left: close a connection that is idle, or wait a little."""
+        with self._state:
+            closed_one = self._close_longest_waiting()
+            complaint_is_due = time.monotonic() > self._quiet_until
+            if complaint_is_due:
+                self._quiet_until = time.monotonic() + _QUIET_SECONDS
+        if complaint_is_due:
+            _log.warning("cannot accept a connection: %s", failure)
+        time.sleep(_KNOCK_PAUSE if closed_one else _ACCEPT_PAUSE)
 
     def _serve(self, sock: socket.socket, host: str) -> None:
         try:

@@ -9,6 +9,7 @@ import random
 import re
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -460,6 +461,21 @@ class UnderLoad(unittest.TestCase):
         status = process.joinpath("status").read_text()
         numbers = {name: int(number) for name, number in re.findall(r"^(VmRSS|Threads):\s+(\d+)", status, re.MULTILINE)}
         return {"rss": numbers["VmRSS"], "threads": numbers["Threads"], "fds": len(list((process / "fd").iterdir()))}
+
+
+    @unittest.skipUnless(sys.platform.startswith("linux"), "needs prlimit")
+    def test_idlers_cannot_keep_users_out_where_descriptors_run_out_before_workers(self) -> None:
+        import resource
+
+        with MailServer() as mail, ServerProcess(SMTP_PORT=mail.smtp_port) as server, contextlib.ExitStack() as crowd:
+            self.assertTrue(exchange("127.0.0.1", server.port, Request(ALICE, "x"), timeout=10).ok)
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (64, 64))
+            for _ in range(200):
+                crowd.enter_context(socket.create_connection(("127.0.0.1", server.port), 10))
+            began = time.monotonic()
+            self.assertTrue(exchange("127.0.0.1", server.port, Request(ALICE, "x"), timeout=30).ok)
+            self.assertLess(time.monotonic() - began, 3)
+            self.assertEqual(server.log.count("Too many open files"), 1)
 
 
 class _Load:
