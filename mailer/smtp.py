@@ -1,38 +1,24 @@
-"""The outbox: a few SMTP sessions, kept and shared, and one all-or-nothing transaction a message.
+"""The outbox: one all-or-nothing transaction a message, over a few SMTP sessions that are kept and shared.
 
-Promises three honest outcomes (`DeliveryError`, or none): sent, not sent, or uncertain; nothing is ever sent twice. The
-session used last is used next, so that a quiet server keeps few of them busy. One that has gone stale is replaced and
-the transaction tried once more; one that cannot be opened while others live is no error, the message waits for one of
-those. Called by `desk`.
+Promises three honest outcomes (`DeliveryError`, or none): sent, not sent, or uncertain; nothing is ever sent twice. A
+session that has gone stale is replaced and the transaction tried once more, if the final dot was not written. Called
+by `desk`.
 """
 
-import contextlib
-import queue
 import ssl
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 
 from mailer.compose import Envelope
 from mailer.config import Endpoint
 from mailer.errors import DeliveryError
 from mailer.sasl import Login
+from mailer.smtp_pool import Pool
 from mailer.smtp_reply import SessionLostError
 from mailer.smtp_session import Session
 
 # A delivery as a whole gets this many times the time-out of one operation.
 _OPERATIONS = 3
-# Mail servers close idle sessions after some minutes (RFC 5321, section 4.5.3.2.7: five); ours are closed before.
-_LONGEST_IDLE = 60.0  # seconds
-# A session that rested for this long is asked whether it is still there; one that did not is simply used.
-_RESTED = 1.0  # seconds
-# After the mail server refused one more session, and others live, it is spared attempts for this long.
-_CONTENT = 10.0  # seconds
-
-
-# Where one waits for a session; None means to look again.
-_Place = queue.SimpleQueue[Session | None]
 
 
 def _nothing() -> None:
@@ -56,26 +42,19 @@ class Outbox:
         self._login = login
         self._context = context
         self._timeout = timeout
-        self._sessions = sessions
         self._on_wait = on_wait
-        # Free sessions, the one used last at the end. Taken and given back without a lock: both are atomic.
-        self._free: list[Session] = []
-        self._lock = threading.Lock()  # guards what follows
-        self._queue: deque[_Place] = deque()  # who waits for a session
-        self._opening = self._living = 0
-        self._content_until = 0.0
-        self._closed = False
+        self._pool = Pool(self._open, sessions, on_wait)
 
     def deliver(self, envelope: Envelope) -> None:
         """Give the message to the mail server for all recipients; raises DeliveryError unless it clearly took it."""
         deadline = time.monotonic() + _OPERATIONS * self._timeout
-        session = self._take(deadline)
+        session = self._pool.take(deadline)
         try:
             self._transact(session, envelope, deadline)
         except SessionLostError:
             if not session.reused:
                 raise
-            self._transact(self._take(deadline, fresh=True), envelope, deadline)
+            self._transact(self._pool.take(deadline, fresh=True), envelope, deadline)
 
     def check(self, sender: str, recipient: str) -> Iterator[str]:
         """Connect, log in, and name sender and recipient without sending anything: one line for each step."""
@@ -90,9 +69,13 @@ class Outbox:
 
     def close(self) -> None:
         """Take leave of the mail server. What is still under way is finished."""
-        self._closed = True
-        while self._free:
-            self._retire(self._free.pop())
+        self._pool.close()
+
+    def _open(self, deadline: float) -> Session:
+        session = Session(self._timeout, self._on_wait)
+        for _ in session.open(self._endpoint, self._login, self._context, deadline):
+            pass  # the steps are for `check` to tell
+        return session
 
     def _transact(self, session: Session, envelope: Envelope, deadline: float) -> None:
         try:
@@ -103,116 +86,4 @@ class Outbox:
             session.close()  # nobody knows where it stands
             raise
         finally:
-            self._give_back(session)
-
-    def _take(self, deadline: float, *, fresh: bool = False) -> Session:
-        """A session of one's own until it is given back: a free one (not when `fresh`), a new one, or waited for."""
-        failure: DeliveryError | None = None
-        while True:
-            # Who comes later does not overtake those who wait.
-            session = None if fresh or self._queue else self._take_free()
-            fresh = False
-            if session:
-                return session
-            place = self._open_or_queue()
-            if place:
-                session = self._wait_in(place, deadline, failure)
-            else:
-                try:
-                    return self._open(deadline)
-                except DeliveryError as refused:
-                    if not self._living:
-                        raise
-                    failure = refused
-            if session:
-                return session
-
-    def _take_free(self) -> Session | None:
-        while self._free:
-            try:
-                session = self._free.pop()
-            except IndexError:
-                return None  # another thread was quicker
-            rested = time.monotonic() - session.idle_since
-            if rested < _RESTED or (rested < _LONGEST_IDLE and session.silent):
-                session.reused = True
-                return session
-            self._retire(session)
-        return None
-
-    def _give_back(self, session: Session) -> None:
-        if self._closed or not session.sock:
-            return self._retire(session)
-        now = session.idle_since = time.monotonic()
-        self._free.append(session)
-        if self._queue:
-            self._hand_over()
-        oldest = next(iter(self._free), session)
-        if now - oldest.idle_since > _LONGEST_IDLE:
-            with contextlib.suppress(ValueError):  # another thread took it
-                self._free.remove(oldest)
-                self._retire(oldest)
-        return None
-
-    def _open_or_queue(self) -> _Place | None:
-        """The right to open a session (None), or else a place in the queue."""
-        with self._lock:
-            room = self._opening + self._living < self._sessions
-            if room and (not self._living or time.monotonic() > self._content_until):
-                self._opening += 1
-                return None
-            place: _Place = queue.SimpleQueue()
-            self._queue.append(place)
-        self._hand_over()
-        return place
-
-    def _open(self, deadline: float) -> Session:
-        session = Session(self._timeout, self._on_wait)
-        try:
-            for _ in session.open(self._endpoint, self._login, self._context, deadline):
-                pass
-        finally:
-            with self._lock:
-                self._opening -= 1
-                self._living += bool(session.sock)
-                if not session.sock:
-                    self._content_until = time.monotonic() + _CONTENT
-                    self._wake(all_of_them=not self._living)
-        return session
-
-    def _retire(self, session: Session) -> None:
-        session.leave()
-        with self._lock:
-            self._living -= 1
-            self._wake(all_of_them=not self._living)
-
-    def _wake(self, *, all_of_them: bool) -> None:
-        """Let those who wait look again, as there is room for a new session: the first one, or all of them."""
-        while self._queue:
-            self._queue.popleft().put(None)
-            if not all_of_them:
-                return
-
-    def _hand_over(self) -> None:
-        """Give free sessions to those who wait for one."""
-        with self._lock:
-            while self._queue and self._free:
-                try:
-                    session = self._free.pop()
-                except IndexError:
-                    return  # another thread was quicker, and hands it over when it gives it back
-                session.reused = True
-                self._queue.popleft().put(session)
-
-    def _wait_in(self, place: _Place, deadline: float, failure: DeliveryError | None) -> Session | None:
-        """The session that was handed over, or None to look again."""
-        self._on_wait()
-        try:
-            return place.get(timeout=max(deadline - time.monotonic(), 0))
-        except queue.Empty:
-            pass
-        with self._lock:
-            if place in self._queue:
-                self._queue.remove(place)
-                raise failure or SessionLostError("all sessions with the mail server are taken")
-        return place.get_nowait()  # it came at the last moment
+            self._pool.give_back(session)

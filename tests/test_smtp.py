@@ -9,7 +9,7 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
-from mailer import smtp
+from mailer import smtp, smtp_pool
 from mailer.errors import Code, DeliveryError
 from tests.support.outboxes import ADMINISTRATOR, PERSON, OutboxTestCase, complaint, letter, result
 from tests.support.scripted import (
@@ -218,7 +218,7 @@ class SessionsTest(OutboxTestCase):
 
     def test_a_session_that_was_closed_while_idle_is_replaced(self) -> None:
         for rested in (0.0, 2.0):  # used at once, and asked first whether it is there
-            with ScriptedServer(SMTP) as server, mock.patch.object(smtp, "_RESTED", 1.0 - rested):
+            with ScriptedServer(SMTP) as server, mock.patch.object(smtp_pool, "_RESTED", 1.0 - rested):
                 box = self.outbox(server.port)
                 self.assertEqual(result(box), "sent")
                 server.cut()
@@ -226,7 +226,7 @@ class SessionsTest(OutboxTestCase):
                 self.assertEqual(len(server.bodies), 2)
 
     def test_a_session_that_said_something_unasked_while_idle_is_replaced(self) -> None:
-        with ScriptedServer(SMTP) as server, mock.patch.object(smtp, "_RESTED", -1.0):
+        with ScriptedServer(SMTP) as server, mock.patch.object(smtp_pool, "_RESTED", -1.0):
             box = self.outbox(server.port)
             self.assertEqual(result(box), "sent")
             server.conversations[0].send(b"250 by the way\r\n")
@@ -234,13 +234,13 @@ class SessionsTest(OutboxTestCase):
             self.assertEqual(len(server.conversations), 2)
 
     def test_a_session_that_rested_and_is_there_is_used_again(self) -> None:
-        with ScriptedServer(SMTP) as server, mock.patch.object(smtp, "_RESTED", -1.0):
+        with ScriptedServer(SMTP) as server, mock.patch.object(smtp_pool, "_RESTED", -1.0):
             box = self.outbox(server.port)
             self.assertEqual([result(box) for _ in range(3)], ["sent"] * 3)
             self.assertEqual(len(server.conversations), 1)
 
     def test_a_session_that_rested_too_long_is_closed(self) -> None:
-        with ScriptedServer(SMTP) as server, mock.patch.multiple(smtp, _RESTED=-1.0, _LONGEST_IDLE=-1.0):
+        with ScriptedServer(SMTP) as server, mock.patch.multiple(smtp_pool, _RESTED=-1.0, _LONGEST_IDLE=-1.0):
             box = self.outbox(server.port)
             self.assertEqual([result(box) for _ in range(3)], ["sent"] * 3)
             self.assertEqual(len(server.conversations), 3)
@@ -316,8 +316,9 @@ class StormTest(OutboxTestCase):
                         self.assertEqual(times, 1)
             self.assertGreater(results.count("sent"), 100)
             # What is free is all there is: nothing is still counted that is gone.
-            self.assertEqual((box._living, box._opening, len(box._queue)), (len(box._free), 0, 0))
-            self.assertLessEqual(len(box._free), 4)
+            pool = box._pool
+            self.assertEqual((pool._living, pool._opening, len(pool._queue)), (len(pool._free), 0, 0))
+            self.assertLessEqual(len(pool._free), 4)
 
 
 class CheckTest(OutboxTestCase):

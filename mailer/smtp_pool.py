@@ -1,0 +1,164 @@
+"""A few SMTP sessions, kept and shared: taken for one transaction, then given back.
+
+The session used last is used next, so that a quiet server keeps few of them busy; one that rested too long is closed.
+One that cannot be opened while others live is no error: who needs it waits for one of those, in turn, until its
+deadline. Called by `smtp`.
+"""
+
+import contextlib
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from mailer.errors import DeliveryError
+from mailer.smtp_reply import SessionLostError
+from mailer.smtp_session import Session
+
+# Mail servers close idle sessions after some minutes (RFC 5321, section 4.5.3.2.7: five); ours are closed before.
+_LONGEST_IDLE = 60.0  # seconds
+# A session that rested for this long is asked whether it is still there; one that did not is simply used.
+_RESTED = 1.0  # seconds
+# After the mail server refused one more session, and others live, it is spared attempts for this long.
+_CONTENT = 10.0  # seconds
+
+# Where one waits for a session; None means to look again.
+_Place = queue.SimpleQueue[Session | None]
+
+
+class Pool:
+    """At most `limit` sessions, each got ready by `open_session` before the deadline that it is given."""
+
+    def __init__(
+        self, open_session: Callable[[float], Session], limit: int, on_wait: Callable[[], None]
+    ) -> None:
+        self._open_session = open_session
+        self._limit = limit
+        self._on_wait = on_wait
+        # Free sessions, the one used last at the end. Taken and given back without a lock: both are atomic.
+        self._free: list[Session] = []
+        self._lock = threading.Lock()  # guards what follows
+        self._queue: deque[_Place] = deque()  # who waits for a session
+        self._opening = self._living = 0
+        self._content_until = 0.0
+        self._closed = False
+
+    def take(self, deadline: float, *, fresh: bool = False) -> Session:
+        """A session of one's own until it is given back: a free one (not when `fresh`), a new one, or waited for."""
+        failure: DeliveryError | None = None
+        while True:
+            # Who comes later does not overtake those who wait.
+            session = None if fresh or self._queue else self._take_free()
+            fresh = False
+            if session:
+                return session
+            place = self._open_or_queue()
+            if place:
+                session = self._wait_in(place, deadline, failure)
+            else:
+                try:
+                    return self._open(deadline)
+                except DeliveryError as refused:
+                    if not self._living:
+                        raise
+                    failure = refused
+            if session:
+                return session
+
+    def give_back(self, session: Session) -> None:
+        """Let others have the session, if it can still be used."""
+        if self._closed or not session.sock:
+            return self._retire(session)
+        now = session.idle_since = time.monotonic()
+        self._free.append(session)
+        if self._queue:
+            self._hand_over()
+        oldest = next(iter(self._free), session)
+        if now - oldest.idle_since > _LONGEST_IDLE:
+            with contextlib.suppress(ValueError):  # another thread took it
+                self._free.remove(oldest)
+                self._retire(oldest)
+        return None
+
+    def close(self) -> None:
+        """Take leave of the mail server; sessions that are still in use follow when they are given back."""
+        self._closed = True
+        while self._free:
+            self._retire(self._free.pop())
+
+    def _take_free(self) -> Session | None:
+        while self._free:
+            try:
+                session = self._free.pop()
+            except IndexError:
+                return None  # another thread was quicker
+            rested = time.monotonic() - session.idle_since
+            if rested < _RESTED or (rested < _LONGEST_IDLE and session.silent):
+                session.reused = True
+                return session
+            self._retire(session)
+        return None
+
+    def _open_or_queue(self) -> _Place | None:
+        """The right to open a session (None), or else a place in the queue."""
+        with self._lock:
+            room = self._opening + self._living < self._limit
+            if room and (not self._living or time.monotonic() > self._content_until):
+                self._opening += 1
+                return None
+            place: _Place = queue.SimpleQueue()
+            self._queue.append(place)
+        self._hand_over()
+        return place
+
+    def _open(self, deadline: float) -> Session:
+        opened = False
+        try:
+            session = self._open_session(deadline)
+            opened = True
+            return session
+        finally:
+            with self._lock:
+                self._opening -= 1
+                self._living += opened
+                if not opened:
+                    self._content_until = time.monotonic() + _CONTENT
+                    self._wake(all_of_them=not self._living)
+
+    def _retire(self, session: Session) -> None:
+        session.leave()
+        with self._lock:
+            self._living -= 1
+            self._wake(all_of_them=not self._living)
+
+    def _wake(self, *, all_of_them: bool) -> None:
+        """Let those who wait look again, as there is room for a new session: the first one, or all of them."""
+        while self._queue:
+            self._queue.popleft().put(None)
+            if not all_of_them:
+                return
+
+    def _hand_over(self) -> None:
+        """Give free sessions to those who wait for one."""
+        with self._lock:
+            while self._queue and self._free:
+                try:
+                    session = self._free.pop()
+                except IndexError:
+                    return  # another thread was quicker, and hands it over when it gives it back
+                session.reused = True
+                self._queue.popleft().put(session)
+
+    def _wait_in(self, place: _Place, deadline: float, failure: DeliveryError | None) -> Session | None:
+        """The session that was handed over, or None to look again."""
+        self._on_wait()
+        try:
+            return place.get(timeout=max(deadline - time.monotonic(), 0))
+        except queue.Empty:
+            pass
+        with self._lock:
+            if place in self._queue:
+                self._queue.remove(place)
+                raise failure or SessionLostError("all sessions with the mail server are taken")
+        return place.get_nowait()  # it came at the last moment
