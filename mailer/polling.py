@@ -31,9 +31,10 @@ def keep_going(
     while True:
         wait = period
         try:
-            report(*run_pass())
+            taken = run_pass()
             if failures:
                 _log.warning("collecting again after %.0f s", clock() - began)
+            report(*taken)
             failures, ever = 0, True
             alive()
         except (MailboxError, StateError) as failure:
