@@ -11,6 +11,8 @@ COMPARISONS = {
     "server": ("tests.benchmarks.server", "a ticket from request to mail server, at 1, 16 and 64 clients"),
     "network": ("tests.benchmarks.network", "the same over a network of 20 ms a round trip, and over TLS"),
     "collector": ("tests.benchmarks.collector", "a mailbox read into records; a pass without new mail"),
+    "reading": ("tests.benchmarks.reading", "a mail read, beside the standard library's parser"),
+    "charsets": ("tests.benchmarks.charsets", "how often an undeclared Cyrillic charset is told right"),
 }
 
 

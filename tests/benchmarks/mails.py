@@ -1,7 +1,7 @@
 """Mail of all sorts, always the same, and INBOXes of it in Dovecot's store.
 
-Of a hundred mails 60 are ticket mails (copies, plain replies, replies in HTML and with quoted history), 20 letters and
-newsletters, 10 automatic replies, 10 bounces; three of them carry an attachment of 200 KB.
+Of a hundred mails 65 are ticket mails (30 of the server's copies, 20 replies with quoted history, 15 with HTML), 15 are
+letters and newsletters, 10 automatic replies, 10 bounces; three of them carry an attachment of 200 KB.
 """
 
 import base64
@@ -36,17 +36,17 @@ def _mail(number: int, chance: random.Random, attachments: list[str]) -> bytes:
     text = _text(chance, cyrillic, chance.choice((30, 80, 200, 600)))
     subject = f"[Ticket #{10000 + number}] Mailer"
     extra = ""
-    if kind < 20:
+    if kind < 30:
         headers, body = _encoded(text, "base64")
         extra = "Auto-Submitted: auto-generated\n"
-    elif kind < 40:
+    elif kind < 50:
         headers, body = _encoded(text + _quoted(chance, cyrillic), chance.choice(("8bit", "quoted-printable")))
         subject = f"Re: {subject}" if chance.random() < 0.7 else _word(f"Ответ: {subject}")
-    elif kind < 60:
+    elif kind < 65:
         headers, body = _alternative(text, with_plain=chance.random() < 0.8)
         subject = f"RE: {subject}"
     elif kind < 80:
-        headers, body = _alternative(" ".join([text] * 4), with_plain=chance.random() < 0.5)
+        headers, body = _alternative(f"{text}\n{text}", with_plain=chance.random() < 0.5)
         subject = _word(_text(chance, cyrillic, 6))
     elif kind < 90:
         headers, body = _encoded(text, "quoted-printable")

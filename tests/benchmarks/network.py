@@ -18,7 +18,7 @@ CLIENTS = 16
 
 def run(quick: bool) -> None:
     """Measure and print."""
-    rounds, seconds = (1, 0.4) if quick else (5, 3.0)
+    rounds, seconds = (1, 0.3) if quick else (5, 3.0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generator = load.Load(folder)
