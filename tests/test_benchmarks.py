@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).parents[1]
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "tests.benchmarks", *arguments], cwd=REPOSITORY, capture_output=True, text=True,
-        encoding="utf-8", timeout=120, check=False, env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        encoding="utf-8", timeout=300, check=False, env={**os.environ, "PYTHONIOENCODING": "utf-8"},
     )
 
 
