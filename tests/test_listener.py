@@ -278,6 +278,7 @@ class Idlers(unittest.TestCase):
                         if connection.receive() is None:
                             break
 
+        outcomes: list[str] = []
         with _serving(workers=4, timeout=0.3) as port:
             regulars = [threading.Thread(target=ask_now_and_then) for _ in range(6)]
             for thread in regulars:
@@ -285,11 +286,16 @@ class Idlers(unittest.TestCase):
             try:
                 end = time.monotonic() + 1
                 while time.monotonic() < end:
-                    self.assertEqual(_code(exchange("127.0.0.1", port, REQUEST, timeout=5)), "OK")
+                    asker = _Asker(port)
+                    asker.join(10)
+                    outcomes.append(asker.outcome)
             finally:
                 done.set()
                 for thread in regulars:
                     thread.join(10)
+        # On a machine that is short of time one may take so long to send its frame that it passes for idle itself.
+        self.assertNotIn("busy", outcomes)
+        self.assertGreater(outcomes.count("OK"), 0.8 * len(outcomes), outcomes)
 
     @contextlib.contextmanager
     def crowd(self, port: int) -> Iterator[list[socket.socket]]:

@@ -107,7 +107,7 @@ class Receiving(OneConnection):
     def test_silence_ends_at_the_time_out(self) -> None:
         began = time.monotonic()
         self.assertRaises(TimeoutError, self.connection.receive)
-        self.assertLess(abs(time.monotonic() - began - 0.3), 0.25)
+        self.assertLess(abs(time.monotonic() - began - 0.3), 0.29)
 
     def test_dripping_ends_at_the_same_time_out(self) -> None:
         self.assert_dripping_ends(0.02)
@@ -119,10 +119,11 @@ class Receiving(OneConnection):
         self.drip(bytes([0, 0, 1, 0]) + bytes(60), pause)
         began = time.monotonic()
         self.assertRaises(TimeoutError, self.connection.receive)
-        self.assertLess(abs(time.monotonic() - began - 0.3), 0.25)
+        self.assertLess(abs(time.monotonic() - began - 0.3), 0.29)
 
     def test_every_frame_has_its_own_time(self) -> None:
-        self.drip(_frame(b"ab") * 3, 0.04)  # each takes 0.24 s, all of them 0.72 s
+        self.connection = Connection(self.connection._sock, 1.0)
+        self.drip(_frame(b"ab") * 3, 0.08)  # each takes half a second, all of them one and a half
         self.assertEqual([self.connection.receive() for _ in range(3)], [b"ab"] * 3)
 
     def test_a_wait_is_told_before_it_begins_and_only_then(self) -> None:
@@ -168,7 +169,7 @@ class Sending(OneConnection):
     def test_a_peer_that_reads_nothing_is_given_up_in_time(self) -> None:
         began = time.monotonic()
         self.assertRaises(TimeoutError, self.connection.send, bytes(50_000_000))
-        self.assertLess(abs(time.monotonic() - began - 0.3), 0.25)
+        self.assertLess(abs(time.monotonic() - began - 0.3), 0.29)
 
     def test_after_a_long_send_reading_is_quick_to_say_that_it_waits(self) -> None:
         taken = bytearray()
@@ -198,7 +199,7 @@ class Lingering(OneConnection):
         self.drip(bytes(100), 0.02)
         began = time.monotonic()
         self.connection.linger(0.3)
-        self.assertLess(abs(time.monotonic() - began - 0.3), 0.25)
+        self.assertLess(abs(time.monotonic() - began - 0.3), 0.29)
 
     def test_it_is_bounded_in_bytes(self) -> None:
         sent = 0
