@@ -32,6 +32,9 @@ _ACCEPT_PAUSE = 0.1  # seconds, after the system had no file descriptor or memor
 _QUIET_SECONDS = 60.0  # between two complaints of that
 # A connection that has waited less is not idle, its frame is on the way: nobody is let in at its cost.
 _FAIR_WAIT = 0.1  # seconds
+# JSON made to be costly takes a tenth of a second for a MiB. Frames larger than this, which honest ones hardly are, are
+# decoded one at a time: everybody else competes with one of them for the interpreter, and not with hundreds.
+_LARGE = 1 << 16  # bytes
 _KNOCK_PAUSE = 0.002  # seconds, for the thread that is woken to come to the door, or to close its connection
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound: where a socket that listens everywhere can be reached
 
@@ -93,6 +96,7 @@ class Listener:
         self._newcomer: _Arrival | None = None  # with the porter, waiting for a worker
         self._waiting: dict[Connection, float] = {}  # for a frame, and since when; the first has waited longest
         self._serving = 0
+        self._decoding = threading.Lock()  # held for a large frame
         self._full_since = 0.0
         self._quiet_until = 0.0
         self._stopping = False
@@ -208,7 +212,7 @@ class Listener:
                 self._full_since = time.monotonic()
         try:
             while self._answer(connection, host):
-                pass
+                stand_aside()  # the next request may be there already, and many more: others are let in meanwhile
         except OSError as failure:
             _log.debug("%s: %s", host, failure)
         except Exception:  # noqa: BLE001 - the boundary of a connection: after whatever goes wrong in one comes the next
@@ -231,7 +235,7 @@ class Listener:
                 connection.interrupt(socket.SHUT_RD)
         try:
             payload = connection.receive()
-            request = decode_request(payload) if payload is not None else None
+            request = self._decode(payload) if payload is not None else None
         except RequestError as wrong:
             connection.send(encode_reply(Reply(problems=wrong.problems)))
             connection.linger()
@@ -248,6 +252,13 @@ class Listener:
             connection.linger()
             return False
         return not self._stopping
+
+    def _decode(self, payload: bytes) -> Request:
+        if len(payload) <= _LARGE:
+            return decode_request(payload)
+        stand_aside()
+        with self._decoding:
+            return decode_request(payload)
 
     def _keep_the_door(self) -> None:
         while not self._stopping:

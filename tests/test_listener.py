@@ -10,11 +10,12 @@ import time
 import unittest
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 from mailer import listener, transport
 from mailer.errors import Code, Problem, TransportError
 from mailer.listener import Listener, listen, stand_aside
-from mailer.protocol import MAX_FRAME, Reply, Request, decode_reply, encode_request
+from mailer.protocol import MAX_FRAME, Reply, Request, decode_reply, decode_request, encode_request
 from mailer.tls import client_context, server_context
 from mailer.transport import Connection, exchange
 from tests.support import certificates
@@ -416,6 +417,49 @@ class Floods(unittest.TestCase):
                 else:
                     _reset(sock)
             wait_until(lambda: descriptors() <= before)
+
+    def test_connections_full_of_requests_keep_nobody_out(self) -> None:
+        asked = threading.Event()
+        handled = 0
+
+        def handle(request: Request, host: str) -> Reply:
+            nonlocal handled
+            if request.email == "flood@example.com":
+                asked.wait(0.01)  # work that is no wait, as the server sees it
+                handled += 1
+            return Reply(ticket=1)
+
+        with _serving(handle) as port, contextlib.ExitStack() as stack:
+            for _ in range(4):
+                sock = stack.enter_context(_connect(port))
+                sock.sendall(encode_request(Request("flood@example.com", "x")) * 500)
+            wait_until(lambda: handled)
+            self.assertTrue(exchange("127.0.0.1", port, REQUEST, timeout=20).ok)
+            handled_before = handled
+            asked.set()
+        self.assertLess(handled_before, 500)
+
+    def test_large_frames_are_decoded_one_at_a_time(self) -> None:
+        decoding = most = 0
+
+        def decode(payload: bytes) -> Request:
+            nonlocal decoding, most
+            decoding += 1
+            most = max(most, decoding)
+            time.sleep(0.001)  # lets another thread run
+            decoding -= 1
+            return decode_request(payload)
+
+        large = _frame(b'{"email": "a@b.de", "message": "x", "more": [' + b'{"a": 1},' * 20_000 + b"1]}")
+        with mock.patch.object(listener, "decode_request", decode), _serving(workers=16) as port:
+            with contextlib.ExitStack() as stack:
+                socks = [stack.enter_context(_connect(port)) for _ in range(12)]
+                for sock in socks:
+                    sock.sendall(large)
+                    sock.shutdown(socket.SHUT_WR)
+                for sock in socks:
+                    self.assertEqual(_codes(_replies(sock)), ["OK"])
+        self.assertEqual(most, 1)
 
     def test_askers_without_number_are_all_answered(self) -> None:
         count = 2_000 if LONG else 300
