@@ -116,7 +116,7 @@ def decode_reply(payload: bytes) -> Reply:
 
 def _frame(content: dict[str, object]) -> bytes:
     try:
-        payload = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+        payload = _ENCODER.encode(content).encode()
     except UnicodeEncodeError as wrong:
         raise _bad_request("The request holds half a surrogate pair, which UTF-8 cannot encode.") from wrong
     frame_length(len(payload).to_bytes(8, "big"))
@@ -125,7 +125,7 @@ def _frame(content: dict[str, object]) -> bytes:
 
 def _decode(payload: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(payload.decode(), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        content = _DECODER.decode(payload.decode())
     except RecursionError:
         raise _bad_request("The JSON is nested too deeply.") from None
     except ValueError as wrong:
@@ -144,6 +144,11 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+# Made once: with options, `json.dumps` and `json.loads` make a new one for each call.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
 
 
 def _ticket(value: object) -> int:
