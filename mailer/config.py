@@ -166,6 +166,9 @@ def collector_settings(values: Mapping[str, str], base: Path) -> CollectorSettin
     """The settings of `collector.py`; relative paths are taken from `base`."""
     reader = _Reader(values, base)
     imap = _endpoint(reader, "IMAP")
+    success, error = (reader.place(f"{name}_LOG", f"{name.lower()}_request.log") for name in ("SUCCESS", "ERROR"))
+    if success == error:
+        reader.complain("ERROR_LOG", "must be another file than SUCCESS_LOG")
     if not imap.confidential:
         reader.complain("IMAP_SECURITY", f"plain would send the login to {imap.host} in clear")
     return reader.result(
@@ -177,8 +180,8 @@ def collector_settings(values: Mapping[str, str], base: Path) -> CollectorSettin
             period=reader.seconds("PERIOD_CHECK"),
             folder=reader.text("IMAP_FOLDER", "INBOX"),
             mark_seen=reader.choice("MARK_SEEN", {"yes": True, "no": False}, "yes"),
-            success_log=reader.place("SUCCESS_LOG", "success_request.log"),
-            error_log=reader.place("ERROR_LOG", "error_request.log"),
+            success_log=success,
+            error_log=error,
             state_dir=reader.place("STATE_DIR", ".mailer"),
         )
     )
@@ -231,7 +234,7 @@ class _Reader:
     def text(self, key: str, default: str = "") -> str:
         value = self._values.get(key, "").strip() or default
         if not value:
-            self.complain(key, "is missing")
+            self.complain(key, "is missing (see .env.example)")
         elif not value.isprintable():
             self.complain(key, "holds a control character")
         return value
@@ -303,7 +306,7 @@ def _account(reader: _Reader) -> Account:
         return Account(login, "", _oauth(reader))
     password = reader.secret("EMAIL_PASSWORD")
     if not password:
-        reader.complain("EMAIL_PASSWORD", "is missing")
+        reader.complain("EMAIL_PASSWORD", "is missing (see .env.example)")
     return Account(login, password or "")
 
 

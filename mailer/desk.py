@@ -1,6 +1,7 @@
 """The server put together from its settings: listener, intake, ticket numbers, outbox. Called by `server.py`."""
 
 import logging
+import os
 import socket
 import ssl
 import threading
@@ -9,12 +10,13 @@ import time
 from mailer import launch, listener, tls
 from mailer.answers import Answers
 from mailer.config import ServerSettings, is_loopback
-from mailer.errors import Code, ConfigError, DeliveryError, ExitCode
+from mailer.errors import Code, ConfigError, DeliveryError, ExitCode, RequestError
 from mailer.intake import Intake
 from mailer.limits import RateLimit
 from mailer.sequence import Sequence
 from mailer.smtp import Outbox
 from mailer.supervisor import notify
+from mailer.validation import check_email
 
 _GRACE = 9.0  # seconds for what is under way when the server is told to end: it has 10 in all
 _CHECK_EXITS = {Code.MAIL_UNAVAILABLE: ExitCode.UNAVAILABLE, Code.MAIL_AUTH_FAILED: ExitCode.LOGIN_REFUSED}
@@ -24,7 +26,10 @@ _log = logging.getLogger("server")
 
 def check(settings: ServerSettings) -> int:
     """Prove the mail settings without sending anything: a line on stdout for each step, and the exit code."""
-    address = settings.account.login
+    address = _sender(settings)
+    launch.require_writable("STATE_DIR", settings.state_dir)
+    if settings.tls_cert:
+        tls.server_context(settings.tls_cert, settings.tls_key)
     try:
         for step in _outbox(settings).check(address, address):
             print(step, flush=True)  # noqa: T201 - the result of --check
@@ -37,6 +42,7 @@ def check(settings: ServerSettings) -> int:
 def serve(settings: ServerSettings, stop: threading.Event) -> int:
     """Serve until `stop` is set, finish what is under way, and return the exit code."""
     context = tls.server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+    launch.allow_open_files(settings.workers + settings.sessions)
     outbox = _outbox(settings)
     tickets = Sequence(
         settings.state_dir,
@@ -77,7 +83,7 @@ def _intake(settings: ServerSettings, outbox: Outbox, tickets: Sequence) -> Inta
     return Intake(
         send=outbox.deliver,
         new_ticket=tickets.next,
-        sender=settings.account.login,
+        sender=_sender(settings),
         token=settings.token,
         answers=Answers(time.monotonic, listener.stand_aside),
         per_client=RateLimit(settings.rate_per_client, time.monotonic),
@@ -85,12 +91,26 @@ def _intake(settings: ServerSettings, outbox: Outbox, tickets: Sequence) -> Inta
     )
 
 
+def _sender(settings: ServerSettings) -> str:
+    """The account's address with its domain in ASCII; as it is where only the own mail server knows such a domain."""
+    try:
+        return check_email(settings.account.login)
+    except RequestError:
+        return settings.account.login
+
+
 def _listen(settings: ServerSettings) -> socket.socket:
     try:
         return listener.listen(settings.host, settings.port)
     except (OSError, UnicodeError) as failure:
         place = f"{settings.host}:{settings.port}"
-        raise ConfigError(f"SERVER_HOST, SERVER_PORT: cannot listen on {place} ({failure})") from failure
+        raise ConfigError(f"SERVER_HOST, SERVER_PORT: cannot listen on {place} ({_words(failure)})") from failure
+
+
+def _words(failure: Exception) -> str:
+    """Without what `create_server` adds to the system's words."""
+    number = getattr(failure, "errno", None)
+    return os.strerror(number) if number and number > 0 else str(failure)
 
 
 def _announce(listening: socket.socket, settings: ServerSettings, context: ssl.SSLContext | None) -> None:

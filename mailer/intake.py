@@ -16,10 +16,19 @@ from datetime import UTC, datetime
 
 from mailer.answers import Answers
 from mailer.compose import Envelope, compose
-from mailer.errors import Code, DeliveryError, Problem, RequestError, StateError
+from mailer.errors import Code, DeliveryError, Problem, RequestError, StateError, safe
 from mailer.limits import RateLimit
 from mailer.protocol import Reply, Request
 from mailer.validation import MAX_ADDRESS, check
+
+# What is not the person's mistake is a matter for the administrator.
+_LEVELS = {
+    Code.MAIL_REJECTED: logging.WARNING,
+    Code.MAIL_UNAVAILABLE: logging.WARNING,
+    Code.DELIVERY_UNCERTAIN: logging.WARNING,
+    Code.MAIL_AUTH_FAILED: logging.ERROR,
+    Code.INTERNAL_ERROR: logging.ERROR,
+}
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +54,8 @@ class Intake:
         self._answers = answers
         self._per_client = per_client
         self._per_recipient = per_recipient
+        # With the ticket it makes a Message-ID that no other process has given; once, as randomness is a system call.
+        self._unique = secrets.token_hex(8)
         self._outcomes: Counter[str] = Counter()
         self._counting = threading.Lock()
 
@@ -59,7 +70,8 @@ class Intake:
         outcome = "OK" if reply.ok else reply.problems[0].code.value
         with self._counting:
             self._outcomes[outcome] += 1
-        _log.info("%s", _Line(request, reply, time.perf_counter() - began))
+        level = logging.INFO if reply.ok else _LEVELS.get(reply.problems[0].code, logging.INFO)
+        _log.log(level, "%s", _Line(request, reply, time.perf_counter() - began))
         return reply
 
     def summary(self) -> str:
@@ -90,10 +102,8 @@ class Intake:
 
     def _deliver(self, email: str, message: str) -> Reply:
         ticket = self._new_ticket()
-        envelope = compose(
-            ticket, email, message, sender=self._sender, date=datetime.now(UTC), unique=secrets.token_hex(8)
-        )
-        self._send(envelope)
+        date = datetime.now(UTC)
+        self._send(compose(ticket, email, message, sender=self._sender, date=date, unique=self._unique))
         return Reply(ticket=ticket)
 
 
@@ -109,6 +119,11 @@ def _duration(seconds: float) -> str:
     return f"{whole} second{'s' * (whole > 1)}" if whole < 120 else f"{-(-whole // 60)} minutes"
 
 
+def _why(problem: Problem) -> str:
+    """The code, and for what the administrator has to look after, the reason."""
+    return f"{problem.code.value} ({safe(problem.text)})" if problem.code in _LEVELS else problem.code.value
+
+
 class _Line:
     """A request's line in the log, put into words only if it is written."""
 
@@ -119,7 +134,7 @@ class _Line:
 
     def __str__(self) -> str:
         reply, address = self._reply, self._request.email
-        outcome = f"ticket {reply.ticket}" if reply.ok else ", ".join(problem.code for problem in reply.problems)
+        outcome = f"ticket {reply.ticket}" if reply.ok else ", ".join(map(_why, reply.problems))
         if not _log.isEnabledFor(logging.DEBUG):
             address = address.rpartition("@")[2]
         return f"{outcome}, to {ascii(address[:MAX_ADDRESS])[1:-1]}, {1000 * self._seconds:.1f} ms"

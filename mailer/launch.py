@@ -19,12 +19,18 @@ from typing import NoReturn
 
 import dotenv
 
+try:
+    import resource
+except ImportError:  # Windows, which has no such limit
+    resource = None  # type: ignore[assignment]
+
 from mailer.config import Account
 from mailer.errors import ConfigError, ExitCode, StateError
 from mailer.sasl import Login
 
 BASE = Path(__file__).resolve().parent.parent  # the folder of the scripts
 _SECRETS = ("EMAIL_PASSWORD", "SERVER_TOKEN", "OAUTH_CLIENT_SECRET", "OAUTH_REFRESH_TOKEN")
+_SPARE_FILES = 64  # for the state, the log, the listening socket, and connections that are being turned away
 _LONGEST_SECRET = 65_536  # bytes: a password file that is longer is some other file
 
 _log = logging.getLogger(__name__)
@@ -96,6 +102,28 @@ def stop_on_signals() -> threading.Event:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), on_signal)
     return stop
+
+
+def require_writable(key: str, folder: Path) -> None:
+    """Raise ConfigError unless files can be made in the folder, or it in the nearest one above that is there."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"{key}: {folder} cannot be written to")
+
+
+def allow_open_files(number: int) -> None:
+    """Raise the soft limit of open files to this number and some to spare, as far as the hard limit lets it."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = number + _SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            _log.warning("only %d files may be open, not %d: set a smaller SERVER_WORKERS", hard, wanted)
+            wanted = hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def wait_for(stop: threading.Event) -> None:

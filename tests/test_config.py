@@ -202,6 +202,11 @@ class Values(unittest.TestCase):
         self.check(_collector, "error_log", "ERROR_LOG", table)
         self.check(_client, "tls_ca", "SERVER_TLS_CA", table)
 
+    def test_the_two_logs_are_two_files(self) -> None:
+        with self.assertRaises(ConfigError) as raised:
+            _collector(ERROR_LOG="success_request.log")
+        self.assertEqual(raised.exception.problems, ("ERROR_LOG: must be another file than SUCCESS_LOG",))
+
     def test_a_key_needs_its_certificate(self) -> None:
         self.assertEqual(_server(SERVER_TLS_CERT="both.pem").tls_key, None)
         with self.assertRaises(ConfigError) as wrong:

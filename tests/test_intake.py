@@ -281,6 +281,13 @@ class TheLog(Desk):
                 self.assertTrue(line.isascii() and line.isprintable(), line)
                 self.assertLess(len(line), 1500)
 
+    def test_what_is_for_the_administrator_to_mend_is_told_with_its_reason(self) -> None:
+        self.failure = DeliveryError(Code.MAIL_AUTH_FAILED, "535 wrong\x1b[2J password", Outcome.PERMANENT)
+        line = self.lines(logging.INFO, Request("alice@example.com", "x"))
+        self.assertRegex(line, r"^ERROR:.*mail_auth_failed \(535 wrong\ufffd\[2J password\)")
+        self.failure = None
+        self.assertRegex(self.lines(logging.INFO, Request("no address", "x")), "^INFO:.*email_invalid, ")
+
     def test_the_summary_counts_the_outcomes(self) -> None:
         self.assertEqual(self.intake.summary(), "0 requests answered")
         self.ask()

@@ -78,8 +78,8 @@ class HowItEnds(unittest.TestCase):
         self.assertEqual(done.stdout, "")
 
     def test_with_nothing_set_every_key_is_named(self) -> None:
-        self.assert_ends(78, "EMAIL_LOGIN: is missing\n", "EMAIL_PASSWORD: is missing\n", "SMTP_HOST: is missing\n",
-                         "SMTP_PORT: is missing\n", EMAIL_LOGIN="", EMAIL_PASSWORD="", SMTP_HOST="")  # fmt: skip
+        self.assert_ends(78, "EMAIL_LOGIN: is missing ", "EMAIL_PASSWORD: is missing ", "SMTP_HOST: is missing ",
+                         "SMTP_PORT: is missing ", EMAIL_LOGIN="", EMAIL_PASSWORD="", SMTP_HOST="")  # fmt: skip
 
     def test_every_bad_value_is_named_at_once(self) -> None:
         self.assert_ends(78, "SMTP_PORT: ", "MAIL_TIMEOUT: ", "RATE_PER_CLIENT: ", "EMAIL_LOGIN: ",
@@ -117,6 +117,13 @@ class HowItEnds(unittest.TestCase):
 
 
 class Check(unittest.TestCase):
+    def test_what_only_the_start_would_find_is_found_already(self) -> None:
+        with tempfile.NamedTemporaryFile() as file:
+            code, _, errors = self.check(25, STATE_DIR=f"{file.name}/state")
+            self.assertEqual((code, errors.partition(":")[0]), (78, "STATE_DIR"))
+        code, _, errors = self.check(25, SERVER_TLS_CERT="/no/such.pem")
+        self.assertEqual((code, errors.partition(",")[0]), (78, "SERVER_TLS_CERT"))
+
     def check(self, port: int, **settings: Any) -> tuple[int, str, str]:
         done = ServerProcess("--check", SMTP_PORT=port, MAIL_TIMEOUT=3, **settings).run()
         self.assertNotIn("Traceback", done.stderr)
