@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from mailer.config import Endpoint
 from mailer.errors import ExitCode, MailboxError, safe
+from mailer.imap_fetch import beginnings, whole
 from mailer.imap_login import connect
 from mailer.imap_syntax import for_now, mailbox_name, numbers, responses
 from mailer.imap_wire import Wire
@@ -23,12 +24,6 @@ from mailer.sasl import Login
 
 _log = logging.getLogger(__name__)
 
-# As much of a mail as is fetched at first: nearly every text ends before, and attachments go on after.
-_WINDOW = 65_536
-# The text limit is 1 MiB of characters; in base64, with two to four bytes each, more than this is never needed.
-_LONGEST = 6 * 1024 * 1024
-# The windows after the first one grow up to this.
-_STEP = 1024 * 1024
 # Mails in one FETCH: with their windows that bounds its answer, whatever the sizes that the server claims.
 _MAILS = 100
 # A SEARCH in a larger mailbox than this goes over so many UIDs at a time: its answer stays within the allowance.
@@ -89,14 +84,14 @@ class Mailbox:
     def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]:
         """These mails, ascending; those that are gone are left out, those that the server refuses have no bytes."""
         for batch in (uids[start : start + _MAILS] for start in range(0, len(uids), _MAILS)):
-            found = self._bodies(batch)
+            found = beginnings(self._live(), batch)
             missing = [uid for uid in batch if uid not in found]
             still_there = self._present(missing)
             for uid in batch:
                 if uid in still_there and len(batch) > 1:  # one bad mail can make the server refuse them all
-                    found.update(self._bodies([uid]))
+                    found.update(beginnings(self._live(), [uid]))
                 if uid in found:
-                    yield self._whole(uid, found.pop(uid), wants_more)
+                    yield whole(self._live(), uid, found.pop(uid), wants_more)
                 elif uid in still_there and (len(batch) == 1 or self._present([uid])):
                     yield Mail(uid, None)
 
@@ -104,7 +99,7 @@ class Mailbox:
         """Whether the server gives any mail but those it refused; also when there is no other to try it with."""
         _, parts, _ = self._live().ask("SEARCH", "1,*")
         others = [uid for uid in numbers(parts) if uid not in refused]
-        return not others or bool(self._bodies(others, 0, 1))
+        return not others or bool(beginnings(self._live(), others, 1))
 
     def mark(self, uids: Sequence[int]) -> None:
         """Set \\Seen on these mails; a server that refuses it is complained of, no more."""
@@ -163,25 +158,3 @@ class Mailbox:
     def _present(self, uids: Sequence[int]) -> set[int]:
         """Those of the mails that are in the folder."""
         return set(self._found(pack(uids))) if uids else set()
-
-    def _whole(self, uid: int, raw: bytes, wants_more: Callable[[bytes], bool]) -> Mail:
-        """A mail with as much of it as the reader wants, in windows that grow."""
-        complete = len(raw) != _WINDOW
-        while not complete and len(raw) < _LONGEST and wants_more(raw):
-            length = min(3 * len(raw), _STEP, _LONGEST - len(raw))
-            more = self._bodies([uid], len(raw), length).get(uid)
-            if more is None:
-                return Mail(uid, None)
-            complete = len(more) != length
-            raw += more
-        return Mail(uid, raw, complete)
-
-    def _bodies(self, uids: Sequence[int], start: int = 0, length: int = _WINDOW) -> dict[int, bytes]:
-        """A window of each mail; empty when the server refuses it."""
-        item = f"(UID BODY.PEEK[]<{start}.{length}>)"
-        status, parts, words = self._live().ask("FETCH", pack(uids), item, expected=len(uids) * length)
-        if status != "OK" and for_now(words):
-            raise MailboxError(f"{self._folder}: {words}", ExitCode.TEMPORARY)
-        # Responses about flags, and about other mails, come in between.
-        found = {uid: body for uid, body in responses(parts) if body is not None}
-        return {uid: found[uid] for uid in uids if uid in found}

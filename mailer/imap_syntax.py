@@ -9,7 +9,7 @@ _HIGHEST = (1 << 32) - 1  # the highest UID there can be
 _UID = re.compile(rb"[ (]UID (\d{1,10})\b")
 _WORD = re.compile(rb"\b\d{1,10}\b")
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"')
-_BODY = re.compile(rb"BODY\[\](?:<\d+>)? (?:\{\d+\}$|" + _QUOTED.pattern + rb")")
+_SECTION = re.compile(rb"BODY\[([\w.]*)\](?:<\d+>)? (?:\{\d+\}$|" + _QUOTED.pattern + rb")", re.IGNORECASE)
 # RFC 5530: refusals that are about the moment, not about the login, the folder or the mail.
 _FOR_NOW = re.compile(r"\[(?:UNAVAILABLE|INUSE|LIMIT)\]", re.IGNORECASE)
 
@@ -33,19 +33,21 @@ def mailbox_name(name: str) -> str:
     return quoted(re.sub(r"[^ -~]+", shifted, name.replace("&", "&-"))).decode()
 
 
-def responses(parts: Sequence[Any]) -> Iterator[tuple[int, bytes | None]]:
-    """FETCH responses as `imaplib` gives them: the UID of each, and its BODY[] if it has one."""
+def responses(parts: Sequence[Any]) -> Iterator[tuple[int, dict[str, bytes]]]:
+    """FETCH responses as `imaplib` gives them: the UID of each, and its bodies by section (all, `2`, `2.MIME`)."""
     text = b""
-    body: bytes | None = None
+    bodies: dict[str, bytes] = {}
     for part in parts:
         piece = part[0] if isinstance(part, tuple) else part or b""
-        if found := _BODY.search(piece):
-            body = part[1] if isinstance(part, tuple) else re.sub(rb"\\(.)", rb"\1", found[1] or b"")
+        for body in _SECTION.finditer(piece):
+            literal = isinstance(part, tuple) and body.end() == len(piece)
+            data = part[1] if literal else re.sub(rb"\\(.)", rb"\1", body[2] or b"")
+            bodies[body[1].decode().upper()] = data
         text += (_QUOTED.sub(b"", piece) if b'"' in piece else piece) + b" "
         if not isinstance(part, tuple):  # what follows the last literal, or all there is
             if uid := _UID.search(text):
-                yield int(uid[1]), body
-            text, body = b"", None
+                yield int(uid[1]), bodies
+            text, bodies = b"", {}
 
 
 def numbers(parts: Sequence[Any]) -> list[int]:

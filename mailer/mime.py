@@ -21,7 +21,10 @@ _LIKELY_BOUNDARY = re.compile(rb"^--([^\n]{1,200})\n(?=content-)", re.MULTILINE 
 
 @dataclass(eq=False)
 class Part:
-    """One part: its header fields, where its body lies, and the parts in it. `closed`: its end was seen."""
+    """One part: its header fields, where its body lies, and the parts in it. `closed`: its end was seen.
+
+    `boundary` is the one at which a multipart was cut.
+    """
 
     raw: bytes
     fields: headers.Fields
@@ -32,6 +35,7 @@ class Part:
     children: list["Part"] = field(default_factory=list)
     closed: bool = True
     in_headers: bool = False
+    boundary: bytes = b""
 
     @cached_property
     def disposition(self) -> tuple[str, dict[str, str]]:
@@ -105,7 +109,9 @@ def _parse_multipart(part: Part, depth: int, budget: _Budget) -> None:
     spans = _spans(part, boundary) if boundary else []
     if not spans:
         likely = _LIKELY_BOUNDARY.search(part.raw, part.start, part.end)
-        spans = _spans(part, likely[1].rstrip()) if likely else []
+        boundary = likely[1].rstrip() if likely else b""
+        spans = _spans(part, boundary) if likely else []
+    part.boundary = boundary
     for start, end, closed in spans:
         if not budget.spend():
             break

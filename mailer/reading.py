@@ -88,4 +88,4 @@ def wants_more(raw: bytes) -> bool:
         return last.end - last.start < headers.BLOCK_LIMIT
     if id(last) in found.shown or last.kind.startswith(("multipart/", "message/rfc822")):
         return True
-    return not found.complete_texts and len(raw) < LOOK_BEHIND
+    return last is not root and not found.complete_texts and len(raw) < LOOK_BEHIND

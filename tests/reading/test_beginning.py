@@ -34,7 +34,8 @@ ENOUGH = {
     "in the HTML version of a plain text": ALTERNATIVE + PLAIN + HTML,
     "after the last part": MIXED + PLAIN + b"--b--\r\n",
     "text of more than is recorded": HEAD + b"\r\n" + b"x" * (content.TEXT_LIMIT + 10),
-    "in an attachment that is the whole mail": HEAD + b"Content-Type: image/png\r\n\r\n" + b"x" * LOOK_BEHIND,
+    "in an attachment that is the whole mail": HEAD + b"Content-Type: image/png\r\n\r\n" + b"x",
+    "in an attachment behind which nobody looks for a text": MIXED + FILE + b"x" * LOOK_BEHIND,
     "in a returned message": HEAD
     + b"Content-Type: multipart/report; boundary=b\r\n\r\n"
     + PLAIN

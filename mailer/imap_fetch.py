@@ -1,0 +1,90 @@
+"""As much of each mail as its reader wants: a window of many at once, and then, of the few that are larger, more.
+
+A mail that goes on behind its first window is fetched in windows that grow, as long as its text goes on; behind an
+attachment only its further parts are asked for (`imap_parts`). Answers are bounded whatever the mail holds. Used by
+`imap`.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+from mailer.errors import ExitCode, MailboxError
+from mailer.imap_parts import ANSWER, Cut, Refused, cuts, following
+from mailer.imap_syntax import for_now, responses
+from mailer.imap_wire import Wire
+from mailer.progress import Mail, pack
+
+# As much of a mail as is fetched at first: nearly every text ends before, and attachments go on after.
+_WINDOW = 65_536
+# The text limit is 1 MiB of characters; in base64, with two to four bytes each, more than this is never needed.
+_LONGEST = 6 * 1024 * 1024
+# The windows after the first one grow up to this.
+_STEP = 1024 * 1024
+
+
+def beginnings(wire: Wire, uids: Sequence[int], length: int = _WINDOW) -> dict[int, bytes]:
+    """The first window of each mail; those that the server refuses are left out."""
+    return _windows(wire, uids, "", 0, length)
+
+
+def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool]) -> Mail:
+    """A mail with as much of it as the reader wants: windows that grow, and then what comes after attachments."""
+    complete, tried = len(raw) != _WINDOW, False
+    while not complete:
+        wanted = len(raw) < _LONGEST and wants_more(raw)
+        missing = [] if tried else cuts(raw, in_text=wanted)
+        if missing:
+            tried = True
+            with contextlib.suppress(Refused):
+                return Mail(uid, raw + _following(wire, uid, missing, wants_more), complete=False)
+        if not wanted:
+            break
+        length = min(3 * len(raw), _STEP, _LONGEST - len(raw))
+        more = _windows(wire, [uid], "", len(raw), length).get(uid)
+        if more is None:
+            return Mail(uid, None)
+        complete = len(more) != length
+        raw += more
+    return Mail(uid, raw, complete)
+
+
+def _following(wire: Wire, uid: int, missing: Sequence[Cut], wants_more: Callable[[bytes], bool]) -> bytes:
+    """The parts after the attachment that a mail is cut in, without what is in further attachments."""
+    spent = 0
+
+    def text(section: str, piece: bytes) -> bytes:
+        nonlocal spent
+        start, complete = 0, False
+        while not complete and spent < _LONGEST and wants_more(piece):
+            length = min(max(_WINDOW, 3 * start), _STEP)
+            more = _windows(wire, [uid], section, start, length).get(uid, b"")
+            start, spent, complete = start + len(more), spent + len(more), len(more) != length
+            piece += more
+        return piece
+
+    def ask(items: str) -> dict[str, bytes]:
+        return _sections(wire, [uid], items, ANSWER).get(uid, {})
+
+    return b"".join(piece for cut in missing for piece in following(cut, ask, text))
+
+
+def _windows(wire: Wire, uids: Sequence[int], section: str, start: int, length: int) -> dict[int, bytes]:
+    """So much of a section of each mail; those that the server refuses are left out."""
+    try:
+        found = _sections(wire, uids, f"BODY.PEEK[{section}]<{start}.{length}>", len(uids) * length)
+    except Refused:
+        return {}
+    return {uid: found[uid][section] for uid in uids if section in found.get(uid, ())}
+
+
+def _sections(wire: Wire, uids: Sequence[int], items: str, expected: int) -> dict[int, dict[str, bytes]]:
+    """These items of each mail, by section."""
+    status, parts, words = wire.ask("FETCH", pack(uids), f"(UID {items})", expected=expected)
+    if status == "OK":
+        found: dict[int, dict[str, bytes]] = {}
+        for uid, bodies in responses(parts):  # those about flags, and about other mails, come in between
+            found.setdefault(uid, {}).update(bodies)
+        return found
+    if for_now(words):
+        raise MailboxError(f"{wire.host}: {words}", ExitCode.TEMPORARY)
+    raise Refused

@@ -1,0 +1,81 @@
+"""What follows the fetched beginning of a large mail: the headers of its further parts, and the texts among them.
+
+A beginning that ends inside an attachment tells which part of which multipart that is. The parts after it are asked for
+by their numbers (RFC 3501, section 6.4.5) and appended, without what is in the attachments: that makes a smaller mail
+of the same structure. Used by `imap`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from mailer import headers, mime
+
+# Headers of parts in one FETCH, and in one multipart; and the bytes of each that are asked for.
+_AT_ONCE, _MOST, _HEADER = 16, 64, 8192
+# So much of an answer is expected.
+ANSWER = _AT_ONCE * _HEADER
+
+
+class Refused(Exception):  # noqa: N818 - nothing went wrong
+    """The server does not give the parts of the mail, or counts them in another way."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A multipart that the beginning of a mail ends in: its boundary, and the number and the last part begun."""
+
+    section: str  # what comes before the numbers of its parts
+    boundary: bytes
+    number: int
+    last: mime.Part
+
+
+def cuts(raw: bytes, *, in_text: bool) -> list[Cut]:
+    """The multiparts, the innermost first, whose further parts are missing; `in_text`: unless it ends in a text."""
+    root, _ = mime.parse(mime.as_mail(raw), complete=False)
+    found: list[Cut] = []
+    part, section = root, ""
+    while part.children and part.raw is root.raw:
+        last = part.children[-1]
+        if part.kind.startswith("multipart/"):
+            number = len(part.children)
+            # All versions of an alternative say the same.
+            if not last.closed and part.kind != "multipart/alternative":
+                found.insert(0, Cut(section, part.boundary, number, last))
+            section += f"{number}."
+        part = last
+    return found if not in_text or _is_attachment(part.fields) else []
+
+
+def following(
+    cut: Cut, ask: Callable[[str], Mapping[str, bytes]], text: Callable[[str, bytes], bytes]
+) -> Iterator[bytes]:
+    """What comes after the last part begun: boundaries, headers and, where it is text, their content.
+
+    `ask(items)` gives what a FETCH gives, by section; `text(section, header)` a part, as far as the reader wants it.
+    """
+    for start in range(cut.number, cut.number + _MOST, _AT_ONCE):
+        sections = {number: f"{cut.section}{number}" for number in range(start, start + _AT_ONCE)}
+        found = ask(" ".join(f"BODY.PEEK[{section}.MIME]<0.{_HEADER}>" for section in sections.values()))
+        for number, section in sections.items():
+            header = found.get(f"{section}.MIME", b"")
+            if number == cut.number:
+                if _fields(header) != cut.last.fields:
+                    raise Refused
+            elif not header:
+                return
+            else:
+                header = (header.strip() or b"Content-Type: text/plain") + b"\r\n\r\n"
+                yield b"\r\n--" + cut.boundary + b"\r\n"
+                yield header if _is_attachment(_fields(header)) else text(section, header)
+
+
+def _fields(header: bytes) -> headers.Fields:
+    lines = mime.unix_lines(header)
+    return headers.split(lines, 0, len(lines))[0]
+
+
+def _is_attachment(fields: headers.Fields) -> bool:
+    kind = headers.parameters(headers.first(fields, "content-type"))[0] or "text/plain"
+    disposition = headers.parameters(headers.first(fields, "content-disposition"))[0]
+    return disposition == "attachment" or not kind.startswith(("text/", "multipart/", "message/"))

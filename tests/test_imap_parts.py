@@ -1,0 +1,151 @@
+"""Large mails: what comes after an attachment is told, and the attachment is not fetched."""
+
+import base64
+import functools
+import re
+import unittest
+from collections.abc import Callable
+
+from mailer.imap import Mailbox
+from mailer.reading import Reading, read, wants_more
+from tests.support.scripted import Conversation, ScriptedServer
+from tests.test_imap import IMAP, ImapCase
+
+HEAD = b"From: a@example.com\r\nSubject: [Ticket #1] Mailer\r\nMIME-Version: 1.0\r\n"
+
+
+def multipart(kind: str, boundary: str, *parts: bytes) -> bytes:
+    """The fields and the content of a multipart."""
+    line = boundary.encode()
+    inside = b"".join(b"--" + line + b"\r\n" + part + b"\r\n" for part in parts)
+    return f'Content-Type: multipart/{kind}; boundary="{boundary}"\r\n\r\n'.encode() + inside + b"--" + line + b"--\r\n"
+
+
+def text(words: str, kind: str = "plain") -> bytes:
+    return f"Content-Type: text/{kind}; charset=utf-8\r\n\r\n{words}".encode()
+
+
+def file(name: str, size: int = 200_000) -> bytes:
+    """An attachment; the size is that of its encoded content."""
+    fields = f'Content-Type: image/jpeg; name="{name}"\r\nContent-Disposition: attachment; filename="{name}"\r\n'
+    data = base64.encodebytes(bytes(3 * size // 4)).replace(b"\n", b"\r\n")
+    return fields.encode() + b"Content-Transfer-Encoding: base64\r\n\r\n" + data
+
+
+FORWARDED = b"Content-Type: message/rfc822\r\n\r\nSubject: inner\r\n"
+
+# Each with the most KB that reading it may cost.
+MAILS = {
+    "three photos": (HEAD + multipart("mixed", "b", text("look"), file("1.jpg"), file("2.jpg"), file("3.jpg")), 80),
+    "a text behind": (HEAD + multipart("mixed", "b", text("one"), file("big", 2_000_000), text("two")), 80),
+    "an attachment first": (HEAD + multipart("mixed", "b", file("big", 2_000_000), text("the text")), 80),
+    "long text behind": (HEAD + multipart("mixed", "b", file("big"), text("слово " * 40_000), file("b")), 550),
+    "no field in a part": (HEAD + multipart("mixed", "b", file("big"), b"\r\nno fields: none", file("b")), 80),
+    "twenty photos": (HEAD + multipart("mixed", "b", *(file(f"{n}.jpg", 70_000) for n in range(20))), 80),
+    "a version of the text behind": (HEAD + multipart("mixed", "b", file("a"), multipart(
+        "alternative", "c", text("plain"), text("<p>" + "html " * 50_000, "html")), file("z")), 140),
+    "pictures in HTML, and files": (HEAD + multipart("mixed", "b", multipart(
+        "related", "c", text("<p>html", "html"), file("1.png"), file("2.png")), file("1.pdf"), file("2.pdf")), 80),
+    "a forwarded mail": (HEAD + multipart("mixed", "b", text("see"), FORWARDED + multipart(
+        "mixed", "c", text("inside"), file("1.png"), file("2.png")), file("z")), 80),
+    "cut in an alternative": (HEAD + multipart("mixed", "b", multipart(
+        "alternative", "c", text("plain"), text("<p>" + "html " * 50_000, "html")), file("z")), 80),
+}  # fmt: skip
+
+
+class Answers:
+    """Answers FETCH commands about one mail, part numbers and all, as RFC 3501 has it."""
+
+    def __init__(self, raw: bytes, *, parts: bool = True) -> None:
+        self.raw, self.parts = raw, parts
+        self.commands: list[bytes] = []
+        self.sent = 0
+
+    def __call__(self, conversation: Conversation) -> None:
+        line = conversation.lines[-1]
+        self.commands.append(line)
+        if not self.parts and b"MIME" in line:
+            return conversation.send(b"%tag% BAD what is that\r\n")
+        answer = b"* 1 FETCH (UID 9"
+        for section, start, length in re.findall(rb"BODY\.PEEK\[([^]]*)\]<(\d+)\.(\d+)>", line):
+            data = self.section(section.decode())[int(start) :][: int(length)]
+            answer += b" BODY[%s]<%s> {%d}\r\n%s" % (section, start, len(data), data)
+        self.sent += len(answer)
+        return conversation.send(answer + b")\r\n%tag% OK done\r\n")
+
+    def section(self, name: str) -> bytes:
+        part = self.raw
+        for number in re.findall(r"\d+", name):
+            part = self.child(part, int(number))
+        header, _, body = part.partition(b"\r\n\r\n") if not part.startswith(b"\r\n") else (b"", b"", part[2:])
+        if not name:
+            return part
+        return (header + b"\r\n\r\n" if header else part[:2]) if name.endswith("MIME") else body
+
+    @staticmethod
+    def child(part: bytes, number: int) -> bytes:
+        children = _children(part)
+        return children[number - 1] if number <= len(children) else b""
+
+
+@functools.lru_cache
+def _children(part: bytes) -> list[bytes]:
+    header, _, body = part.partition(b"\r\n\r\n")
+    if b"message/rfc822" in header:
+        header, _, body = body.partition(b"\r\n\r\n")
+    boundary = re.search(rb'boundary="(\w+)"', header)
+    return re.split(rb"(?:\r\n|^)--" + boundary[1] + rb"(?:--)?\r\n", body)[1:-1] if boundary else []
+
+
+class LargeMails(ImapCase):
+    def fetched(self, answers: Callable[[Conversation], None]) -> Reading:
+        with ScriptedServer({**IMAP, "UID FETCH": answers}, imap=True) as server:
+            return self.read(self.opened(server.port))
+
+    def read(self, box: Mailbox) -> Reading:
+        (mail,) = box.fetch([9], wants_more)
+        return read(mail.raw or b"", complete=mail.complete)
+
+    def test_everything_is_told_and_little_fetched(self) -> None:
+        for name, (raw, kilobytes) in MAILS.items():
+            with self.subTest(name):
+                answers = Answers(raw)
+                self.assertEqual(self.fetched(answers), read(raw))
+                self.assertLess(answers.sent, 1000 * kilobytes)
+
+    def test_a_mail_costs_a_command_more_only_where_something_can_follow(self) -> None:
+        table = {
+            "small": (HEAD + multipart("mixed", "b", text("a"), file("1", 1000)), 1),
+            "one attachment": (MAILS["three photos"][0], 2),
+            "nothing but an image": (HEAD + file("1", 2_000_000), 1),
+            "an alternative": (HEAD + multipart("alternative", "b", text("a"), text("<p>" * 50_000, "html")), 1),
+            "a long text": (HEAD + text("word " * 40_000), 2),
+        }
+        for name, (raw, commands) in table.items():
+            with self.subTest(name):
+                answers = Answers(raw)
+                self.fetched(answers)
+                self.assertEqual(len(answers.commands), commands)
+
+    def test_a_server_that_gives_no_parts_is_left_alone(self) -> None:
+        for name, (raw, _) in MAILS.items():
+            with self.subTest(name):
+                answers = Answers(raw, parts=False)
+                self.assertIn(self.fetched(answers).text[:100], read(raw).text)
+                self.assertLessEqual(sum(b"MIME" in line for line in answers.commands), 1)
+
+    def test_a_server_that_counts_the_parts_in_another_way_is_not_believed(self) -> None:
+        raw, _ = MAILS["three photos"]
+        answers = Answers(raw)
+        answers.section = lambda name: Answers.section(answers, name.replace("2.MIME", "3.MIME"))  # type: ignore[method-assign]
+        self.assertEqual(self.fetched(answers).attachments, ("1.jpg",))
+
+    def test_parts_are_bounded(self) -> None:
+        raw = HEAD + multipart("mixed", "b", file("big"), *[text("x" * 100)] * 500)
+        answers = Answers(raw)
+        self.assertEqual(self.fetched(answers).text.count("\n"), 62)
+        self.assertLess(len(answers.commands), 100)
+
+
+if __name__ == "__main__":
+    unittest.main()
