@@ -17,7 +17,7 @@ from mailer.config import Endpoint
 from mailer.errors import ExitCode, MailboxError, safe
 from mailer.imap_fetch import beginnings, whole
 from mailer.imap_login import connect
-from mailer.imap_syntax import for_now, mailbox_name, numbers, responses
+from mailer.imap_syntax import for_now, mailbox_name, number, numbers, responses
 from mailer.imap_wire import Wire
 from mailer.progress import Mail, Selected, pack
 from mailer.sasl import Login
@@ -127,7 +127,7 @@ class Mailbox:
                 code = ExitCode.UNAVAILABLE if for_now(words) else ExitCode.CONFIG
                 raise MailboxError(f"the folder {self._folder} cannot be opened: {words}", code)
             self._count = int(answer[-1] or 0)
-            uidvalidity, next_uid = (int(wire.response(code)[1][-1] or 0) for code in ("UIDVALIDITY", "UIDNEXT"))
+            uidvalidity, next_uid = (number(wire.response(code)[1][-1]) for code in ("UIDVALIDITY", "UIDNEXT"))
             if not uidvalidity:
                 raise MailboxError(f"the folder {self._folder} has no lasting UIDs (no UIDVALIDITY)", ExitCode.CONFIG)
         self._selected = Selected(uidvalidity, next_uid or self._highest() + 1)

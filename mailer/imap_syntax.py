@@ -50,6 +50,14 @@ def responses(parts: Sequence[Any]) -> Iterator[tuple[int, dict[str, bytes]]]:
             text, bodies = b"", {}
 
 
+def number(word: bytes | None) -> int:
+    """A UIDVALIDITY or UIDNEXT, 0 where there is none; raises ValueError for what cannot be one."""
+    value = int(word or 0)
+    if not 0 <= value <= _HIGHEST:
+        raise ValueError(f"it counts UIDs in numbers that none can have: {value}")
+    return value
+
+
 def numbers(parts: Sequence[Any]) -> list[int]:
     """The UIDs in SEARCH responses, ascending."""
     found = {int(word) for part in parts if isinstance(part, bytes) for word in _WORD.findall(part)}

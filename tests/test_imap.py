@@ -235,6 +235,14 @@ class Searching(ImapCase):
         with ScriptedServer({**IMAP, "SELECT": selected}, imap=True) as server:
             self.assertIs(self.failure(mailbox(server.port).open).exit_code, ExitCode.CONFIG)
 
+    def test_numbers_that_no_uid_can_have_are_refused(self) -> None:
+        for code in (b"UIDVALIDITY 7", b"UIDNEXT 12"):
+            for value in (b"4294967296", b"9" * 19, b"9" * 5_000, b"-1", b"x"):
+                with self.subTest(code=code, value=value[:20]):
+                    selected = SELECTED.replace(code, code.split()[0] + b" " + value)
+                    with ScriptedServer({**IMAP, "SELECT": selected}, imap=True) as server:
+                        self.assertIs(self.failure(mailbox(server.port).open).exit_code, ExitCode.UNAVAILABLE)
+
     def test_a_read_only_folder_is_read_all_the_same(self) -> None:
         with ScriptedServer({**IMAP, "SELECT": SELECTED.replace(b"READ-WRITE", b"READ-ONLY")}, imap=True) as server:
             with self.assertLogs("mailer.imap", "WARNING"):
