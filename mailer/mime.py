@@ -77,6 +77,8 @@ def parse(raw: bytes, *, complete: bool = True) -> tuple[Part, list[str]]:
 
 def _parse(raw: bytes, start: int, end: int, default: str, depth: int, budget: _Budget, closed: bool) -> Part:
     fields, body, ended = headers.split(raw, start, end)
+    if not closed and raw[max(start, body - 2) : body] not in (b"\n\n", b"\n") and b"\n" not in raw[body:end]:
+        ended = False  # what looks like text without an empty line before it is the beginning of another field
     part = Part(raw, fields, min(body, end), end, default, closed=closed, in_headers=not ended)
     declared = headers.first(fields, "content-type")
     if declared:

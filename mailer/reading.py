@@ -88,4 +88,5 @@ def wants_more(raw: bytes) -> bool:
         return last.end - last.start < headers.BLOCK_LIMIT
     if id(last) in found.shown or last.kind.startswith(("multipart/", "message/rfc822")):
         return True
-    return last is not root and not found.complete_texts and len(raw) < LOOK_BEHIND
+    nothing_behind = last is root and not last.kind.startswith("text/")
+    return not found.complete_texts and not nothing_behind and len(raw) < LOOK_BEHIND

@@ -18,10 +18,13 @@ HTML = b"--b\r\nContent-Type: text/html\r\n\r\n<p>The text "
 WANTED = {
     "nothing yet": b"",
     "inside the header": HEAD[:40],
+    "inside the name of a field": HEAD + b"Conte",
     "at the end of the header": HEAD,
     "inside a single text": HEAD + b"\r\nThe te",
     "before the first part": MIXED,
     "inside the header of a part": MIXED + PLAIN[:20],
+    "inside the name of a field of a part": MIXED + PLAIN + FILE[:60],
+    "in a calendar": HEAD + b"Content-Type: text/calendar\r\n\r\nBEGIN:VCAL",
     "inside the text part": MIXED + PLAIN[:-6],
     "after the text, inside the next part's header": MIXED + PLAIN + FILE[:30],
     "in HTML, the plain part being empty": ALTERNATIVE + b"--b\r\n\r\n \r\n" + HTML,
