@@ -53,11 +53,12 @@ class Logins(LoginCase):
     """What goes over the wire for each set of offered mechanisms."""
 
     def said(self, login: Login, *tables: dict[str, Any]) -> list[bytes]:
-        """What the client sends after CAPABILITY and before SELECT."""
+        """What the client sends before SELECT, but for CAPABILITY: some versions of imaplib ask again after a login."""
         with ScriptedServer(*({**IMAP, **table} for table in tables), imap=True) as server:
             self.open(server.port, login=login)
             lines = [re.sub(rb"^[A-Z]{4}\d+ ", b"", line) for line in server.lines]
-        return lines[1:-1]
+        self.assertEqual(lines[0], b"CAPABILITY\r\n")
+        return [line for line in lines[:-1] if line != b"CAPABILITY\r\n"]
 
     def test_mechanisms(self) -> None:
         plain = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()) + b"\r\n"
