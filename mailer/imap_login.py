@@ -7,6 +7,7 @@ an access token that is refused is renewed once. Raises `MailboxError` only; cal
 
 import imaplib
 import ssl
+from base64 import b64encode
 from collections.abc import Callable
 
 from mailer import sasl
@@ -64,18 +65,29 @@ def _log_in(wire: Wire, login: sasl.Login) -> None:
 
 
 def _authenticate(wire: Wire, mechanism: str | None, login: sasl.Login, *, fresh: bool) -> tuple[str, str]:
-    """Log in with the mechanism, or with the LOGIN command where there is none."""
+    """Log in with the mechanism, or with the LOGIN command where there is none: the status, and the server's words."""
     try:
         secret = login.secret(fresh)
     except LoginError as failure:
         code = ExitCode.UNAVAILABLE if failure.temporary else ExitCode.LOGIN_REFUSED
         raise MailboxError(f"the login of {login.user}: {failure}", code) from None
     if mechanism is None:
-        if secret.isascii() and secret.isprintable():
-            return wire.command("LOGIN", quoted(login.user), quoted(secret))
-        wire.literal = secret.encode()  # type: ignore[assignment]  # bytes are what it is for
-        return wire.command("LOGIN", quoted(login.user))
-    answers = [sasl.initial_response(mechanism, login.user, secret, wire.host, wire.port)]
+        status, words = _command(wire, login.user, secret)
+        return status, sasl.without(words, (secret, quoted(secret)[1:-1].decode()))
+    first = sasl.initial_response(mechanism, login.user, secret, wire.host, wire.port)
+    status, words = _converse(wire, mechanism, first, secret)
+    return status, sasl.without(words, (secret, *(b64encode(data).decode() for data in (first, secret.encode()))))
+
+
+def _command(wire: Wire, user: str, secret: str) -> tuple[str, str]:
+    if secret.isascii() and secret.isprintable():
+        return wire.command("LOGIN", quoted(user), quoted(secret))
+    wire.literal = secret.encode()  # type: ignore[assignment]  # bytes are what it is for
+    return wire.command("LOGIN", quoted(user))
+
+
+def _converse(wire: Wire, mechanism: str, first: bytes, secret: str) -> tuple[str, str]:
+    answers = [first]
     if mechanism == "LOGIN":
         answers.append(secret.encode())
     if mechanism in sasl.TOKEN_MECHANISMS:  # its reason for a refusal comes as a challenge that wants an answer

@@ -8,8 +8,9 @@ from typing import Any
 _HIGHEST = (1 << 32) - 1  # the highest UID there can be
 _UID = re.compile(rb"[ (]UID (\d{1,10})\b")
 _WORD = re.compile(rb"\b\d{1,10}\b")
-_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"')
-_SECTION = re.compile(rb"BODY\[([\w.]*)\](?:<\d+>)? (?:\{\d+\}$|" + _QUOTED.pattern + rb")", re.IGNORECASE)
+# Without its end it goes on to the end of the text: looking for others in it would take quadratic time.
+_QUOTED = re.compile(rb'"((?:[^"\\]|\\.?)*+)(?:"|\Z)', re.DOTALL)
+_SECTION = re.compile(rb"BODY\[([\w.]*)\](?:<\d+>)? (?:\{\d+\}$|" + _QUOTED.pattern + rb")", re.IGNORECASE | re.DOTALL)
 # RFC 5530: refusals that are about the moment, not about the login, the folder or the mail.
 _FOR_NOW = re.compile(r"\[(?:UNAVAILABLE|INUSE|LIMIT)\]", re.IGNORECASE)
 
@@ -35,7 +36,7 @@ def mailbox_name(name: str) -> str:
 
 def responses(parts: Sequence[Any]) -> Iterator[tuple[int, dict[str, bytes]]]:
     """FETCH responses as `imaplib` gives them: the UID of each, and its bodies by section (all, `2`, `2.MIME`)."""
-    text = b""
+    pieces: list[bytes] = []
     bodies: dict[str, bytes] = {}
     for part in parts:
         piece = part[0] if isinstance(part, tuple) else part or b""
@@ -43,11 +44,11 @@ def responses(parts: Sequence[Any]) -> Iterator[tuple[int, dict[str, bytes]]]:
             literal = isinstance(part, tuple) and body.end() == len(piece)
             data = part[1] if literal else re.sub(rb"\\(.)", rb"\1", body[2] or b"")
             bodies[body[1].decode().upper()] = data
-        text += (_QUOTED.sub(b"", piece) if b'"' in piece else piece) + b" "
+        pieces.append(_QUOTED.sub(b"", piece) if b'"' in piece else piece)
         if not isinstance(part, tuple):  # what follows the last literal, or all there is
-            if uid := _UID.search(text):
+            if uid := _UID.search(b" ".join(pieces)):
                 yield int(uid[1]), bodies
-            text, bodies = b"", {}
+            pieces, bodies = [], {}
 
 
 def number(word: bytes | None) -> int:

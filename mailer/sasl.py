@@ -38,3 +38,10 @@ def initial_response(mechanism: str, user: str, secret: str, host: str, port: in
         authorization = user.replace("=", "=3D").replace(",", "=2C")
         return f"n,a={authorization},\1host={host}\1port={port}\1auth=Bearer {secret}\1\1".encode()
     return f"user={user}\1auth=Bearer {secret}\1\1".encode()
+
+
+def without(text: str, secrets: Collection[str]) -> str:
+    """A server's words, should they repeat what it was told."""
+    for secret in secrets:
+        text = text.replace(secret, "…") if secret else text
+    return text

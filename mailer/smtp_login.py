@@ -84,7 +84,7 @@ def _authenticate(
         reason = challenge if login.oauth else ""  # a token's refusal comes as a challenge that wants an answer
         asks_for_name = mechanism == "LOGIN" and "user" in challenge.lower()
         code, whole = wire.ask(first if asks_for_name else answers[mechanism])
-    return code, _without(f"{said(whole)} {reason}".strip(), (first, answers[mechanism], secret))
+    return code, sasl.without(f"{said(whole)} {reason}".strip(), (first, answers[mechanism], secret))
 
 
 def _secret(login: sasl.Login, fresh: bool) -> str:
@@ -94,13 +94,6 @@ def _secret(login: sasl.Login, fresh: bool) -> str:
         if failure.temporary:
             raise SessionLostError(str(failure)) from None
         raise _refused(str(failure)) from None
-
-
-def _without(text: str, secrets: tuple[str, ...]) -> str:
-    """The server's words, should they repeat what it was told."""
-    for secret in secrets:
-        text = text.replace(secret, "…") if secret else text
-    return text
 
 
 def _refused(text: str) -> DeliveryError:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from mailer.config import Endpoint, Security
 from mailer.errors import ExitCode, MailboxError
 from mailer.imap import Mailbox
-from mailer.imap_syntax import mailbox_name
+from mailer.imap_syntax import mailbox_name, responses
 from mailer.progress import Mail
 from mailer.sandbox.mail import MailServer
 from mailer.sasl import Login
@@ -262,6 +262,18 @@ class Fetching(ImapCase):
     def answer(self, *answers: Action) -> list[Mail]:
         with ScriptedServer({**IMAP, "UID FETCH": list(answers)}, imap=True) as server:
             return fetch(self.opened(server.port), [9, 10, 11])
+
+    def test_responses_made_to_be_costly_are_read_in_linear_time(self) -> None:
+        table: dict[str, list[Any]] = {
+            "a string without end": [b'1 FETCH (UID 1 X "' + b'\\"' * 200_000 + b")"],
+            "strings without end": [b'1 FETCH (UID 1 BODY[] "' + b'BODY[] \\"' * 50_000],
+            "literals": [*[(b" X {0}", b"")] * 200_000, b" UID 1)"],
+        }
+        for name, parts in table.items():
+            with self.subTest(name):
+                began = time.process_time()
+                self.assertEqual([uid for uid, _ in responses(parts)], [1])
+                self.assertLess(time.process_time() - began, 2)
 
     def test_responses_are_matched_by_uid_however_they_are_written(self) -> None:
         mails = [Mail(9, b"nine"), Mail(10, b"ten"), Mail(11, b'"e\\l"')]

@@ -117,6 +117,22 @@ class Logins(LoginCase):
                 self.assertNotIn(PASSWORD, str(failure) + repr(failure))
                 self.assertLessEqual(sum(b"AUTHENTICATE" in line or b"LOGIN" in line for line in server.lines), 1)
 
+    def test_a_server_that_repeats_what_it_was_told_is_not_quoted_word_for_word(self) -> None:
+        first = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode())
+        encoded = base64.b64encode(PASSWORD.encode())
+        table: list[dict[str, Any]] = [
+            {"CAPABILITY": capable(), "LOGIN": b"%tag% NO [ALERT] wrong: " + PASSWORD.encode() + b"\r\n"},
+            {"CAPABILITY": capable(), "LOGIN": b"%tag% BAD wrong: " + PASSWORD.encode() + b"\r\n"},
+            {"CAPABILITY": capable("AUTH=PLAIN"), "response": b"%tag% NO wrong: " + first + b"\r\n"},
+            {"CAPABILITY": capable("AUTH=LOGIN"), "response": [b"+ \r\n", b"%tag% NO wrong: " + encoded + b"\r\n"]},
+        ]
+        for changes in table:
+            with self.subTest(changes), ScriptedServer({**IMAP, **changes}, imap=True) as server:
+                words = str(self.failure(lambda server=server: self.open(server.port)))  # type: ignore[misc]
+                self.assertIn("wrong: …", words)
+                for secret in (PASSWORD, first.decode(), encoded.decode()):
+                    self.assertNotIn(secret, words)
+
     def test_nothing_that_was_sent_is_kept(self) -> None:
         with ScriptedServer({**IMAP, "CAPABILITY": capable()}, imap=True) as server:
             box = self.open(server.port)
