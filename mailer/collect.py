@@ -55,18 +55,22 @@ class Mailbox(Protocol):
 
 
 class Collector:
-    """Reads one mailbox. `keep(name, raw)` saves a mail that cannot be read, durably; `alive` hears of each batch."""
+    """Reads one mailbox. `keep(name, raw)` saves a mail that cannot be read, durably.
+
+    `progress(done, total)` hears of the mails of a pass: at its beginning and after each batch.
+    """
 
     def __init__(
         self, mailbox: Mailbox, success: Journal, error: Journal, position: Position, *,
         keep: Callable[[str, bytes], None], now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        stopping: Callable[[], bool] = lambda: False, alive: Callable[[], None] = lambda: None,
+        stopping: Callable[[], bool] = lambda: False,
+        progress: Callable[[int, int], object] = lambda *_: None,
     ) -> None:
         self._mailbox = mailbox
         self._ledger = Ledger(success, error, position, now)
         self._keep = keep
         self._stopping = stopping
-        self._alive = alive
+        self._progress = progress
         self._careful = 0  # up to this UID mails are asked for one by one: among them one broke the connection
         self._unsure = True  # whether something may be logged that the position does not tell of
         self._pending = unpack(self._ledger.progress.pending)
@@ -85,9 +89,14 @@ class Collector:
             self._unmarked = ()
         refused = list(self._ledger.progress.refused)
         before = list(self._ledger.counts)
-        for asked in self._portions(self._new()):
+        total, new = self._new()
+        self._progress(0, total)
+        taken = 0
+        for asked in self._portions(new):
             for batch, done in self._batches(asked):
                 self._commit(batch, done)
+                self._progress(taken + bisect(asked, done), total)
+            taken += len(asked)
             if self._stopping():
                 break
         else:
@@ -128,11 +137,13 @@ class Collector:
                 portion.extend(itertools.islice(uids, _ASKED - 1))
             yield portion
 
-    def _new(self) -> Iterator[int]:
-        """All that is to be taken care of."""
+    def _new(self) -> tuple[int, Iterator[int]]:
+        """All that is to be taken care of: how many mails, and their UIDs."""
         progress = self._ledger.progress
-        yield from itertools.islice(self._pending, bisect(self._pending, progress.done), None)
-        yield from self._mailbox.since(max(progress.next_uid, progress.done + 1))
+        done = bisect(self._pending, progress.done)
+        later = self._mailbox.since(max(progress.next_uid, progress.done + 1))
+        left = itertools.islice(self._pending, done, None)
+        return len(self._pending) - done + len(later), itertools.chain(left, later)
 
     def _batches(self, asked: Sequence[int]) -> Iterator[tuple[_Batch, int]]:
         """The mails asked for in batches to commit, each with the UID up to which everything is taken care of then."""
@@ -188,7 +199,6 @@ class Collector:
         self._unmarked = marking
         self._mailbox.mark(marking)
         self._unmarked = ()
-        self._alive()
 
     def _refused(self, uid: int, refused: dict[int, int]) -> Reading | None:
         """What to record of a mail that the server refused: nothing yet, while it is to be tried again."""

@@ -1,6 +1,7 @@
 """The collector put together from its settings: mailbox, logs, position, and the loop. Called by `collector.py`."""
 
 import logging
+import os
 import ssl
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from mailer import launch, polling, record, tls
 from mailer.collect import Collector
+from mailer.collect_meter import Meter
 from mailer.config import CollectorSettings
 from mailer.errors import ExitCode, MailboxError
 from mailer.imap import Mailbox
@@ -61,18 +63,30 @@ def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = 
     # Nobody else is to touch the logs: the lock comes before everything.
     position = Position(settings.state_dir, f"{account.login}@{imap.host.lower()}/{settings.folder}")
     mailbox = _mailbox(settings, stop)
+    meter = Meter(sys.stderr, rewrite=os.environ.get("TERM") != "dumb")
+
+    def progress(done: int, total: int) -> None:
+        _alive()
+        meter.told(done, total)
+
+    def run_pass() -> tuple[int, int]:
+        try:
+            return collector.run_pass()
+        finally:
+            meter.end()
+
     try:
         collector = Collector(
             mailbox, Journal(settings.success_log), Journal(settings.error_log), position,
             keep=lambda name, raw: keep(settings.state_dir / "unreadable" / name, raw),
-            stopping=stop.is_set, alive=_alive,
+            stopping=stop.is_set, progress=progress,
         )
         if once:
-            polling.report(*collector.run_pass())
+            polling.report(*run_pass())
         else:
             _log.info("watching %s at %s:%d every %g s", settings.folder, imap.host, imap.port, settings.period)
             notify("READY=1")
-            polling.keep_going(collector.run_pass, period=settings.period, pause=_pause(stop), alive=_alive)
+            polling.keep_going(run_pass, period=settings.period, pause=_pause(stop), alive=_alive)
             notify("STOPPING=1")
     except MailboxError as failure:
         return ExitCode.DONE if stop.is_set() else _ended_by(failure)

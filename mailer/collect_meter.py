@@ -1,0 +1,56 @@
+"""How far a long pass is: a line on the terminal with the rate and the time left, and nothing anywhere else."""
+
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+# Fewer mails than this are done before anybody wonders.
+_LONG = 500
+# Seconds between two tellings: where the line is written over, and where each is a line of its own.
+_OFTEN, _SELDOM = 1.0, 10.0
+
+
+class Meter:
+    """Tells `told(done, total)` on the stream; `rewrite`: over the line before, which a dumb terminal cannot do."""
+
+    def __init__(self, out: TextIO, *, rewrite: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
+        self._out = out
+        self._rewrite = rewrite
+        self._clock = clock
+        self._begun = self._next = 0.0
+        self._width = 0
+
+    def told(self, done: int, total: int) -> None:
+        """So many mails of a pass are done."""
+        if total < _LONG or not self._out.isatty():
+            return
+        now = self._clock()
+        if not done:
+            self._begun, self._next = now, now + _OFTEN
+        elif now >= self._next:
+            self._next = now + (_OFTEN if self._rewrite else _SELDOM)
+            rate = done / max(now - self._begun, 0.001)
+            self._write(f"{done:,} of {total:,} mails, {rate:,.0f} a second, {_words((total - done) / rate)} left")
+
+    def end(self) -> None:
+        """The pass is over: the line goes."""
+        if self._width:
+            self._write("")
+            self._width = 0
+
+    def _write(self, line: str) -> None:
+        if self._rewrite:
+            # The cursor goes back to the beginning, so that whatever is logged meanwhile takes the place of the line.
+            self._out.write(f"{line:{self._width}}\r")
+            self._width = len(line)
+        else:
+            self._out.write(f"{line}\n")
+        self._out.flush()
+
+
+def _words(seconds: float) -> str:
+    """A time as a person would tell it."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
