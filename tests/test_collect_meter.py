@@ -61,7 +61,8 @@ class Meters(unittest.TestCase):
             settings = Path(name) / "settings"
             settings.write_text(
                 f"EMAIL_LOGIN={ADDRESS}\nEMAIL_PASSWORD=sandbox\nIMAP_HOST=127.0.0.1\nIMAP_PORT={server.imap_port}\n"
-                f"SUCCESS_LOG={name}/success\nERROR_LOG={name}/error\nPERIOD_CHECK=1\nSTATE_DIR={name}/state\n", encoding="utf-8",
+                f"SUCCESS_LOG={name}/success\nERROR_LOG={name}/error\nPERIOD_CHECK=1\n"
+                f"STATE_DIR={name}/state\n", encoding="utf-8",
             )
             settings.chmod(0o600)
             command = [sys.executable, str(ROOT / "collector.py"), "--env", str(settings), "--once"]
