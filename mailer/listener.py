@@ -211,8 +211,10 @@ class Listener:
             if self._serving >= len(self._workers):
                 self._full_since = time.monotonic()
         try:
-            while self._answer(connection, host):
-                stand_aside()  # the next request may be there already, and many more: others are let in meanwhile
+            # Most connections carry one request. Behind a second one there may be many: others are let in meanwhile.
+            if self._answer(connection, host):
+                while self._answer(connection, host):
+                    stand_aside()
         except OSError as failure:
             _log.debug("%s: %s", host, failure)
         except Exception:  # noqa: BLE001 - the boundary of a connection: after whatever goes wrong in one comes the next
