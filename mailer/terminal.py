@@ -8,11 +8,13 @@ Nothing is drawn over, nothing is measured. Called by `console` and `history`.
 import codecs
 import locale
 import os
+import select
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +28,8 @@ except ImportError:
 RED, GREEN, FAINT, BOLD = "31", "32", "2", "1"
 # More than this is not put before the person to edit in place; the editor (`~e`) is the tool for it.
 _EDITABLE = 4_000
+# What is left of a paste has all come when nothing comes for this long; a key that is held down ends the wait as well.
+_PAUSE, _LONGEST_PASTE = 0.05, 2.0  # seconds
 _END_OF_INPUT, _ERASE, _KILL_LINE = b"\x04", b"\x7f\b", b"\x15"
 # What ends a conversation from outside; the draft is kept then.
 ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -41,6 +45,10 @@ class Terminal:
             os.dup2(2, 1)
         self._said = sys.stderr if sys.stderr.isatty() else sys.stdout
         self._readline = _line_editor()
+        gnu = self._readline is not None and "libedit" not in (self._readline.__doc__ or "")
+        self._takes_pastes = gnu and os.environ.get("TERM") != "dumb"  # whole, and edits several lines in place
+        if self._readline and self._takes_pastes:
+            self._readline.parse_and_bind("set enable-bracketed-paste on")  # Python turns it off
         self._typed = bytearray()
         self._mode = termios.tcgetattr(0) if termios else []
         self.unfinished = ""
@@ -57,7 +65,10 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         if termios:
             with suppress(termios.error):  # the terminal has gone
-                termios.tcsetattr(0, termios.TCSANOW, self._mode)
+                try:
+                    _drop_unread()
+                finally:
+                    termios.tcsetattr(0, termios.TCSANOW, self._mode)
 
     def say(self, text: str, style: str = "") -> None:
         """A line for the person."""
@@ -76,7 +87,8 @@ class Terminal:
                 self.unfinished = self._readline.get_line_buffer() if self._readline else _text(self._typed)
             if gone:
                 raise KeyboardInterrupt from None
-            self.say("")
+            if not (self._takes_pastes and isinstance(end, EOFError)):  # with bracketed pastes, readline says it
+                self.say("")
             raise
 
     def can_edit(self, value: str) -> bool:
@@ -85,8 +97,7 @@ class Terminal:
             return True
         if self._readline is None or len(value) > _EDITABLE or not value.replace("\n", "").isprintable():
             return False
-        several_lines = os.environ.get("TERM") != "dumb" and "libedit" not in (self._readline.__doc__ or "")
-        return several_lines or "\n" not in value
+        return self._takes_pastes or "\n" not in value
 
     def edit(self, text: str) -> str:
         """The text after the person's editor is done with it; raises OSError when there is no such editor."""
@@ -151,6 +162,13 @@ def _line_editor() -> ModuleType | None:
     except ImportError:
         return None
     return readline
+
+
+def _drop_unread() -> None:
+    """Where a paste is not bracketed, a line in it may have ended the text: the rest is not for the shell to run."""
+    end = time.monotonic() + _LONGEST_PASTE
+    while time.monotonic() < end and select.select([0], [], [], _PAUSE)[0]:
+        termios.tcflush(0, termios.TCIFLUSH)
 
 
 def _text(typed: bytearray) -> str:

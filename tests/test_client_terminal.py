@@ -34,9 +34,12 @@ class TerminalTestCase(ClientTestCase):
         return Person(self.command(port, *flags), self.env, stdout)
 
     def without_readline(self, port: int, *flags: str) -> Person:
+        return Person(self.command_without_readline(port, *flags), self.env)
+
+    def command_without_readline(self, port: int, *flags: str) -> list[str]:
         script, *rest = self.command(port, *flags)[1:]
         self.assertTrue(script.endswith("client.py"))
-        return Person([sys.executable, "-c", WITHOUT_READLINE, *rest], self.env)
+        return [sys.executable, "-c", WITHOUT_READLINE, *rest]
 
     def kept(self) -> list[str]:
         """The texts of the drafts."""
@@ -127,6 +130,18 @@ class PasteTest(TerminalTestCase):
             with self.subTest(end), FakeServer() as server, self.person(server.port, *ADDRESS) as person:
                 pasted = f"\x1b[200~{text}\x1b[201~\r.\r" if end[0] == "\r" else f"\x1b[200~{text}\n.\x1b[201~\r"
                 self.arrives(person, server, pasted, text)
+                self.assertIn("\x1b[?2004h", person.screen)  # what asks the terminal to bracket a paste
+
+    def test_what_is_pasted_after_the_end_does_not_reach_the_shell(self) -> None:
+        self.env["TERM"] = "dumb"  # which has no bracketed paste
+        rest = 'stty -icanon min 0 time 5; printf "left: [%s]" "$(dd bs=1 count=1)"; exit $code'
+        for start in (self.command, self.command_without_readline):
+            with self.subTest(start.__name__), FakeServer() as server:
+                command = ["sh", "-c", f'"$@"; code=$?; {rest}', "sh", *start(server.port, *ADDRESS)]
+                with Person(command, self.env) as person:
+                    person.answers("Your message", "x\r.\r" + "echo pasted\r" * 200)
+                    person.sees("left: []")
+                    self.assertEqual(person.ends(), 0)
 
     @unittest.skipUnless(os.environ.get("MAILER_LONG"), "a megabyte takes its time")
     def test_a_megabyte_is_taken_in(self) -> None:
