@@ -15,6 +15,8 @@ from mailer.terminal import RED, Terminal
 from mailer.translation import _, explain
 from mailer.validation import check_email, check_message
 
+# One blank: readline 8.2 ends no empty line that has no prompt (its patch 7), so that it would not be seen.
+_PROMPT = " "
 # A dot, or the command for the editor, alone on the last line of what was typed or pasted at once.
 _COMMAND = re.compile(r"(?:^|\n)(\.|~e)\n*\Z")
 
@@ -79,7 +81,7 @@ class Form:
         lines: list[str] = []
         try:
             while True:
-                typed = self._terminal.line("", value)
+                typed = self._terminal.line(_PROMPT, value)
                 if kept and not typed:
                     return kept
                 command = _COMMAND.search(typed)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import unittest
@@ -56,6 +57,15 @@ class AskingTest(TerminalTestCase):
                 self.assertEqual(person.ends(), 0)
                 self.assertEqual(server.requests[0]["message"], "The printer\n\n  is on fire 🙂")
                 self.assertEqual(self.kept(), [])
+
+    @unittest.skipUnless(GNU_READLINE, "nothing tells here when a line may be typed")
+    def test_an_empty_line_is_shown(self) -> None:
+        with FakeServer() as server, self.person(server.port, *ADDRESS) as person:
+            for line in ("one\r", "\r", "two\r", ".\r"):
+                person.answers("\x1b[?2004h", line)
+            self.assertEqual(person.ends(), 0)
+            shown = re.sub(r"\x1b\[[?0-9]*[a-z]|\r", "", person.screen)
+            self.assertEqual([line.strip() for line in shown.split("\n")[1:5]], ["one", "", "two", "."])
 
     def test_a_wrong_address_is_caught_before_the_text_is_typed(self) -> None:
         with FakeServer() as server, self.person(server.port) as person:
