@@ -141,7 +141,10 @@ class FailureTest(ClientTestCase):
     @unittest.skipUnless(os.name == "posix", "Ctrl-C cannot be sent to one process alone here")
     def test_an_interrupt_ends_it_quietly(self) -> None:
         with FakeServer(silence) as server:
-            process = subprocess.Popen(self.command(server.port, *BOTH), env=self.env, stderr=subprocess.PIPE)
+            process = subprocess.Popen(
+                self.command(server.port, *BOTH), env=self.env, stderr=subprocess.PIPE,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+            )  # fmt: skip
             wait_until(lambda: server.requests)
             process.send_signal(signal.SIGINT)
             self.assertEqual((process.communicate(timeout=10)[1], process.returncode), (b"", 130))
