@@ -36,9 +36,8 @@ class Examples(unittest.TestCase):
 
     def shell(self, command: str) -> subprocess.CompletedProcess[str]:
         """Run a README command as a shell would, on the scripts, settings and logs of this test."""
-        command = command.replace("python ", f"{sys.executable} {REPOSITORY}/", 1).replace(
-            ".py", f".py --env {self.place.env_file}", 1
-        )
+        command = command.replace(".py", f".py --env {self.place.env_file}", 1)
+        command = command.replace("python ", f"{sys.executable} {REPOSITORY}/", 1)
         return subprocess.run(
             ["sh", "-c", command], cwd=self.place.folder, env=environment(), capture_output=True, text=True, check=False
         )
