@@ -39,6 +39,7 @@ CYRILLIC = ("cp1251", "koi8_u", "cp866", "iso8859_5", "mac_cyrillic")
 _LIKELY = 4.7
 # More bytes than this change nothing any more.
 _LOOK_AT, _SAMPLE = 65_536, 1_000
+_PIECE = 65_536
 _CYRILLIC_PAIR = re.compile("[а-яёєіїґ]{2}", re.IGNORECASE)
 _OTHER = re.compile(f"[^{LETTERS[1:]}]+")
 # A capital after a small letter, a Latin letter beside a Cyrillic one, a sign on the wrong side of a word, and what is
@@ -86,17 +87,26 @@ def decode(data: bytes, declared: str | None) -> str:
     if name is None:
         return guess(data)
     try:
-        text = data.decode(name)
+        text = _decode(data, name)
     except UnicodeError:
         text = _misdeclared(data, name)
-    return _SURROGATE.sub("\ufffd", text)
+    return text if name == "utf-8" else _SURROGATE.sub("\ufffd", text)
+
+
+def _decode(data: bytes, name: str, errors: str = "strict") -> str:
+    """The text by Python's codec; of UTF-8 in pieces, as all at once it takes four times the data, and then shrinks."""
+    if len(data) <= _PIECE or name != "utf-8":
+        return data.decode(name, errors)
+    decoder = codecs.getincrementaldecoder(name)(errors)
+    starts = range(0, len(data), _PIECE)
+    return "".join([decoder.decode(data[start : start + _PIECE], start == starts[-1]) for start in starts])
 
 
 def _misdeclared(data: bytes, name: str) -> str:
     """Bytes that are not valid in their charset: a few bad ones are replaced, otherwise the charset is guessed."""
     if name == "cp1252":
         return _western(data)
-    text = data.decode(name, "replace")
+    text = _decode(data, name, "replace")
     if text.count("\ufffd") * 8 <= sum(character > "\x7f" for character in text[:65536]):
         return text
     return _detected(data) or text
@@ -118,11 +128,11 @@ def guess(data: bytes) -> str:
 def _detected(data: bytes) -> str | None:
     """The text in UTF-8 or a Cyrillic charset, where it is clearly that."""
     try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.start >= max(1, len(data) - 3):  # cut in the middle of its last character
-            return data.decode("utf-8", "replace")
-    mended = data.decode("utf-8", "replace")
+        return _decode(data, "utf-8")
+    except UnicodeDecodeError:
+        mended = _decode(data, "utf-8", "replace")
+    if "\ufffd" not in mended[: max(1, len(mended) - 3)]:  # cut in the middle of its last character
+        return mended
     if mended.count("\ufffd") * 8 <= sum(character > "\x7f" for character in mended[:65536]):
         return mended
     sample = _sample(data)

@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 _ASKED = 500
 # A batch is committed at so many mails, or characters of text in them: one alone may have a million.
 _MAILS = 200
-_CHARACTERS = 1_000_000
+_CHARACTERS = 500_000
 # A mail that the server refuses by itself is tried again in this many passes before it is recorded as unreadable.
 _TRIES = 5
 # With so many refused mails at once it is not the mails that are at fault.
@@ -95,6 +95,7 @@ class Collector:
         for asked in self._portions(new):
             for batch, done in self._batches(asked):
                 self._commit(batch, done)
+                del batch
                 self._progress(taken + bisect(asked, done), total)
             taken += len(asked)
             if self._stopping():
@@ -151,12 +152,12 @@ class Collector:
         size = done = 0
         try:
             for mail in self._mailbox.fetch(asked, wants_more):
-                reading = self._read(mail)
-                batch.append((mail.uid, reading))
+                uid, reading = mail.uid, self._read(mail)
+                batch.append((uid, reading))
                 size += len(reading.text) if reading else 0
+                del mail, reading  # megabytes, perhaps, that nobody needs while the next ones come
                 if len(batch) == _MAILS or size > _CHARACTERS:
-                    done = mail.uid
-                    del mail, reading  # megabytes, perhaps, that nobody needs any more
+                    done = uid
                     yield batch, done
                     batch, size = [], 0
         except MailboxError as failure:

@@ -11,8 +11,9 @@ from mailer import charsets, headers, htmltext, mime, transfer
 
 # The record's limit: five hundred pages of text.
 TEXT_LIMIT = 1_048_576
-# A character takes at most 12 bytes (four bytes, each as =XX) on its way.
-_ENCODED_LIMIT = 12 * TEXT_LIMIT
+# A character takes at most four bytes, and in quoted-printable (=XX), base64 and its like more on its way.
+_WIDTHS = {"": 4, "7bit": 4, "8bit": 4, "binary": 4, "quoted-printable": 12}
+_WIDTH = 6
 # Names of attachments: as many as a person would look at, and as long as file systems allow.
 _NAMES, _NAME = 1000, 255
 
@@ -27,7 +28,7 @@ _SUMMARY = re.compile(r"^SUMMARY[^:\n]*:(.*(?:\n[ \t].*)*)", re.MULTILINE)
 
 @dataclass(eq=False)
 class Content:
-    """The text and the attachments' names gathered so far."""
+    """The text and the attachments' names gathered so far; `measuring`: only how much text there is."""
 
     texts: list[str] = field(default_factory=list)
     attachments: list[str] = field(default_factory=list)
@@ -38,12 +39,13 @@ class Content:
     length: int = 0
     html_left: int = htmltext.LIMIT
     cut: bool = False
+    measuring: bool = False
 
     @property
     def text(self) -> str:
         """Everything readable; where there is nothing, what there is instead."""
         whole = "\n".join(text for text in self.texts if text and not text.isspace())
-        if not whole.strip():
+        if not whole or whole.isspace():
             whole = self._instead()
         return whole[:TEXT_LIMIT]
 
@@ -127,15 +129,16 @@ class Content:
         """Add the text of a part, unless the limit has been reached."""
         self.shown.add(id(part))
         self.complete_texts += part.closed
-        if self.truncated:
+        if self.truncated or (self.measuring and not part.closed and part.end - part.start < TEXT_LIMIT - self.length):
             return
-        self.cut = self.cut or part.end - part.start > _ENCODED_LIMIT
+        self.cut = self.cut or part.end - part.start > _limit(part) or not (part.closed or self.measuring)
         text, whole = _decoded(part)
-        if not whole and part.closed and not self.cut and "encoding" not in self.defects:
+        if not whole and not self.cut and "encoding" not in self.defects:
             self.defects.append("encoding")
         if part.kind == "text/html":
-            self.html_left -= len(text)
-            text = htmltext.to_text(text[: max(0, self.html_left + len(text))])
+            left, self.html_left = max(0, self.html_left), self.html_left - len(text)
+            text = text[:left]
+            text = text[:1] if self.measuring else htmltext.to_text(text)
         elif part.kind in ("text/enriched", "text/richtext"):
             text = _ENRICHED.sub(lambda tag: "<" if tag[0] == "<<" else "", text)
         elif part.parameters.get("format", "").lower() == "flowed":
@@ -154,10 +157,15 @@ def _preference(part: mime.Part) -> int:
     return {"text/plain": 0, "text/html": 1}.get(part.kind, 2 if part.kind in _READABLE else 3)
 
 
+def _limit(part: mime.Part) -> int:
+    """How many bytes of a part can hold text that is still recorded."""
+    return _WIDTHS.get(part.encoding, _WIDTH) * TEXT_LIMIT
+
+
 def _decoded(part: mime.Part) -> tuple[str, bool]:
     """The text of a part as it was written, and whether it could be decoded without damage."""
-    body = part.raw[part.start : min(part.end, part.start + _ENCODED_LIMIT)]
-    data, whole = transfer.decode(body, part.encoding)
+    end = min(part.end, part.start + _limit(part))
+    data, whole = transfer.decode(part.raw[part.start : end], part.encoding)
     charset = part.parameters.get("charset")
     if part.kind == "text/html" and not (charset and charsets.codec(charset)):
         meta = _META.search(data, 0, 4096)

@@ -16,8 +16,8 @@ from mailer.progress import Mail, pack
 
 # As much of a mail as is fetched at first: nearly every text ends before, and attachments go on after.
 _WINDOW = 65_536
-# The text limit is 1 MiB of characters; in base64, with two to four bytes each, more than this is never needed.
-_LONGEST = 6 * 1024 * 1024
+# As many characters as are recorded fit in here in base64 with three bytes each; only those of emoji take more.
+_LONGEST = 4608 * 1024
 # The windows after the first one grow up to this.
 _STEP = 1024 * 1024
 

@@ -63,6 +63,7 @@ def following(
                 if _fields(header) != cut.last.fields:
                     raise Refused
             elif not header:
+                yield b"\r\n--" + cut.boundary + b"--\r\n"
                 return
             else:
                 header = (header.strip() or b"Content-Type: text/plain") + b"\r\n\r\n"

@@ -143,9 +143,9 @@ def _spans(part: Part, boundary: bytes) -> list[tuple[int, int, bool]]:
 def unix_lines(raw: bytes) -> bytes:
     """The bytes with every kind of line end as one newline."""
     if b"\r" in raw:
-        if b"\r\r\n" in raw:
-            raw = raw.replace(b"\r\r\n", b"\r\n")
-        raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        raw = raw.replace(b"\r\n", b"\n")
+        if b"\r" in raw:
+            raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return raw
 
 

@@ -74,7 +74,7 @@ def wants_more(raw: bytes) -> bool:
     """Whether more bytes of the mail that begins like this could change its header or its text."""
     try:
         root, _ = mime.parse(mime.as_mail(raw), complete=False)
-        found = content.Content()
+        found = content.Content(measuring=True)
         found.gather(root)
     except Exception:  # foreign mail: what cannot be read will not be read better with more of it
         _logger.exception("a mail could not be read")

@@ -11,6 +11,7 @@ from typing import Any
 
 from mailer.reading import Reading
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 # What JSON leaves as it is and a terminal does not: DEL, C1, the line separators; and what UTF-8 cannot carry.
 _CONTROL = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -46,5 +47,7 @@ def line(
         record["truncated"] = True
     if reading.defects:
         record["defects"] = list(reading.defects)
-    encoded = json.dumps(record, ensure_ascii=False)
-    return _CONTROL.sub(lambda control: f"\\u{ord(control[0]):04x}", encoded) + "\n"
+    encoded = _encode(record)
+    if not encoded.isprintable():  # which is quickly seen, and true of all of _CONTROL
+        encoded = _CONTROL.sub(lambda control: f"\\u{ord(control[0]):04x}", encoded)
+    return encoded + "\n"

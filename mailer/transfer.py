@@ -13,6 +13,7 @@ _BASE64 = re.compile(rb"(?:[ \t]*[A-Za-z0-9+/]*+={0,2}[ \t]*(?:\n|\Z))*+")
 _BASE64_LINE = re.compile(rb"^[A-Za-z0-9+/]{56,}=*$", re.MULTILINE)
 _WORDS = re.compile(rb"[A-Za-z]{2} [A-Za-z]{2}|_{10}|-{10}")
 _LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/\n"
+_PIECE = 65_536
 _SOFT_BREAK = re.compile(rb"=[ \t]+\n")
 _UU_BEGIN = re.compile(rb"^begin [0-7]{3,4} [^\n]*\n", re.MULTILINE)
 
@@ -30,11 +31,11 @@ def decode(data: bytes, encoding: str) -> tuple[bytes, bool]:
 
 def _base64(data: bytes) -> tuple[bytes, bool]:
     """The decoded lines, and what a mailing list appended in clear after them."""
-    if not data.rstrip(b"=\n").translate(None, _LETTERS):  # as it should be, and nearly always is
+    if _is_clean(data):
         try:
             return binascii.a2b_base64(data), True
         except ValueError:
-            return headers.base64(data), False
+            return binascii.a2b_base64(_padded(data)), False
     end = _BASE64.match(data).end()  # type: ignore[union-attr]
     if end == len(data):
         return headers.base64(data), True  # pieces encoded one by one
@@ -42,6 +43,23 @@ def _base64(data: bytes) -> tuple[bytes, bool]:
     if _WORDS.search(rest) and not _BASE64_LINE.search(rest):
         return headers.base64(data[:end]) + (b"\n" if end else b"") + rest, end > 0
     return headers.base64(data), False
+
+
+def _is_clean(data: bytes) -> bool:
+    """Whether base64 is as it should be, but for its end; looked at in pieces, which take little memory."""
+    for start in range(0, len(data), _PIECE):
+        piece = data[start : start + _PIECE]
+        if start + _PIECE >= len(data):
+            piece = piece.rstrip(b"=\n")
+        if piece.translate(None, _LETTERS):
+            return False
+    return True
+
+
+def _padded(data: bytes) -> bytes:
+    """Clean base64 whose end is missing, made decodable."""
+    missing = -(len(data) - data.count(b"\n") - data.count(b"=")) % 4
+    return data + b"=" * missing if missing < 3 else data.rstrip(b"=\n")[:-1]
 
 
 def _quoted_printable(data: bytes) -> bytes:

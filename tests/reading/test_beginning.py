@@ -62,6 +62,11 @@ class Beginning(unittest.TestCase):
         self.assertEqual((reading.ticket, reading.text, reading.attachments), (1, "The text", ("a.pdf",)))
         self.assertEqual((reading.defects, reading.truncated), ((), False))
 
+    def test_a_text_that_is_cut_off_is_marked(self) -> None:
+        for raw in (HEAD + b"\r\nThe te", MIXED + PLAIN[:-6], MIXED + PLAIN + b"--b\r\n\r\nmore"):
+            self.assertTrue(read(raw, complete=False).truncated)
+            self.assertFalse(read(raw).truncated)
+
     def test_a_small_beginning_is_enough_for_a_large_mail(self) -> None:
         raw = MIXED + PLAIN + FILE + DATA * 100 + b"--b--\r\n"
         length = next(length for length in range(1, len(raw)) if not wants_more(raw[:length]))

@@ -1,9 +1,11 @@
 """Large mails in a real mailbox: everything is recorded, and attachments are not downloaded."""
 
+import base64
 import re
 import unittest
 
 from mailer.reading import read
+from tests.benchmarks import processes
 from tests.real.workplace import Workplace
 from tests.support.realservers import Dovecot, requires
 from tests.support.waiting import wait_until
@@ -45,6 +47,16 @@ class DovecotTest(unittest.TestCase):
         self.assertEqual([record["text"] for record in records], ["look", "before\nafter"])
         wait_until(lambda: SENT.search(self.dovecot.log.read_text()))
         self.assertLess(sum(int(size) for size in SENT.findall(self.dovecot.log.read_text())), 200_000)
+
+    def test_memory_is_bounded(self) -> None:
+        fields = HEAD + b"Content-Type: text/%s; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        for kind, words in ((b"plain", "😀🔥" * 40 + "\n"), (b"html", "<p>" + "😀🔥" * 40 + "<br>\n")):
+            data = base64.encodebytes((words * 17_000).encode()).replace(b"\n", b"\r\n")
+            self.dovecot.deliver(ADDRESS, *[fields % kind + data] * 2)
+        with self.workplace.running("collector.py") as collector:
+            collector.wait_until(lambda: len(self.workplace.successes()) == 4, 60)
+            self.assertLess(processes.peak_memory(collector.process.pid), 60)
+        self.assertEqual([record["truncated"] for record in self.workplace.successes()], [True] * 4)
 
 
 if __name__ == "__main__":
