@@ -9,11 +9,11 @@ import time
 
 from mailer import launch, listener, tls
 from mailer.answers import Answers
-from mailer.config import ServerSettings, is_loopback
 from mailer.errors import Code, ConfigError, DeliveryError, ExitCode, RequestError
 from mailer.intake import Intake
 from mailer.limits import RateLimit
 from mailer.sequence import Sequence
+from mailer.settings import ServerSettings, is_loopback
 from mailer.smtp import Outbox
 from mailer.supervisor import notify
 from mailer.validation import check_email

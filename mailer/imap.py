@@ -13,7 +13,6 @@ import ssl
 from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from mailer.config import Endpoint
 from mailer.errors import ExitCode, MailboxError, safe
 from mailer.imap_fetch import beginnings, whole
 from mailer.imap_login import connect
@@ -21,6 +20,7 @@ from mailer.imap_syntax import for_now, mailbox_name, number, numbers, responses
 from mailer.imap_wire import Wire
 from mailer.progress import Mail, Selected, pack
 from mailer.sasl import Login
+from mailer.settings import Endpoint
 
 _log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from base64 import b64encode
 from collections.abc import Callable
 
 from mailer import sasl
-from mailer.config import Endpoint, Security
 from mailer.errors import ExitCode, LoginError, MailboxError, safe
 from mailer.imap_syntax import for_now, quoted
 from mailer.imap_wire import Wire
+from mailer.settings import Endpoint, Security
 
 
 def connect(

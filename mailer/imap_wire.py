@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mailer.config import Endpoint, Security
 from mailer.errors import MailboxError, safe
+from mailer.settings import Endpoint, Security
 
 # Bytes that the answer to a command may have, apart from what was asked for: other mails come and go meanwhile.
 _ALLOWANCE = 256 * 1024

@@ -24,9 +24,9 @@ try:
 except ImportError:  # Windows, which has no such limit
     resource = None  # type: ignore[assignment]
 
-from mailer.config import Account
 from mailer.errors import ConfigError, ExitCode, StateError
 from mailer.sasl import Login
+from mailer.settings import Account
 
 BASE = Path(__file__).resolve().parent.parent  # the folder of the scripts
 _SECRETS = ("EMAIL_PASSWORD", "SERVER_TOKEN", "OAUTH_CLIENT_SECRET", "OAUTH_REFRESH_TOKEN")

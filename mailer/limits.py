@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from mailer.config import Rate
+from mailer.settings import Rate
 
 _KEYS = 50_000  # about 10 MB at worst
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from mailer import launch, polling, record, tls
 from mailer.collect import Collector
 from mailer.collect_meter import Meter
-from mailer.config import CollectorSettings
 from mailer.errors import ExitCode, MailboxError
 from mailer.imap import Mailbox
 from mailer.journal import Journal, keep
 from mailer.position import Position
 from mailer.reading import read
+from mailer.settings import CollectorSettings
 from mailer.supervisor import notify
 
 _LONGEST_FILE = 64 * 1024 * 1024  # bytes of a file that --read looks at

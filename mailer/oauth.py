@@ -19,8 +19,8 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 
-from mailer.config import OAuth, is_loopback
 from mailer.errors import LoginError, safe
+from mailer.settings import OAuth, is_loopback
 
 _PATIENCE = 30.0  # seconds
 _LONGEST_ANSWER = 1 << 16  # bytes; tokens have up to some thousand

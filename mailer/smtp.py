@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 
 from mailer.compose import Envelope
-from mailer.config import Endpoint
 from mailer.errors import DeliveryError
 from mailer.sasl import Login
+from mailer.settings import Endpoint
 from mailer.smtp_pool import Pool
 from mailer.smtp_reply import SessionLostError
 from mailer.smtp_session import Session

@@ -13,8 +13,8 @@ import ssl
 from collections.abc import Iterator
 
 from mailer import sasl
-from mailer.config import Endpoint, Security
 from mailer.errors import Code, DeliveryError, LoginError, Outcome, safe
+from mailer.settings import Endpoint, Security
 from mailer.smtp_reply import SessionLostError, said, words
 from mailer.smtp_wire import Wire
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 
 from mailer import sasl, smtp_login
 from mailer.compose import Envelope
-from mailer.config import Endpoint
 from mailer.errors import Code, DeliveryError, Outcome
+from mailer.settings import Endpoint
 from mailer.smtp_reply import SessionLostError, refusal, said
 from mailer.smtp_wire import Wire
 

@@ -14,7 +14,6 @@ from unittest import mock
 
 from mailer import collect, polling
 from mailer.collect import Collector
-from mailer.config import Endpoint, Security
 from mailer.errors import ExitCode, MailboxError, StateError
 from mailer.imap import Mailbox
 from mailer.journal import Journal, keep
@@ -22,6 +21,7 @@ from mailer.position import Position
 from mailer.progress import Mail, Progress
 from mailer.sandbox.mail import MailServer
 from mailer.sasl import Login
+from mailer.settings import Endpoint, Security
 from mailer.tls import client_context
 
 CONTEXT = client_context(None)

@@ -6,19 +6,9 @@ import unittest
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mailer.config import (
-    ClientSettings,
-    CollectorSettings,
-    Endpoint,
-    Rate,
-    Security,
-    ServerSettings,
-    client_settings,
-    collector_settings,
-    is_loopback,
-    server_settings,
-)
+from mailer.config import client_settings, collector_settings, server_settings
 from mailer.errors import ConfigError
+from mailer.settings import ClientSettings, CollectorSettings, Endpoint, Rate, Security, ServerSettings, is_loopback
 
 BASE = Path("/base")
 ACCOUNT = {"EMAIL_LOGIN": "helpdesk@example.com", "EMAIL_PASSWORD": "hunter2"}

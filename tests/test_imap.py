@@ -6,13 +6,13 @@ import unittest
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from mailer.config import Endpoint, Security
 from mailer.errors import ExitCode, MailboxError
 from mailer.imap import Mailbox
 from mailer.imap_syntax import mailbox_name, responses
 from mailer.progress import Mail
 from mailer.sandbox.mail import MailServer
 from mailer.sasl import Login
+from mailer.settings import Endpoint, Security
 from mailer.tls import client_context
 from tests.support.scripted import (
     Action,

@@ -9,11 +9,11 @@ import unittest
 from collections.abc import Callable
 from typing import Any
 
-from mailer.config import Endpoint, Security
 from mailer.errors import ExitCode, LoginError, MailboxError
 from mailer.imap import Mailbox
 from mailer.sandbox.mail import MailServer
 from mailer.sasl import Login
+from mailer.settings import Endpoint, Security
 from mailer.tls import client_context
 from tests.support.certificates import certificates, server_context
 from tests.support.scripted import Conversation, ScriptedServer, close, hang, start_tls

@@ -8,11 +8,11 @@ import unittest
 
 from mailer.answers import Answers
 from mailer.compose import Envelope
-from mailer.config import Rate
 from mailer.errors import Code, DeliveryError, Outcome, StateError
 from mailer.intake import Intake
 from mailer.limits import RateLimit
 from mailer.protocol import Reply, Request
+from mailer.settings import Rate
 
 HOST = "192.0.2.7"
 

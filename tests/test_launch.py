@@ -16,8 +16,8 @@ from pathlib import Path
 from unittest import mock
 
 from mailer import launch, supervisor
-from mailer.config import Account, OAuth
 from mailer.errors import ConfigError, ExitCode, StateError
+from mailer.settings import Account, OAuth
 from mailer.tls import client_context
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -43,6 +43,7 @@ FLOORS = {
     },
     1: {
         "pure": {
+            "mailer.settings",
             "mailer.config", "mailer.validation", "mailer.protocol", "mailer.compose", "mailer.record", "mailer.sasl",
             "mailer.progress", "mailer.reading", "mailer.bounces", "mailer.charsets", "mailer.content", "mailer.mime",
             "mailer.correspondence", "mailer.headers", "mailer.htmltags", "mailer.htmltext", "mailer.letterpairs",

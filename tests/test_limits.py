@@ -3,8 +3,8 @@
 import threading
 import unittest
 
-from mailer.config import Rate
 from mailer.limits import _KEYS, RateLimit
+from mailer.settings import Rate
 
 
 class Clock:

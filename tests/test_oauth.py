@@ -12,9 +12,9 @@ from unittest import mock
 from urllib.parse import parse_qs
 
 from mailer import oauth
-from mailer.config import OAuth
 from mailer.errors import LoginError
 from mailer.oauth import TokenSource
+from mailer.settings import OAuth
 from tests.support.certificates import certificates, server_context
 from tests.support.scripted import ScriptedServer, drip, refused_port
 

@@ -5,9 +5,9 @@ import json
 import time
 import traceback
 
-from mailer.config import Security
 from mailer.errors import DeliveryError, LoginError
 from mailer.sasl import Login
+from mailer.settings import Security
 from tests.support.certificates import server_context
 from tests.support.outboxes import ADMINISTRATOR, OutboxTestCase, complaint, letter, result
 from tests.support.scripted import (

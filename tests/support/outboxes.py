@@ -5,9 +5,9 @@ import unittest
 from collections.abc import Callable
 
 from mailer.compose import Envelope
-from mailer.config import Endpoint, Security
 from mailer.errors import DeliveryError
 from mailer.sasl import Login
+from mailer.settings import Endpoint, Security
 from mailer.smtp import Outbox
 from tests.support.certificates import certificates
 
