@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from mailer.courier import Courier, exit_code
 from mailer.draft import Draft, read
-from mailer.errors import Code, ExitCode, Problem, TransportError, safe
+from mailer.errors import ExitCode, Problem, TransportError, safe
 from mailer.form import Form
 from mailer.protocol import Reply, Request
 from mailer.terminal import ENDINGS, FAINT, RED, Terminal
@@ -27,12 +27,11 @@ def converse(
     conversation = _Conversation(terminal, courier)
     try:
         conversation.begin(email, message)
-        outcome = conversation.send_until_settled()
+        return conversation.send_until_settled()
     except (KeyboardInterrupt, EOFError, OSError):  # OSError: the terminal has gone
         with suppress(OSError):
             conversation.part()
         return None, ExitCode.INTERRUPTED
-    return outcome if isinstance(outcome, Reply) else None, exit_code(outcome)
 
 
 class _Conversation:
@@ -43,7 +42,6 @@ class _Conversation:
         self._draft = Draft()
         self._form = Form(terminal, self._draft)
         self._request = Request("", "", _new_id())
-        self._doubtful = False  # whether the message may have been sent
 
     def begin(self, email: str | None, message: str | None) -> None:
         """Complete what the flags gave, or take up a draft."""
@@ -54,24 +52,25 @@ class _Conversation:
         text = self._form.message(letter if message is None else replace(letter, message=message), ask=message is None)
         self._change(address, text)
 
-    def send_until_settled(self) -> Reply | TransportError:
+    def send_until_settled(self) -> tuple[Reply | None, ExitCode]:
         """Send, and mend what is wrong with the person's help, until it is sent or the person stops."""
         while True:
-            self._draft.write(self._request)
+            doubtful = self._draft.doubtful  # from an earlier time, of which this one may know nothing
+            self._keep(doubtful=True)
             self._terminal.say(_("Sending to {server} …").format(server=self._courier.server), FAINT)
             outcome: Reply | TransportError
-            self._doubtful = True
             try:
                 outcome = self._courier.deliver(self._request, self._terminal.say)
-                self._doubtful = any(problem.code is Code.DELIVERY_UNCERTAIN for problem in outcome.problems)
             except TransportError as failure:
-                outcome, self._doubtful = failure, failure.sent
+                outcome = failure
             if isinstance(outcome, Reply) and outcome.ok:
                 self._draft.discard()
-                return outcome
+                return outcome, ExitCode.DONE
+            self._keep(doubtful or exit_code(outcome) is ExitCode.UNCERTAIN)
             if not self._mend(outcome):
                 self.part()
-                return outcome
+                reply = outcome if isinstance(outcome, Reply) else None
+                return reply, ExitCode.UNCERTAIN if self._draft.doubtful else exit_code(outcome)
 
     def part(self) -> None:
         """Say what becomes of a message that was not sent."""
@@ -81,7 +80,7 @@ class _Conversation:
             self._terminal.say(_("The text could not be kept: {why}").format(why=safe(self._draft.trouble)), RED)
         else:
             self._draft.close()
-            fate = _("It may have been sent all the same.") if self._doubtful else _("It was not sent.")
+            fate = _("It may have been sent all the same.") if self._draft.doubtful else _("It was not sent.")
             self._terminal.say(f"{fate}\n" + _("Your text is kept: start client.py again to go on with it."))
 
     def _mend(self, outcome: Reply | TransportError) -> bool:
@@ -105,17 +104,17 @@ class _Conversation:
 
     def _decide(self, outcome: Reply | TransportError) -> set[str | None]:
         """Which field to change after an error that is about neither; "nothing" when the person stops."""
-        again, default = _("Try again"), 1
-        if isinstance(outcome, TransportError) and outcome.sent:
-            again = _("Ask again: the server knows the message by now and does not send it twice")
-        elif self._doubtful:
-            again, default = _("Send it again, even if it should arrive twice"), 4
-        elif isinstance(outcome, Reply) and not outcome.retry:
-            default = 4
+        again = _("Try again")
+        uncertain = isinstance(outcome, Reply) and exit_code(outcome) is ExitCode.UNCERTAIN
+        if uncertain:
+            again = _("Send it again, even if it should arrive twice")
+        elif self._draft.doubtful:
+            again = _("Ask again; the server does not send it twice, unless it has been restarted since")
+        default = 4 if isinstance(outcome, Reply) and not outcome.retry else 1
         chosen = self._form.choose(
             default, again, _("Change the address"), _("Change the text"), _("Stop here; the text is kept for later")
         )
-        if chosen == 1 and isinstance(outcome, Reply) and self._doubtful:
+        if chosen == 1 and uncertain:
             # With the same id the server would only repeat its answer: what is wanted is a second mail.
             self._request = replace(self._request, id=_new_id())
         return {(None, "email", "message", "nothing")[chosen - 1]}
@@ -123,22 +122,29 @@ class _Conversation:
     def _offer_draft(self) -> None:
         for path in self._draft.waiting()[:1]:
             with suppress(OSError):  # another client was quicker
-                kept, written = read(path)
+                kept, written, doubtful = read(path)
                 words = _("A message to {email} that was not sent is kept, from {time:%Y-%m-%d %H:%M}:")
+                if doubtful:
+                    words = _("A message to {email} that may have been sent is kept, from {time:%Y-%m-%d %H:%M}:")
                 self._terminal.say(words.format(email=safe(kept.email) or "?", time=written))
                 self._terminal.say("  " + safe(kept.message, 70))
                 go_on, another = _("Go on with it"), _("Keep it for later and write another one")
                 chosen = self._form.choose(1, go_on, another, _("Delete it and write another one"))
                 if chosen == 1:
-                    self._draft.take(path)
+                    self._draft.take(path, doubtful)
                     self._request = replace(kept, id=kept.id or _new_id())
                 elif chosen == 3:
                     path.unlink()
 
     def _change(self, email: str, message: str) -> None:
-        """Other content is another request, and gets another id."""
+        """Other content is another request: it gets another id, and was never sent."""
         if (email, message) != (self._request.email, self._request.message):
             self._request = Request(email, message, _new_id())
+            self._draft.doubtful = False
+
+    def _keep(self, doubtful: bool) -> None:
+        self._draft.doubtful = doubtful
+        self._draft.write(self._request)
 
 
 def _new_id() -> str:

@@ -1,8 +1,8 @@
 """Drafts: a message that was typed and not yet sent, in a private file, so that it is never lost.
 
-Each running client writes a file of its own, line by line as they are typed: a line of JSON with the address and the
-request's id, then the text as it is. A file whose client is gone is a waiting draft. A folder that cannot be used
-costs the draft and never the message: `trouble` then says why. Called by `console`.
+Each running client writes a file of its own, line by line as they are typed: a line of JSON with the address, the
+request's id, and whether it may have been sent, then the text as it is. A file whose client is gone is a waiting
+draft. A folder that cannot be used costs the draft and never the message: `trouble` then says why. Called by `console`.
 """
 
 import json
@@ -31,6 +31,7 @@ class Draft:
     def __init__(self) -> None:
         self.trouble = ""
         self.written = False  # whether there is a text worth keeping
+        self.doubtful = False  # whether it may have been sent
         self._file: BinaryIO | None = None
         try:
             self.folder = state_folder()
@@ -42,7 +43,7 @@ class Draft:
 
     def write(self, request: Request) -> None:
         """Replace the draft by this request, in one step."""
-        header = json.dumps({"email": request.email, "id": request.id}) + "\n"
+        header = json.dumps({"email": request.email, "id": request.id, "doubtful": self.doubtful}) + "\n"
         self.written = bool(request.message.strip())
         if self.trouble:
             return
@@ -77,6 +78,7 @@ class Draft:
     def discard(self) -> None:
         """The text has been sent, or is no longer wanted."""
         self.close()
+        self.doubtful = False
         if not self.trouble:
             self.path.unlink(missing_ok=True)
 
@@ -88,22 +90,25 @@ class Draft:
         except OSError:
             return []
 
-    def take(self, path: Path) -> None:
+    def take(self, path: Path, doubtful: bool) -> None:
         """Make a waiting draft this client's own; raises OSError when another client was quicker."""
         path.rename(self.path)
-        self.written = True
+        self.written, self.doubtful = True, doubtful
 
 
-def read(path: Path) -> tuple[Request, datetime]:
-    """A draft and when it was last added to; raises OSError. A file that was tampered with is all text."""
+def read(path: Path) -> tuple[Request, datetime, bool]:
+    """A draft, when it was last added to, and whether it may have been sent; raises OSError.
+
+    A file that was tampered with is all text.
+    """
     content = path.read_bytes().decode("utf-8", "replace")
     written = datetime.fromtimestamp(path.stat().st_mtime)
     header, _newline, text = content.partition("\n")
     try:
         known = json.loads(header)
-        return Request(str(known["email"]), text, str(known["id"])), written
+        return Request(str(known["email"]), text, str(known["id"])), written, bool(known.get("doubtful"))
     except (ValueError, LookupError, TypeError):
-        return Request("", content, None), written
+        return Request("", content, None), written, False
 
 
 def _bytes(text: str) -> bytes:

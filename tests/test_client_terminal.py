@@ -327,6 +327,45 @@ class DraftTest(TerminalTestCase):
                 self.assertEqual(person.ends(), 0)
             self.assertEqual(server.requests[0], server.requests[1])
 
+    def test_a_text_that_may_have_been_sent_is_not_called_unsent(self) -> None:
+        busy = error("busy", retry=True)
+        for answers, doubtful in (([busy], False), ([None], True), ([error("delivery_uncertain")], True)):
+            with self.subTest(answers), FakeServer(*answers) as server:
+                with self.person(server.port, *ADDRESS) as person:
+                    person.answers("Your message", "x\r.\r")
+                    person.answers("Number", "4\r")
+                    person.sees("may have been sent" if doubtful else "It was not sent")
+                    person.ends()
+                with self.person(server.port, *ADDRESS) as person:
+                    person.sees("that may have been sent is kept" if doubtful else "that was not sent is kept")
+                    person.answers("Number", "3\r")
+                    person.sees("Your message")
+        with FakeServer(silence) as server:
+            with self.person(server.port, *ADDRESS) as person:
+                person.answers("Your message", "x\r.\r")
+                wait_until(lambda: server.requests)
+                person.kill(signal.SIGKILL)
+                person.ends()
+            with self.person(server.port) as person:
+                person.sees("that may have been sent is kept")
+
+    def test_a_doubt_stays_until_the_text_is_another(self) -> None:
+        with FakeServer(None, None, error("busy", retry=True)) as server:
+            with self.person(server.port, *ADDRESS) as person:
+                person.answers("Your message", "x\r.\r")
+                person.answers("Number", "1\r")
+                person.sees("busy")
+                person.answers("Number", "4\r")
+                person.sees("may have been sent")
+                self.assertEqual(person.ends(), 74)
+            with self.person(server.port, *ADDRESS) as person:
+                person.answers("Number", "1\r")
+                person.answers("Your message", "yz\r.\r")
+                person.sees("busy")
+                person.answers("Number", "4\r")
+                person.sees("It was not sent")
+                self.assertEqual(person.ends(), 75)
+
     def test_a_draft_can_be_kept_for_later_or_deleted(self) -> None:
         self.drafts.mkdir()
         draft = self.drafts / "draft-999999999"
