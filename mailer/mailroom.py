@@ -13,7 +13,7 @@ from pathlib import Path
 from mailer import launch, polling, record, tls
 from mailer.collect import Collector
 from mailer.collect_meter import Meter
-from mailer.errors import ExitCode, MailboxError
+from mailer.errors import ConfigError, ExitCode, MailboxError
 from mailer.imap import Mailbox
 from mailer.journal import Journal, keep
 from mailer.position import Position
@@ -46,6 +46,8 @@ def read_files(names: Iterable[str]) -> int:
 
 def check(settings: CollectorSettings) -> int:
     """Prove the settings without changing anything: a line on stdout for each step, and the exit code."""
+    launch.require_writable("STATE_DIR", settings.state_dir)
+    _require_logs(settings)
     mailbox = _mailbox(settings, threading.Event())
     try:
         for step in mailbox.check():
@@ -60,6 +62,7 @@ def check(settings: CollectorSettings) -> int:
 def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = False) -> int:
     """Collect until `stop` is set, or once; the exit code."""
     account, imap = settings.account, settings.imap
+    _require_logs(settings)
     # Nobody else is to touch the logs: the lock comes before everything.
     position = Position(settings.state_dir, f"{account.login}@{imap.host.lower()}/{settings.folder}")
     mailbox = _mailbox(settings, stop)
@@ -94,6 +97,16 @@ def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = 
         mailbox.close()
         position.close()
     return ExitCode.DONE
+
+
+def _require_logs(settings: CollectorSettings) -> None:
+    """Raise ConfigError for a log that no disk being freed again would let be written."""
+    for key, path in (("SUCCESS_LOG", settings.success_log), ("ERROR_LOG", settings.error_log)):
+        if path.is_dir() or not path.parent.is_dir():
+            raise ConfigError(f"{key}: {path} is a folder, or in one that does not exist")
+        if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+            raise ConfigError(f"{key}: {path} cannot be written to")
+        launch.require_writable(key, path.parent)
 
 
 def _mailbox(settings: CollectorSettings, stop: threading.Event) -> Mailbox:

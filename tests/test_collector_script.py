@@ -109,6 +109,8 @@ class Once(CollectorCase):
                 "no such folder in the loop": ({"IMAP_FOLDER": "Missing"}, (), 78, "Missing"),
                 "no host": ({"IMAP_HOST": ""}, (), 78, "IMAP_HOST"),
                 "state in a file": ({"STATE_DIR": str(self.folder / "file" / "x")}, ("--once",), 78, "file"),
+                "log in no folder": ({"SUCCESS_LOG": str(self.folder / "x" / "log")}, (), 78, "SUCCESS_LOG"),
+                "log is a folder": ({"ERROR_LOG": str(self.folder)}, ("--check",), 78, "ERROR_LOG"),
                 "usage": ({"PERIOD_CHECK": "1"}, ("--onec",), 64, "--once"),
             }
             with ThreadPoolExecutor(4) as pool:
