@@ -44,7 +44,8 @@ class Child:
 
     def wait_until_listening(self, seconds: float) -> bool:
         """Whether the script says that it listens, and goes on to run."""
-        self._listening.wait(seconds)
+        if self._listening.wait(seconds) and self.port is None:
+            self._reader.join()  # it has said its last word; now `ended` tells how it ended
         return self.port is not None
 
     def ended(self) -> int | None:
