@@ -1,10 +1,12 @@
 """Mailer with a mailbox of its own on this computer: to try everything without an account. No mail leaves it."""
 
+import os
 import shutil
 import signal
 import sys
 import tempfile
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -58,12 +60,14 @@ def port(text: str) -> int:
 
 def _mail_server(smtp_port: int, imap_port: int, screen: Screen) -> MailServer:
     mail = MailServer(
-        smtp_port=smtp_port, imap_port=imap_port, password=PASSWORD, on_delivery=screen.mail, require_login=True
-    )
+        smtp_port=smtp_port, imap_port=imap_port, password=PASSWORD, on_delivery=screen.mail, require_login=True,
+        uidvalidity=int(time.time()),  # another one each time, as its mail is: a collector may know the last one's
+    )  # fmt: skip
     try:
         mail.start()
     except OSError as failure:
-        raise ConfigError(f"--smtp-port, --imap-port: cannot listen ({failure})") from failure
+        why = os.strerror(failure.errno or 0)  # its own words tell the address again
+        raise ConfigError(f"--smtp-port {smtp_port}, --imap-port {imap_port}: cannot listen ({why})") from failure
     return mail
 
 
@@ -134,6 +138,7 @@ def _introduce(mail: MailServer, port: int, folder: Path, screen: Screen) -> Non
         f"  mail server    SMTP {mail.host}:{mail.smtp_port}, IMAP {mail.host}:{mail.imap_port}",
         f"                 any address logs in, with the password {PASSWORD}",
         f"  logs           {folder}",
+        f"                 to read them: python collector.py --env {folder / '.env'} --show",
         "",
         f"Next, in another terminal:  {screen.bold(client)}",
         "Each mail and each record is shown here. Ctrl-C ends it all.",

@@ -1,5 +1,6 @@
 """`python -m mailer.sandbox` as a process: what it shows, and that it leaves nothing behind."""
 
+import imaplib
 import os
 import re
 import shutil
@@ -109,6 +110,9 @@ class RunTest(unittest.TestCase):
         sandbox.wait_for(r"success +ticket 10000, from bob@example.com")
         self.send(smtp, "Other", "\r\n".join(f"line {number}" for number in range(100)))
         sandbox.wait_for(r"error +reason: subject, from bob@example.com\n +Other\n")
+        show = sandbox.wait_for(r" python (collector.py --env \S+ --show)\n")[1].split()
+        shown = subprocess.run([sys.executable, *show], cwd=ROOT, capture_output=True, timeout=60, check=False)
+        self.assertIn(b"bob@example.com", shown.stdout)
         self.assertNotIn("line 50", sandbox.shown)
         self.assertNotIn("\x1b", sandbox.shown)
         self.assertEqual(sandbox.end(), 0)
@@ -134,12 +138,17 @@ class RunTest(unittest.TestCase):
                 with self.subTest(flag):
                     sandbox = self.sandbox("--mail-only", flag, taken)
                     self.assertEqual(sandbox.finish(), 78)
-                    self.assertIn(taken, sandbox.shown)
+                    self.assertRegex(sandbox.shown, rf"{flag} {taken}.*: cannot listen \([A-Z][a-z ]+\)\n")
 
     def test_the_mail_server_alone_shows_its_settings(self) -> None:
         sandbox = self.sandbox("--mail-only")
         settings = dict(re.findall(r"  ([A-Z_]+)=(\S+)\n", sandbox.wait_for(r"(?s).*PERIOD_CHECK=1\n")[0]))
         self.assertEqual(settings["EMAIL_LOGIN"], "helpdesk@example.com")
+        with imaplib.IMAP4("127.0.0.1", int(settings["IMAP_PORT"])) as mailbox:
+            mailbox.login("helpdesk@example.com", "sandbox")
+            mailbox.select()
+            [validity] = mailbox.response("UIDVALIDITY")[1]
+            self.assertGreater(int(validity or 0), 1_700_000_000)  # another one at each start
         self.send(int(settings["SMTP_PORT"]), "Hello", "There")
         sandbox.wait_for(r"mail +Hello\n +from bob@example.com\n +to helpdesk@example.com\n\n +There")
         self.assertEqual(sandbox.end(signal.SIGINT), 0)
