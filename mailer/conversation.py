@@ -112,7 +112,11 @@ class _Conversation:
             again = _("Ask again; the server does not send it twice, unless it has been restarted since")
         default = 4 if isinstance(outcome, Reply) and not outcome.retry else 1
         chosen = self._form.choose(
-            default, again, _("Change the address"), _("Change the text"), _("Stop here; the text is kept for later")
+            default,
+            again,
+            _("Change your e-mail address"),
+            _("Change the text"),
+            _("Stop here; the text is kept for later"),
         )
         if chosen == 1 and uncertain:
             # With the same id the server would only repeat its answer: what is wanted is a second mail.

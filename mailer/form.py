@@ -46,6 +46,7 @@ class Form:
         """A valid address: the one that is given, or what the person makes of it."""
         while True:
             if ask and self._terminal.can_edit(value):
+                self._say_how_to_edit(value)
                 value = self._terminal.line(_("Your e-mail address: "), value).strip()
             elif ask:
                 prompt = _("Your e-mail address (Enter keeps {email}): ").format(email=safe(value))
@@ -71,13 +72,9 @@ class Form:
 
     def _typed(self, request: Request) -> str:
         """What is typed up to a dot or the end of input; the request's text is there to edit, or to keep."""
-        editable = self._terminal.can_edit(request.message)
-        kept, value = ("", request.message) if editable else (request.message, "")
-        keys = _("Ctrl-Z and Enter") if os.name == "nt" else _("Ctrl-D")
-        words = _("Your message; end it with a line holding a single dot, or {keys} (~e: editor):")
-        self._terminal.say(words.format(keys=keys))
-        if kept:
-            self._terminal.say(_("Enter keeps the text as it is, ~e edits it, anything else replaces it."))
+        text = request.message if request.message.strip() else ""
+        kept, value = ("", text) if self._terminal.can_edit(text) else (text, "")
+        self._introduce(kept, value)
         lines: list[str] = []
         try:
             while True:
@@ -99,6 +96,21 @@ class Form:
                 self._add(self._terminal.unfinished, lines, request)
             raise
 
+    def _introduce(self, kept: str, value: str) -> None:
+        """Say how a message is typed, and what can be done with the one that is kept, or is there to edit."""
+        keys = _("Ctrl-Z and Enter") if os.name == "nt" else _("Ctrl-D")
+        words = _("Your message; end it with a line holding a single dot, or {keys} (~e: editor):")
+        self._terminal.say(words.format(keys=keys))
+        self._say_how_to_edit(value)
+        if kept and _can_be_sent(kept):
+            self._terminal.say(_("Enter keeps the text as it is, ~e edits it, anything else replaces it."))
+        elif kept:
+            self._terminal.say(_("~e edits the text, anything else replaces it."))
+
+    def _say_how_to_edit(self, value: str) -> None:
+        if value:
+            self._terminal.say(_("Edit what is there, or press Ctrl-U to start over:"))
+
     def _add(self, typed: str, lines: list[str], request: Request) -> None:
         if lines:
             self._draft.add("\n" + typed)
@@ -118,3 +130,11 @@ class Form:
             self._add(text, lines, request)
         words = _("Lines so far: {lines}, characters: {characters}. Go on, or end the text.")
         self._terminal.say(words.format(lines=len(text.split("\n")), characters=len(text)))
+
+
+def _can_be_sent(message: str) -> bool:
+    try:
+        check_message(message)
+    except RequestError:
+        return False
+    return True

@@ -71,6 +71,8 @@ class AskingTest(TerminalTestCase):
         with FakeServer() as server, self.person(server.port) as person:
             person.answers("e-mail address: ", "alice\r")
             person.sees("name@example.com")
+            if GNU_READLINE:
+                person.sees("Ctrl-U to start over")
             person.answers("e-mail address: ", "@example.com\r" if GNU_READLINE else "alice@example.com\r")
             person.answers("Your message", "x\r.\r")
             self.assertEqual(person.ends(), 0)
@@ -82,6 +84,8 @@ class AskingTest(TerminalTestCase):
             person.sees("The message is empty")
             person.answers("Your message", "x\r.\r")
             self.assertEqual(person.ends(), 0)
+            self.assertEqual(server.requests[0]["message"], "x")
+            self.assertNotIn("Ctrl-U", person.screen)
 
     def test_what_a_flag_gives_is_not_asked(self) -> None:
         with FakeServer() as server, self.person(server.port, "--message", "x") as person:
@@ -206,11 +210,24 @@ class MendingTest(TerminalTestCase):
                     self.assertEqual(person.ends(), 0)
                     self.assertEqual(server.requests[0], server.requests[1])
 
+    def test_what_cannot_be_sent_is_not_offered_to_be_kept(self) -> None:
+        self.drafts.mkdir()
+        (self.drafts / "draft-999999999").write_text('{"email": "", "id": "1"}\n' + "x" * 100_001)
+        with FakeServer() as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Number", "1\r")
+            person.answers("~e edits the text, anything else replaces it", "\r")  # which loses nothing
+            person.sees("100,001 characters")
+            person.answers("~e edits the text, anything else replaces it", "short\r.\r")
+            self.assertEqual(person.ends(), 0)
+            self.assertEqual(server.requests[0]["message"], "short")
+            self.assertNotIn("Enter keeps", person.screen)
+
     def test_a_passing_trouble_is_tried_again_as_the_same_request(self) -> None:
         trouble = error("mail_unavailable", "timed out", retry=True)
         with FakeServer(trouble, OK) as server, self.person(server.port, *ADDRESS) as person:
             person.answers("Your message", "x\r.\r")
             person.sees("timed out")
+            person.sees("Change your e-mail address")
             person.answers("Number", "\r")
             self.assertEqual(person.ends(), 0)
             self.assertEqual(server.requests[0], server.requests[1])
