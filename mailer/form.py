@@ -85,7 +85,7 @@ class Form:
                 if command is None or command.start() > 0:
                     self._add(typed[: command.start()] if command else typed, lines, request)
                 if command and command[1] == ".":
-                    return "\n".join(lines)
+                    return "\n".join(lines) or kept
                 if command:
                     self._edit(lines, kept, request)
                 kept = value = ""
