@@ -5,7 +5,7 @@ import sys
 from mailer import history, launch, mailroom
 from mailer.config import collector_settings, success_log
 
-_LATEST = -1  # for --show without a ticket
+_LATEST = object()  # for --show without a ticket
 
 
 def main(argv: list[str]) -> int:
@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--once", action="store_true", help="make one pass over the new mail, and end")
     parser.add_argument("--check", action="store_true", help="prove the settings without changing anything, and end")
     parser.add_argument("--read", nargs="+", metavar="FILE", help="print the record of each raw mail file, and end")
-    parser.add_argument("--show", nargs="?", type=int, const=_LATEST, metavar="TICKET",
+    parser.add_argument("--show", nargs="?", type=ticket, const=_LATEST, metavar="TICKET",
                         help="show the conversation of a ticket, or the latest tickets, and end")
     parser.add_argument("--verbose", action="store_true", help="log more")
     flags = parser.parse_args(argv)
@@ -25,14 +25,22 @@ def main(argv: list[str]) -> int:
             return mailroom.read_files(flags.read)
         values = launch.values(flags.env, {})
         if flags.show is not None:
-            ticket = None if flags.show == _LATEST else flags.show
-            return history.show(success_log(values, launch.BASE), ticket, sys.stdout)
+            which = None if flags.show is _LATEST else flags.show
+            return history.show(success_log(values, launch.BASE), which, sys.stdout)
         settings = collector_settings(values, launch.BASE)
         if flags.check:
             return mailroom.check(settings)
         return mailroom.collect(settings, launch.stop_on_signals(), once=flags.once)
 
     return launch.guard(run)
+
+
+def ticket(text: str) -> int:
+    """A ticket's number, with or without its #; argparse calls what is none an invalid ticket."""
+    number = text.removeprefix("#")
+    if not number.isdecimal():
+        raise ValueError
+    return int(number)
 
 
 if __name__ == "__main__":

@@ -142,6 +142,18 @@ class HistoryTest(unittest.TestCase):
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         self.assertEqual(done.stderr, "0\n")
 
+    def test_the_command_takes_a_number_as_it_stands_in_a_subject(self) -> None:
+        self.log.write_text(record(10000) + record(10001))
+        environment = {**os.environ, "SUCCESS_LOG": str(self.log)}
+        cases = {(): 0, ("10000",): 0, ("#10000",): 0, ("5",): 1, ("-1",): 64, ("10000x",): 64, ("#",): 64}
+        for ticket, code in cases.items():
+            flag = [f"--show={number}" for number in ticket] or ["--show"]
+            command = [sys.executable, str(ROOT / "collector.py"), "--env", os.devnull, *flag]
+            with self.subTest(ticket):
+                done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+                self.assertEqual(done.returncode, code, done.stderr)
+                self.assertEqual("10001" in done.stdout, not ticket)
+
 
 if __name__ == "__main__":
     unittest.main()
