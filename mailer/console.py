@@ -35,7 +35,7 @@ def run(courier: Courier, *, email: str | None, message: str | None, file: Path 
         _complain(_("The file cannot be read: {why}").format(why=failure))
         return ExitCode.NO_INPUT
     except EOFError:
-        _complain(_("Nothing on standard input: the address belongs on its first line, the message after it."))
+        _complain(_missing(email, message))
         return ExitCode.USAGE
     if email is not None and message is not None:
         return _send(courier, Request(email.strip(), message, secrets.token_hex(16)), as_json)
@@ -53,6 +53,14 @@ def _standard_input(email: str | None, message: str | None) -> tuple[str, str]:
     if email is None:
         email, _newline, given = given.partition("\n")
     return email, given if message is None else message
+
+
+def _missing(email: str | None, message: str | None) -> str:
+    if message is not None:
+        return _("--email is missing, and there is no address on standard input.")
+    if email is not None:
+        return _("The message is missing: there is no --message, no --file, and nothing on standard input.")
+    return _("Nothing on standard input: the address belongs on its first line, the message after it.")
 
 
 def _send(courier: Courier, request: Request, as_json: bool) -> ExitCode:
