@@ -167,5 +167,5 @@ def _logged(line: bytes) -> Logged | None:
     try:
         record = json.loads(line)
         return Logged(int(record["uidvalidity"]), int(record["uid"]), record.get("message_id"))
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return None

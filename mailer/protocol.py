@@ -22,6 +22,7 @@ from mailer.errors import Code, Problem, RequestError, TransportError
 HEADER_SIZE = 4
 MAX_FRAME = 1 << 20
 
+_NO_TICKET = 10**18  # ticket numbers have at most 18 digits
 _ID = re.compile(r"[\x20-\x7e]{1,64}")
 
 
@@ -152,8 +153,8 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refu
 
 
 def _ticket(value: object) -> int:
-    if type(value) is not int:
-        raise TypeError("the ticket is not a number")
+    if type(value) is not int or not 0 < value < _NO_TICKET:
+        raise ValueError("this is no ticket number")
     return value
 
 

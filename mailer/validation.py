@@ -28,6 +28,7 @@ _ASCII_ADDRESS = re.compile(
 _KEPT_BY_IDNA_2008 = re.compile("[\u00df\u03c2]")
 _LABEL_SEPARATORS = re.compile("[.\u3002\uff0e\uff61]")  # RFC 3490, section 3.1
 
+_WRONG_LOCAL_PART = "The part before the @ is empty or holds something that an address cannot have."
 # An encoded word (RFC 2047) is none inside an address, but there is mail software that decodes it into another address.
 _ENCODED_WORD = re.compile(r"=\?[^?]+\?[bq]\?", re.IGNORECASE)
 
@@ -86,9 +87,12 @@ def check_message(message: str) -> str:
 def _check_local_part(local_part: str) -> None:
     wrong = not _DOT_STRING.fullmatch(local_part) or _ENCODED_WORD.search(local_part)
     if wrong or not all(map(_visible, local_part)):
-        raise _invalid("The part before the @ is empty or holds something that an address cannot have.")
+        raise _invalid(_WRONG_LOCAL_PART)
     if len(local_part.encode()) > MAX_LOCAL_PART:
         raise _invalid(f"The part before the @ is longer than {MAX_LOCAL_PART} bytes.")
+    # Mail software may fold the wide forms of letters (RFC 8264): that must not make another address of it.
+    if not local_part.isascii() and not _DOT_STRING.fullmatch(unicodedata.normalize("NFKC", local_part)):
+        raise _invalid(_WRONG_LOCAL_PART)
 
 
 def _visible(character: str) -> bool:

@@ -266,7 +266,8 @@ class Replies(unittest.TestCase):
             '{"status":"ERROR","retry":false,"errors":null}', '{"status":"ERROR","retry":false,"errors":[1]}',
             '{"status":"ERROR","retry":false,"errors":["busy"]}', '{"status":"ERROR","retry":false,"errors":[{}]}',
             '{"status":"ERROR","retry":false,"errors":[{"code":"busy"}]}', "[" * _DEEP, '{"a":' * _DEEP,
-            '{"status":"OK","ticket":' + "1" * 5000 + "}",
+            '{"status":"OK","ticket":' + "1" * 5000 + "}", '{"status":"OK","ticket":1' + "0" * 18 + "}",
+            '{"status":"OK","ticket":0}', '{"status":"OK","ticket":-1}',
         ]  # fmt: skip
         for text in table:
             with self.subTest(text[:70]):

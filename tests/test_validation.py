@@ -136,6 +136,8 @@ INVALID = [
     "a\rb@c.com", "a@b\r\n.com", "a@b.com\x00>", "a@b.com\u2028RCPT TO:<x@y.com>",
     "=?utf-8?q?a=0D=0ABcc=3Ax?=@example.com", "=?utf-8?q?=41=42=43?=collab@example.com",
     "x=?ISO-8859-1?B?YQ==?=y@example.com", "=?x?q?=40=3e=00?=foo@example.com",
+    "victim＠b.com@example.com", "a＞b@example.com", "a＜b@example.com", "a，b@example.com", "ａ＂@example.com",
+    "a\u2024@example.com", "．a@example.com", "a\u2025b@example.com", "a\u2100b；c@example.com",
     # Beyond ASCII, wrong
     "a\ud800@example.com", "a@exa\udfffmple.com", "\udcff@b.de", "user@exam ple。com", "user@。com", "user@xn--.com",
     "user@xn--a-.com", "user@xn--\u00fc.com", "user@xn--zzzzzzzzzzzzzz99999999.com", "user＠example.com",
