@@ -192,7 +192,8 @@ class Recovering(JournalCase):
 
     def test_without_a_mark_everything_is_read_and_only_a_torn_end_changed(self) -> None:
         (self.folder / "success.log.1").write_text(line(1))
-        others = f'[]\n{"[" * 100_000}\n{{"uid": 1e400, "uidvalidity": 7}}\n{{"uid": {"9" * 5_000}, "uidvalidity": 7}}\n'
+        numbers = f'{{"uid": 1e400, "uidvalidity": 7}}\n{{"uid": {"9" * 5_000}, "uidvalidity": 7}}\n'
+        others = f"[]\n{'[' * 100_000}\n{numbers}"
         self.path.write_text("a note by hand\n" + line(2) + "\n" + others + line(3) + "tor")
         self.assertEqual(sorted(self.uids(None)), [1, 2, 3])
         self.assertEqual(self.text(), "a note by hand\n" + line(2) + "\n" + others + line(3))
