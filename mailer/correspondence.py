@@ -6,6 +6,7 @@ Promises a string or None for any bytes, in linear time. Called by `reading`.
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import parsedate_tz
+from functools import lru_cache
 
 from mailer import charsets, headers
 
@@ -20,6 +21,7 @@ _COMMENT = re.compile(rb"\([^()]*\)")
 _ANGLE = re.compile(rb"<([^<>]*)>")
 _ADDRESS = re.compile(rb"[^\s<>()\[\],:;\"@]+@(?:\[[^\]\s]*\]|[^\s<>()\[\],:;\"@]+)")
 _QUOTED_ADDRESS = re.compile(rb"\"(?:[^\"\\]|\\.)*+\"@[^\s<>(),:;\"]+")
+_USUAL = re.compile(rb"[^\"()<>]*<([A-Za-z0-9._+-]++@[A-Za-z0-9.-]++)>[ \t]*")
 # Longer than any address with its display name (RFC 5321, section 4.5.3.1).
 _ADDRESS_LIMIT = 2048
 _ID = re.compile(rb"<[^<>\s]*>")
@@ -37,6 +39,8 @@ def sender(fields: headers.Fields) -> str | None:
 
 def _address(value: bytes) -> str | None:
     """The first mailbox address in a list of them, without its display name."""
+    if usual := _USUAL.fullmatch(value):
+        return usual[1].decode("ascii")
     plain = _COMMENT.sub(b" ", _QUOTED.sub(b" ", value) if b'"' in value else value)
     for angle in _ANGLE.findall(plain):
         if b"@" in angle:
@@ -56,22 +60,25 @@ def date(fields: headers.Fields) -> str | None:
     found = _DATE.match(value)
     try:
         if found and found[2].lower() in _MONTHS:
-            day, year, hour, minute, second = (int(found[group] or 0) for group in (1, 3, 4, 5, 6))
-            return _iso(year, _MONTHS[found[2].lower()], day, hour, minute, second, _offset(found[7]))
+            day, month, year, hour, minute, second, zone = found.groups()
+            moment = (int(year), _MONTHS[month.lower()], int(day), int(hour), int(minute), min(int(second or 0), 59))
+            return datetime(*moment, tzinfo=_zone(zone)).isoformat()
         parsed = parsedate_tz(value[:100].decode("ascii", "replace")) if value else None
-        return _iso(*parsed[:6], parsed[9] or 0) if parsed else None
+        if parsed is None:
+            return None
+        return datetime(*parsed[:5], min(parsed[5], 59), tzinfo=_within_a_day(parsed[9] or 0)).isoformat()
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
 
-def _offset(zone: bytes) -> int:
+@lru_cache(maxsize=256)
+def _zone(zone: bytes) -> timezone:
     seconds = int(zone[1:3]) * 3600 + int(zone[3:5]) * 60
-    return -seconds if zone[:1] == b"-" else seconds
+    return _within_a_day(-seconds if zone[:1] == b"-" else seconds)
 
 
-def _iso(year: int, month: int, day: int, hour: int, minute: int, second: int, offset: int) -> str:
-    zone = timezone(timedelta(seconds=offset)) if abs(offset) < 86400 else UTC
-    return datetime(year, month, day, hour, minute, min(second, 59), tzinfo=zone).isoformat()
+def _within_a_day(offset: int) -> timezone:
+    return timezone(timedelta(seconds=offset)) if abs(offset) < 86400 else UTC
 
 
 def message_id(fields: headers.Fields) -> str | None:

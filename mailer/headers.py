@@ -6,6 +6,7 @@ single newlines by the time bytes come here. Called by `mime` for each part and 
 
 import binascii
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
@@ -15,6 +16,9 @@ from mailer import charsets
 BLOCK_LIMIT = 1_048_576
 # A value that a person or a program reads is shorter; long ones are attacks on whoever decodes them.
 VALUE_LIMIT = 8_192
+
+# Values up to this length are remembered: those of most mails are the same few.
+_SHORT = 200
 
 Fields = dict[str, list[bytes]]
 
@@ -77,9 +81,11 @@ def _end_of_fields(block: bytes) -> int:
 
 def first(fields: Fields, name: str) -> bytes:
     """The first value of a field that is not blank, unfolded; empty when there is none."""
-    for value in fields.get(name, ()):
-        if value and not value.isspace():
-            return unfold(value[:VALUE_LIMIT]).strip()
+    values = fields.get(name)
+    if values:
+        for value in values:
+            if value and not value.isspace():
+                return unfold(value[:VALUE_LIMIT]).strip()
     return b""
 
 
@@ -162,8 +168,12 @@ def _quoted(encoded: bytes) -> bytes:
     return _HEX.sub(lambda found: bytes((int(found[1], 16),)), unfolded)
 
 
-def parameters(value: bytes) -> tuple[str, dict[str, str]]:
+def parameters(value: bytes) -> tuple[str, Mapping[str, str]]:
     """The main value in lower case, and its parameters (names in lower case) with continuations joined."""
+    return _remembered(value) if len(value) < _SHORT else _parameters(value)
+
+
+def _parameters(value: bytes) -> tuple[str, Mapping[str, str]]:
     if not value:
         return "", {}
     main, _, rest = value.partition(b";")
@@ -183,6 +193,9 @@ def parameters(value: bytes) -> tuple[str, dict[str, str]]:
     for key, numbered in sections.items():
         plain[key] = _join_sections([numbered[number] for number in sorted(numbered)])
     return main.split(b"(")[0].strip().decode("ascii", "replace").lower(), plain
+
+
+_remembered = lru_cache(maxsize=512)(_parameters)
 
 
 def _join_sections(sections: list[tuple[bytes, bool]]) -> str:

@@ -7,12 +7,15 @@ as long and, in some of the versions that Mailer runs on, quadratic time on malf
 import re
 from functools import lru_cache
 from html import unescape
+from typing import NamedTuple
 
 # A tag with its slash, name and attributes; the beginning of a comment; or another declaration.
 TAG = re.compile(r"<(?:(/?)([a-zA-Z][^\s/>]{0,40})([^>]*+)>|(!--)|[!?][^>]*+>)")
 # Attributes in which every quote is closed; one that is not goes on behind the `>`, for so many characters and signs.
 _CLOSED = re.compile(r"(?:[^\"']++|\"[^\"]*+\"|'[^']*+')*+")
-_LONGEST_VALUE, _MOST_SIGNS = 2000, 5
+_LONGEST_VALUE, _MOST_SIGNS = 2000, 4
+# Tags up to this length are remembered.
+_SHORT = 200
 
 _COMMENT_END = re.compile(r"--!?>")
 _ATTRIBUTE = re.compile(r"(?<![a-zA-Z-])([a-zA-Z-]++)\s*+=\s*+(?:\"([^\"]*)\"?|'([^']*)'?|([^\s\"'>]+))")
@@ -45,18 +48,54 @@ def attribute(attributes: str, name: str) -> str:
     return ""
 
 
-def whole(html: str, tag: re.Match[str]) -> tuple[str, int]:
-    """The attributes of a tag and where it ends, when one of the values holds a `>`."""
-    if "'" not in tag[3] and not tag[3].count('"') % 2:
-        return tag[3], tag.end()
-    begin, end = tag.start(3), tag.end(3)
-    for _ in range(_MOST_SIGNS):
-        if _CLOSED.fullmatch(html, begin, end):
-            return html[begin:end], end + 1
-        end = html.find(">", end + 1, begin + _LONGEST_VALUE)
-        if end < 0:
-            break
-    return tag[3], tag.end()
+class Tag(NamedTuple):
+    """A tag, or the beginning of a comment, which has no name. `skipped`, `hidden`: so is what follows, to its end."""
+
+    name: str
+    closing: bool = False
+    attributes: str = ""
+    skipped: bool = False
+    hidden: bool = False
+    quotes_closed: bool = True
+
+
+def tag_at(html: str, found: re.Match[str]) -> tuple[Tag, int]:
+    """The tag that was found, and where it ends: one of its values may hold a `>`."""
+    text, end = found[0], found.end()
+    tag = _known(text) if len(text) < _SHORT else _tag(*found.groups())
+    if not tag.quotes_closed:
+        begin, found_end = found.span(3)
+        for _ in range(_MOST_SIGNS):
+            found_end = html.find(">", found_end + 1, begin + _LONGEST_VALUE)
+            if found_end < 0:
+                break
+            if _CLOSED.fullmatch(html, begin, found_end):
+                return _tag("", found[2], html[begin:found_end], None), found_end + 1
+    return tag, end
+
+
+@lru_cache(maxsize=1024)
+def _known(text: str) -> Tag:
+    """A tag by its text: those of a mail are much the same again and again."""
+    return _tag(*TAG.match(text).groups())  # type: ignore[union-attr]
+
+
+def _tag(slash: str | None, name: str | None, attributes: str | None, comment: str | None) -> Tag:
+    if not name or attributes is None:
+        return Tag("", skipped=bool(comment))
+    name = name.lower()
+    if slash:
+        return Tag(name, closing=True)
+    closed = "'" not in attributes and not attributes.count('"') % 2
+    return Tag(
+        name, attributes=attributes, skipped=name in SKIPPED, hidden=name not in VOID and is_hidden(attributes),
+        quotes_closed=closed or _CLOSED.fullmatch(attributes) is not None,
+    )
+
+
+def end_of(tag: Tag, html: str, position: int) -> int:
+    """Where that ends which begins behind a tag, or a comment; -1 when nowhere."""
+    return end_of_element(html, tag.name, position) if tag.name else end_of_comment(html, position)
 
 
 def is_hidden(attributes: str) -> bool:

@@ -6,17 +6,15 @@ is hidden from the reader is left out. Called by `content`.
 """
 
 import re
-from collections.abc import Callable
-from functools import partial
 
-from mailer.htmltags import SKIPPED, TAG, VOID, attribute, end_of_comment, end_of_element, is_hidden, unescaped, whole
+from mailer.htmltags import TAG, Tag, attribute, end_of, tag_at, unescaped
 
 # Five hundred pages; the HTML of real mail ends long before. A megabyte of nothing but tags takes a second.
 LIMIT = 1_048_576
 # How often the end of something that is to be left out is looked for in vain; each time costs a look at all the rest.
 _VAIN = 5
 
-# What has no width, except where it joins emoji or letters.
+# What has no width, except where it joins emoji or letters; U+034F alone of it counts as printable.
 _INVISIBLE = re.compile("[\u200b\ufeff\u00ad\u034f\u2060]+|[\u200c\u200d]+(?=[\\s\u200b-\u200d]|$)")
 _LINK = re.compile(r"(?:https?|ftps?|mailto|tel):", re.IGNORECASE)
 
@@ -26,6 +24,9 @@ _BLOCKS = _PARAGRAPHS | frozenset((
     "figure", "figcaption", "aside", "main", "nav", "body", "caption", "thead", "tbody", "tfoot", "hr", "option",
     "legend",
 ))  # fmt: skip
+_MARKED = frozenset(("blockquote", "pre", "ul", "ol", "li", "hr"))
+_PLAIN = _BLOCKS - _MARKED
+_OTHERS = _MARKED | frozenset(("br", "a", "img", "td", "th"))  # more tags there are that change nothing
 
 
 def to_text(html: str) -> str:
@@ -53,36 +54,33 @@ class _Writer:
 
     def run(self, html: str, *, hide: bool) -> str:
         """Read the document tag by tag."""
-        position, last, search = 0, html.rfind(">") + 1, TAG.search
-        while tag := search(html, position, last):
-            piece = html[position : tag.start()]
-            if self.preformatted or "&" in piece:
-                self.text(piece)
-            elif piece:
-                self.line.append(piece)
-            position = tag.end()
-            closing, name, attributes, comment = tag.groups()
-            if comment:
-                position = self.skip(end_of_comment, html, position)
-            elif closing:
-                self.end(name.lower())
-            elif name:
-                name = name.lower()
-                if '"' in attributes or "'" in attributes:
-                    attributes, position = whole(html, tag)
-                hidden = hide and is_hidden(attributes) and name not in VOID
-                if hidden or name in SKIPPED:
-                    self.hid = self.hid or hidden
-                    position = self.skip(partial(end_of_element, name=name), html, position)
+        position, last, search, line = 0, html.rfind(">") + 1, TAG.search, self.line
+        while found := search(html, position, last):
+            begin = found.start()
+            if begin > position:
+                piece = html[position:begin]
+                if self.preformatted or "&" in piece:
+                    self.text(piece)
+                elif line or not piece.isspace():
+                    line.append(piece)
+            tag, position = tag_at(html, found)
+            if tag.skipped or (tag.hidden and hide):
+                self.hid = self.hid or tag.hidden
+                position = self.skip(tag, html, position)
+            elif tag.name in _PLAIN:
+                self.block(tag.name)
+            elif tag.name in _OTHERS:
+                if tag.closing:
+                    self.end(tag.name)
                 else:
-                    self.start(name, attributes)
+                    self.start(tag.name, tag.attributes)
         self.text(html[position:])
         self.break_line()
         return "\n".join(self.lines).strip("\n")
 
-    def skip(self, end_of: Callable[..., int], html: str, position: int) -> int:
+    def skip(self, tag: Tag, html: str, position: int) -> int:
         """Where to go on behind what is left out; right here when it has no end, as the rest would be lost."""
-        end = end_of(html=html, position=position) if self.in_vain < _VAIN else -1
+        end = end_of(tag, html, position) if self.in_vain < _VAIN else -1
         self.in_vain += end < 0
         return end if end >= 0 else position
 
@@ -101,7 +99,7 @@ class _Writer:
 
     def start(self, name: str, attributes: str) -> None:
         """A tag that opens."""
-        if name in _BLOCKS:
+        if name in _MARKED:
             self.block(name)
             self.open_block(name)
         elif name == "br":
@@ -110,7 +108,7 @@ class _Writer:
             self.address, self.words = attribute(attributes, "href"), (len(self.lines), len(self.line))
         elif name == "img":
             self.line.append(attribute(attributes, "alt"))
-        elif name in ("td", "th"):
+        elif self.line or self.preformatted:  # td, th
             self.line.append(" ")
 
     def open_block(self, name: str) -> None:
@@ -134,7 +132,7 @@ class _Writer:
         """A tag that closes."""
         if name == "a":
             self.link()
-        elif name in _BLOCKS:
+        elif name in _MARKED:
             self.close_block(name)
 
     def close_block(self, name: str) -> None:
@@ -185,13 +183,16 @@ class _Writer:
 
     def break_line(self, *, keep: bool = False) -> None:
         """End the line; an empty one is kept only where the writer of the mail asked for it."""
+        if not self.line:
+            return self.empty_line(second=True) if keep else None
         line = "".join(self.line)
         self.line.clear()
         line = line.rstrip() if self.preformatted else " ".join(line.split())
-        if not line.isascii():
+        if not line.isascii() and (not line.isprintable() or "\u034f" in line):
             line = _INVISIBLE.sub("", line).rstrip()
         if line:
             self.lines.append(self.margin + self.mark + line)
             self.mark = ""
         elif keep:
             self.empty_line(second=True)
+        return None

@@ -6,8 +6,9 @@ the multipart around it. Called by `content` and `reading`.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 
 from mailer import headers, transfer
 
@@ -31,27 +32,31 @@ class Part:
     start: int
     end: int
     kind: str = "text/plain"
-    parameters: dict[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
     children: list["Part"] = field(default_factory=list)
     closed: bool = True
     in_headers: bool = False
     boundary: bytes = b""
 
-    @cached_property
-    def disposition(self) -> tuple[str, dict[str, str]]:
+    @property
+    def disposition(self) -> tuple[str, Mapping[str, str]]:
         """`inline`, `attachment` or nothing, and the parameters."""
         return headers.parameters(headers.first(self.fields, "content-disposition"))
 
     @property
     def encoding(self) -> str:
         """The transfer encoding, in lower case."""
-        value = headers.first(self.fields, "content-transfer-encoding").split(b";")[0].split(b"(")[0]
-        return value.strip(b" \t\"'").decode("ascii", "replace").lower()
+        return _encoding(headers.first(self.fields, "content-transfer-encoding"))
 
     @property
     def name(self) -> str:
         """The name a person would save it under, or nothing."""
         return self.disposition[1].get("filename") or self.parameters.get("name") or ""
+
+
+@lru_cache(maxsize=256)
+def _encoding(value: bytes) -> str:
+    return value.split(b";")[0].split(b"(")[0].strip(b" \t\"'").decode("ascii", "replace").lower()
 
 
 @dataclass(eq=False)
