@@ -47,6 +47,7 @@ KNOWN = frozenset(
         "The server cannot number tickets at the moment; nothing was sent. Its administrator can see why.",
         "The server's answer makes no sense; is it Mailer's server?",
         "the connection was closed without an answer",
+        "no Mailer server answers there",
         "no answer in time",
         "Connection refused",
         "Connection reset by peer",

@@ -142,7 +142,9 @@ def exchange(
     try:
         unsent = _try_to_send(connection, frame)
         payload = connection.receive()
-    except (OSError, RequestError) as failure:
+    except RequestError as failure:  # no Mailer server begins an answer like that, so none has got the request
+        raise TransportError("no Mailer server answers there", sent=False) from failure
+    except OSError as failure:
         raise TransportError(f"no answer came ({_words(failure)})", sent=unsent is None) from failure
     finally:
         connection.close()

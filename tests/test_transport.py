@@ -320,15 +320,18 @@ class Exchange(Exchanging):
             "closed": _answer(b""),
             "closed within the header": _answer(OK[:3]),
             "closed within the answer": _answer(OK[:-1]),
-            "an empty frame": _answer(b"\0\0\0\0"),
-            "a frame too large": _answer(b"\xff\xff\xff\xff"),
-            "another protocol": _answer(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
             "not JSON": _answer(_frame(b"hello")),
             "no reply": _answer(_frame(b"{}")),
         }
         for name, act in table.items():
             with self.subTest(name), _server(act) as port:
                 self.assertTrue(self.failure(port).sent)
+
+    def test_what_does_not_answer_in_frames_is_no_server_of_ours_and_has_taken_nothing(self) -> None:
+        for answer in (b"\0\0\0\0", b"\xff\xff\xff\xff", b"HTTP/1.1 400 Bad Request\r\n\r\n"):
+            with self.subTest(answer), _server(_answer(answer)) as port:
+                failure = self.failure(port)
+                self.assertEqual((str(failure), failure.sent), ("no Mailer server answers there", False))
 
     def test_silence_ends_at_the_time_out(self) -> None:
         def hang(peer: socket.socket) -> str:
