@@ -32,6 +32,7 @@ BASE = Path(__file__).resolve().parent.parent  # the folder of the scripts
 _SECRETS = ("EMAIL_PASSWORD", "SERVER_TOKEN", "OAUTH_CLIENT_SECRET", "OAUTH_REFRESH_TOKEN")
 _SPARE_FILES = 64  # for the state, the log, the listening socket, and connections that are being turned away
 _LONGEST_SECRET = 65_536  # bytes: a password file that is longer is some other file
+_LIKENESS = 0.7  # of a flag to the one that was meant: nobody who types --version means --json
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         known, unknown = self.parse_known_args(args, namespace)
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
-            meant = difflib.get_close_matches(unknown[0].partition("=")[0], flags, 1)
+            meant = difflib.get_close_matches(unknown[0].partition("=")[0], flags, 1, _LIKENESS)
             self.error(f"unknown: {' '.join(unknown)}" + (f" (did you mean {meant[0]}?)" if meant else ""))
         return known
 

@@ -177,6 +177,7 @@ class TheParser(unittest.TestCase):
             (("--verbos3",), "did you mean --verbose?"),
             (("--prot=1",), "did you mean --port?"),
             (("--zzz",), "unknown: --zzz\n"),
+            (("--version",), "unknown: --version\n"),
             (("stray",), "unknown: stray\n"),
             (("--port",), "expected one argument"),
         )
