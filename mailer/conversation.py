@@ -63,6 +63,9 @@ class _Conversation:
                 outcome = self._courier.deliver(self._request, self._terminal.say)
             except TransportError as failure:
                 outcome = failure
+            except KeyboardInterrupt:
+                self._terminal.say("")  # after the ^C
+                raise
             if isinstance(outcome, Reply) and outcome.ok:
                 self._draft.discard()
                 return outcome, ExitCode.DONE
@@ -76,12 +79,14 @@ class _Conversation:
         """Say what becomes of a message that was not sent."""
         if not self._draft.written:
             self._draft.discard()
-        elif self._draft.trouble:
+            return
+        self._draft.close()
+        doubtful = self._draft.doubtful
+        self._terminal.say(_("It may have been sent all the same.") if doubtful else _("It was not sent."))
+        if self._draft.trouble:
             self._terminal.say(_("The text could not be kept: {why}").format(why=safe(self._draft.trouble)), RED)
         else:
-            self._draft.close()
-            fate = _("It may have been sent all the same.") if self._draft.doubtful else _("It was not sent.")
-            self._terminal.say(f"{fate}\n" + _("Your text is kept: start client.py again to go on with it."))
+            self._terminal.say(_("Your text is kept: start client.py again to go on with it."))
 
     def _mend(self, outcome: Reply | TransportError) -> bool:
         """Have the person change what is wrong, or decide; False when they stop."""

@@ -290,7 +290,7 @@ class WaitingTest(TerminalTestCase):
             person.sees("Sending to")
             person.sees("120 seconds at most")
             person.types(CTRL_C)
-            person.sees("may have been sent")
+            person.sees("\r\nIt may have been sent")
             self.assertEqual(person.ends(), 130)
             self.assertEqual(self.kept(), ["x"])
 
@@ -414,6 +414,13 @@ class DraftTest(TerminalTestCase):
             person.answers("Your message", "x\r.\r")
             person.answers("Number", "1\r")
             self.assertEqual(person.ends(), 0)
+        with FakeServer() as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Your message", "one\r")
+            person.sees("one")
+            person.types(CTRL_C)
+            person.sees("It was not sent")
+            person.sees("could not be kept")
+            self.assertEqual(person.ends(), 130)
 
 
 class LookTest(TerminalTestCase):
