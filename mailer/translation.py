@@ -33,6 +33,7 @@ _NUMBER = re.compile(r"U\+[0-9A-F]+|[0-9]+(?:,[0-9]{3})*")
 KNOWN = frozenset(
     {
         "An e-mail address has the form name@example.com.",
+        "Give one address and nothing else, such as name@example.com.",
         "The address is longer than {} bytes.",
         "The part before the @ is longer than {} bytes.",
         "The part before the @ is empty or holds something that an address cannot have.",

@@ -28,6 +28,8 @@ _ASCII_ADDRESS = re.compile(
 _KEPT_BY_IDNA_2008 = re.compile("[\u00df\u03c2]")
 _LABEL_SEPARATORS = re.compile("[.\u3002\uff0e\uff61]")  # RFC 3490, section 3.1
 
+# What people paste with an address, and what stands between two of them.
+_MORE_THAN_AN_ADDRESS = re.compile(r"[<>(),;]|\Amailto:", re.IGNORECASE)
 _WRONG_LOCAL_PART = "The part before the @ is empty or holds something that an address cannot have."
 # An encoded word (RFC 2047) is none inside an address, but there is mail software that decodes it into another address.
 _ENCODED_WORD = re.compile(r"=\?[^?]+\?[bq]\?", re.IGNORECASE)
@@ -60,6 +62,8 @@ def check_email(email: str) -> str:
     local_part, at, domain = email.rpartition("@")
     if not at:
         raise _invalid("An e-mail address has the form name@example.com.")
+    if _MORE_THAN_AN_ADDRESS.search(email):
+        raise _invalid("Give one address and nothing else, such as name@example.com.")
     _check_local_part(local_part)
     address = f"{local_part}@{_ascii_domain(domain)}"
     if len(address.encode()) > MAX_ADDRESS:

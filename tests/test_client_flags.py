@@ -93,6 +93,9 @@ class FailureTest(ClientTestCase):
         text = ("--message", "x")
         cases: dict[str, tuple[tuple[str, ...], bytes, int, str]] = {
             "address": (("--email", "alice", *text), b"", 1, "name@example.com"),
+            "a name as well": (("--email", "Bob <bob@example.com>", *text), b"", 1, "one address and nothing else"),
+            "a link": (("--email", "mailto:bob@example.com", *text), b"", 1, "one address and nothing else"),
+            "two": (("--email", "a@example.com, b@example.com", *text), b"", 1, "one address and nothing else"),
             "both": (("--email", "alice", "--message", " "), b"", 1, "is empty"),
             "too long": ((*ADDRESS, "--file", "-"), b"x" * 100_001, 1, "100,001"),
             "far too long": ((*ADDRESS, "--file", "-"), b"x" * (5 << 20), 1, "100,000"),
