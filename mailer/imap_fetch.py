@@ -12,6 +12,7 @@ from mailer.errors import ExitCode, MailboxError
 from mailer.imap_parts import ANSWER, Cut, Refused, cuts, following
 from mailer.imap_syntax import for_now, responses
 from mailer.imap_wire import Wire
+from mailer.mime import as_mail
 from mailer.progress import Mail, pack
 
 # As much of a mail as is fetched at first: nearly every text ends before, and attachments go on after.
@@ -31,8 +32,10 @@ def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool])
     """A mail with as much of it as the reader wants: windows that grow, and then what comes after attachments."""
     complete, tried = len(raw) != _WINDOW, False
     while not complete:
-        wanted = len(raw) < _LONGEST and wants_more(raw)
-        missing = [] if tried else cuts(raw, in_text=wanted)
+        beginning = as_mail(raw)  # once for both who look at it
+        wanted = len(raw) < _LONGEST and wants_more(beginning)
+        missing = [] if tried else cuts(beginning, in_text=wanted)
+        del beginning
         if missing:
             tried = True
             with contextlib.suppress(Refused):

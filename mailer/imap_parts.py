@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mailer import headers, mime
 
 # Headers of parts in one FETCH, and in one multipart; and the bytes of each that are asked for.
-_AT_ONCE, _MOST, _HEADER = 16, 64, 8192
+_AT_ONCE, _MOST, _HEADER = 8, 64, 8192
 # So much of an answer is expected.
 ANSWER = _AT_ONCE * _HEADER
 
@@ -32,7 +32,7 @@ class Cut:
 
 def cuts(raw: bytes, *, in_text: bool) -> list[Cut]:
     """The multiparts, the innermost first, whose further parts are missing; `in_text`: unless it ends in a text."""
-    root, _ = mime.parse(mime.as_mail(raw), complete=False)
+    root, _ = mime.parse(raw, complete=False)
     found: list[Cut] = []
     part, section = root, ""
     while part.children and part.raw is root.raw:

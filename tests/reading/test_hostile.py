@@ -117,7 +117,7 @@ class Fuzz(unittest.TestCase):
             with self.subTest(number=number):
                 begin = time.process_time()
                 reading = read(raw, complete=chance.random() < 0.8)
-                cuts(raw, in_text=wants_more(raw))
+                cuts(mime.as_mail(raw), in_text=wants_more(raw))
                 self.assertLess(time.process_time() - begin, 1)
                 self.assertIsInstance(reading, Reading)
                 reading.text.encode("utf-8")
