@@ -35,6 +35,7 @@ class Form:
 
     def choose(self, default: int, *options: str) -> int:
         """The number of the option that the person chooses."""
+        self._terminal.drop_unread()
         for number, option in enumerate(options, 1):
             self._terminal.say(f"  {number}  {option}")
         while True:

@@ -65,8 +65,8 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         if termios:
             with suppress(termios.error):  # the terminal has gone
-                try:
-                    _drop_unread()
+                try:  # what is left of a paste is not for the shell to run
+                    self.drop_unread()
                 finally:
                     termios.tcsetattr(0, termios.TCSANOW, self._mode)
 
@@ -90,6 +90,12 @@ class Terminal:
             if not (self._takes_pastes and isinstance(end, EOFError)):  # with bracketed pastes, readline says it
                 self.say("")
             raise
+
+    def drop_unread(self) -> None:
+        """Drop what nobody asked for: the rest of a paste that is not bracketed, which must answer nothing."""
+        end = time.monotonic() + _LONGEST_PASTE
+        while termios and time.monotonic() < end and select.select([0], [], [], _PAUSE)[0]:
+            termios.tcflush(0, termios.TCIFLUSH)
 
     def can_edit(self, value: str) -> bool:
         """Whether `line` can put this value before the person to edit in place."""
@@ -162,13 +168,6 @@ def _line_editor() -> ModuleType | None:
     except ImportError:
         return None
     return readline
-
-
-def _drop_unread() -> None:
-    """Where a paste is not bracketed, a line in it may have ended the text: the rest is not for the shell to run."""
-    end = time.monotonic() + _LONGEST_PASTE
-    while time.monotonic() < end and select.select([0], [], [], _PAUSE)[0]:
-        termios.tcflush(0, termios.TCIFLUSH)
 
 
 def _text(typed: bytearray) -> str:

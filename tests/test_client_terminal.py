@@ -157,6 +157,14 @@ class PasteTest(TerminalTestCase):
                     person.sees("left: []")
                     self.assertEqual(person.ends(), 0)
 
+    def test_what_is_pasted_after_the_end_chooses_nothing(self) -> None:
+        self.env["TERM"] = "dumb"
+        with FakeServer(error("delivery_uncertain"), OK) as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Your message", "x\r.\r1\r1\r")
+            person.answers("Number (Enter means 4)", "\r")
+            self.assertEqual(person.ends(), 74)
+            self.assertEqual(len(server.requests), 1)
+
     @unittest.skipUnless(os.environ.get("MAILER_LONG"), "a megabyte takes its time")
     def test_a_megabyte_is_taken_in(self) -> None:
         text = "x" * 1_000_000
