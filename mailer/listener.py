@@ -249,11 +249,24 @@ class Listener:
         if request is None or closed:
             return False
         reply = _busy() if self._stopping else self._handle(request, host)
-        connection.send(encode_reply(reply))
+        if rest := connection.begin_to_send(encode_reply(reply)):
+            self._wait_for_taker(connection, rest)
         if reply.problems and reply.problems[0].code is Code.BAD_REQUEST:
             connection.linger()
             return False
         return not self._stopping
+
+    def _wait_for_taker(self, connection: Connection, rest: memoryview) -> None:
+        """Send on to a peer that does not take its replies: it is as idle as one that sends nothing."""
+        with self._state:
+            self._waiting[connection] = time.monotonic()
+            if self._newcomer:
+                self._state.notify_all()
+        try:
+            connection.finish_sending(rest)
+        finally:
+            with self._state:
+                self._waiting.pop(connection, None)
 
     def _decode(self, payload: bytes) -> Request:
         if len(payload) <= _LARGE:

@@ -76,16 +76,23 @@ class Connection:
 
     def send(self, frame: bytes) -> None:
         """Hand a whole frame to the peer; raises OSError when it is not taken in time."""
+        if rest := self.begin_to_send(frame):
+            self.finish_sending(rest)
+
+    def begin_to_send(self, frame: bytes) -> memoryview:
+        """Hand over what the peer takes at once; the rest is returned."""
         self._shake_hands()
         try:
-            done = self._sock.send(frame)
+            return memoryview(frame)[self._sock.send(frame) :]
         except TimeoutError:
-            done = 0
-        if done < len(frame):
-            self._on_wait()
-            self._sock.settimeout(self._timeout)  # for `sendall` this bounds the whole, not each piece
-            self._sock.sendall(memoryview(frame)[done:])
-            self._sock.settimeout(QUICK)
+            return memoryview(frame)
+
+    def finish_sending(self, rest: memoryview) -> None:
+        """Hand over the rest of a frame, however slowly the peer takes it; raises OSError when it is too slow."""
+        self._on_wait()
+        self._sock.settimeout(self._timeout)  # for `sendall` this bounds the whole, not each piece
+        self._sock.sendall(rest)
+        self._sock.settimeout(QUICK)
 
     def interrupt(self, how: int = socket.SHUT_RDWR) -> None:
         """End the connection, or one direction of it, from another thread: a blocked `receive` returns."""

@@ -22,7 +22,8 @@ from tests.support import certificates
 from tests.support.waiting import wait_until
 
 LONG = bool(os.environ.get("MAILER_LONG"))
-REQUEST = Request("alice@example.com", "x")
+ALICE = "alice@example.com"
+REQUEST = Request(ALICE, "x")
 QUICKLY = 3.0  # seconds within which an ordinary request is answered whatever others do
 
 
@@ -417,6 +418,27 @@ class Floods(unittest.TestCase):
                 else:
                     _reset(sock)
             wait_until(lambda: descriptors() <= before)
+
+    def test_peers_that_take_no_replies_keep_nobody_out(self) -> None:
+        full = threading.Event()
+
+        def big(request: Request, host: str) -> Reply:
+            if request.email == ALICE:
+                return Reply(ticket=1)
+            full.set()
+            return Reply(problems=(Problem(Code.EMAIL_INVALID, "x" * 900_000),))
+
+        with _serving(big, workers=2, timeout=30.0) as port, contextlib.ExitStack() as crowd:
+            for _ in range(2):
+                full.clear()
+                peer = crowd.enter_context(socket.socket())
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+                peer.connect(("127.0.0.1", port))
+                peer.sendall(20 * encode_request(Request("b@example.com", "x")))
+                self.assertTrue(full.wait(10))
+            began = time.monotonic()
+            self.assertTrue(exchange("127.0.0.1", port, REQUEST, timeout=20).ok)
+            self.assertLess(time.monotonic() - began, QUICKLY)
 
     def test_connections_full_of_requests_keep_nobody_out(self) -> None:
         asked = threading.Event()
