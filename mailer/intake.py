@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from mailer.answers import Answers
 from mailer.compose import Envelope, compose
 from mailer.errors import Code, DeliveryError, Problem, RequestError, StateError, safe
-from mailer.limits import RateLimit
+from mailer.limits import RateLimit, client
 from mailer.protocol import Reply, Request
 from mailer.validation import MAX_ADDRESS, check
 
@@ -82,12 +82,12 @@ class Intake:
     def _authorize(self, request: Request, host: str) -> None:
         offered = (request.token or "").encode(errors="surrogatepass")
         if self._token is not None and not hmac.compare_digest(offered, self._token):
-            _limit(self._per_client, host, "from your computer")
+            _limit(self._per_client, client(host), "from your computer")
             raise RequestError(Problem(Code.UNAUTHORIZED, "This server takes requests only with the right token."))
 
     def _answer(self, request: Request, host: str) -> Reply:
         try:
-            _limit(self._per_client, host, "from your computer")
+            _limit(self._per_client, client(host), "from your computer")
             email, message = check(request.email, request.message)
             _limit(self._per_recipient, email.lower(), "to this address")
             return self._deliver(email, message)

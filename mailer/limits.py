@@ -4,6 +4,7 @@ A flood of distinct keys cannot grow the table: the key that was used longest ag
 forgotten under a normal load its bucket is full again. Called by `intake`.
 """
 
+import ipaddress
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -39,3 +40,11 @@ class RateLimit:
             if len(self._full_at) > _KEYS:
                 self._full_at.popitem(last=False)
         return 0.0
+
+
+def client(host: str) -> str:
+    """What a host is counted by: its IPv4 address, or the /64 of its IPv6 address, as one machine can have all of that."""
+    if ":" not in host:
+        return host
+    address = ipaddress.IPv6Address(host)
+    return str(address.ipv4_mapped or int(address) >> 64)

@@ -236,6 +236,15 @@ class Rates(Desk):
         self.assertEqual((self.codes(refused), refused.retry), (["rate_limited"], True))
         self.assertTrue(self.intake.handle(Request("alice@example.com", "x"), "192.0.2.8").ok)
 
+    def test_an_ipv6_client_gains_nothing_by_changing_its_address(self) -> None:
+        self.intake = self.make(per_client=Rate(1, 3600, 1))
+        for host, ok in (
+            ("2001:db8::1", True), ("2001:db8::ffff:0:0:2", False), ("2001:db8:0:1::1", True), ("fe80::1%eth0", True),
+            ("fe80::2%eth0", False), ("::ffff:192.0.2.7", True), ("192.0.2.7", False), ("::ffff:192.0.2.8", True),
+        ):  # fmt: skip
+            with self.subTest(host):
+                self.assertEqual(self.intake.handle(Request("alice@example.com", "x"), host).ok, ok)
+
     def test_a_repeated_id_counts_for_neither(self) -> None:
         self.intake = self.make(per_client=Rate(1, 3600, 2), per_recipient=Rate(1, 3600, 2))
         for _ in range(10):
