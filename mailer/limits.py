@@ -43,7 +43,7 @@ class RateLimit:
 
 
 def client(host: str) -> str:
-    """What a host is counted by: its IPv4 address, or the /64 of its IPv6 address, as one machine can have all of that."""
+    """What a host is counted by: its IPv4 address, or its IPv6 /64, as one machine can have any address in that."""
     if ":" not in host:
         return host
     address = ipaddress.IPv6Address(host)
