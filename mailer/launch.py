@@ -136,7 +136,7 @@ def wait_for(stop: threading.Event) -> None:
 def login(account: Account, context: ssl.SSLContext) -> Login:
     """How the account logs in: its password, or access tokens that are fetched with the help of `context`."""
     if account.oauth:
-        from mailer.oauth import TokenSource  # here, because urllib behind it would make every other start slower
+        from mailer.oauth import TokenSource  # here, because http.client behind it would make every other start slower
 
         return Login(account.login, TokenSource(account.oauth, context), oauth=True)
     return Login(account.login, lambda _fresh: account.password)

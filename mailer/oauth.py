@@ -1,29 +1,20 @@
 """Access tokens (OAuth 2.0): from a command, or through the refresh grant (RFC 6749, section 6) over verified HTTPS.
 
 A token is kept until shortly before it ends and renewed when it was refused; threads that need one at the same time
-share one renewal. Whatever an endpoint does, asking it ends in `_PATIENCE` seconds. Raises `LoginError` only, and no
-secret is ever in one, nor in a log. Called by `smtp` and `imap`, as the account's `secret`.
+share one renewal, or its failure; `oauth_asking` bounds what it takes. Raises `LoginError` only, and no secret is ever
+in one, nor in a log. Called by `smtp` and `imap`, as the account's `secret`.
 """
 
-import http.client
 import json
 import math
-import os
-import shlex
 import ssl
-import subprocess
 import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable
 
 from mailer.errors import LoginError, safe
-from mailer.settings import OAuth, is_loopback
+from mailer.oauth_asking import Endpoint, run
+from mailer.settings import OAuth
 
-_PATIENCE = 30.0  # seconds
-_LONGEST_ANSWER = 1 << 16  # bytes; tokens have up to some thousand
 # How long a token serves whose end is not known: commands renew theirs themselves, some minutes before.
 _UNKNOWN_LIFE = 300.0  # seconds
 _MARGIN = 60.0  # seconds before its end from which a token is not used any more
@@ -42,32 +33,37 @@ class TokenSource:
         self._token = ""
         self._good_until = 0.0
         self._given = threading.local()  # the token that this thread had last: the one that was refused, if any
-        self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _NoRedirect)
+        self._endpoint = Endpoint(oauth.token_url or "", context)
+        self._failure = LoginError("never asked")
+        self._failed = -math.inf  # when, on the clock of `time.monotonic`
 
     def __call__(self, fresh: bool) -> str:
+        asked = time.monotonic()
         with self._lock:
             refused = fresh and getattr(self._given, "token", self._token) == self._token
             if refused or time.monotonic() >= self._good_until:
-                self._token, life = self._run_command() if self._oauth.command else self._refresh()
-                self._good_until = time.monotonic() + life - min(_MARGIN, life / 2)
+                if self._failed > asked:  # while this thread waited: it does not wait as long once more
+                    raise LoginError(str(self._failure), temporary=self._failure.temporary)
+                self._renew()
             self._given.token = self._token
             return self._token
 
-    def _run_command(self) -> tuple[str, float]:
-        """The token that the command prints. There is no shell in between."""
-        line = self._oauth.command or ""
+    def _renew(self) -> None:
         try:
-            command = line if os.name == "nt" else shlex.split(line)
-            done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_PATIENCE)
-        except subprocess.TimeoutExpired:
-            raise LoginError("EMAIL_TOKEN_COMMAND did not end in time", temporary=True) from None
-        except (OSError, ValueError) as failure:  # ValueError: quotes without an end
-            raise LoginError(f"EMAIL_TOKEN_COMMAND cannot be run ({safe(str(failure))})") from None
-        if done.returncode:
-            last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-            text = f"EMAIL_TOKEN_COMMAND failed with {done.returncode}: {safe(last)}"
-            raise LoginError(text, temporary=done.returncode == _TEMPORARY_FAILURE)
-        return _checked(done.stdout.decode("utf-8", "replace").strip(), "EMAIL_TOKEN_COMMAND"), _UNKNOWN_LIFE
+            self._token, life = self._run_command() if self._oauth.command else self._refresh()
+        except LoginError as failure:
+            self._failure, self._failed = failure, time.monotonic()
+            raise
+        self._good_until = time.monotonic() + life - min(_MARGIN, life / 2)
+
+    def _run_command(self) -> tuple[str, float]:
+        """The token that the command prints."""
+        code, output, errors = run(self._oauth.command or "")
+        if code:
+            last = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
+            text = f"EMAIL_TOKEN_COMMAND failed with {code}: {safe(last)}"
+            raise LoginError(text, temporary=code == _TEMPORARY_FAILURE)
+        return _checked(output.decode("utf-8", "replace").strip(), "EMAIL_TOKEN_COMMAND"), _UNKNOWN_LIFE
 
     def _refresh(self) -> tuple[str, float]:
         """A new token from the endpoint, and the seconds for which it is good."""
@@ -75,24 +71,9 @@ class TokenSource:
         form = {"grant_type": "refresh_token", "refresh_token": self._refresh_token, "client_id": oauth.client_id or ""}
         if oauth.client_secret:
             form["client_secret"] = oauth.client_secret
-        answer = self._fields(_in_time(lambda: self._post(form)))
+        answer = self._fields(self._endpoint.post(form))
         self._refresh_token = str(answer.get("refresh_token") or self._refresh_token)  # some endpoints change it
         return _checked(str(answer["access_token"]), "the token endpoint"), _life(answer.get("expires_in"))
-
-    def _post(self, form: dict[str, str]) -> tuple[int, bytes]:
-        """Status and content of the endpoint's answer."""
-        url = self._oauth.token_url or ""
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
-            raise LoginError("OAUTH_TOKEN_URL: secrets go over https only")
-        headers = {"Accept": "application/json"}
-        request = urllib.request.Request(url, urllib.parse.urlencode(form).encode(), headers)  # noqa: S310 - the scheme was checked
-        try:
-            with self._opener.open(request, timeout=_PATIENCE) as answer:
-                return answer.status, answer.read(_LONGEST_ANSWER)
-        except urllib.error.HTTPError as refusal:
-            with refusal:
-                return refusal.code, refusal.read(_LONGEST_ANSWER)
 
     def _fields(self, answer: tuple[int, bytes]) -> dict[str, object]:
         """The fields of a good answer (RFC 6749, section 5.1); raises LoginError with the reason of a bad one (5.2)."""
@@ -109,37 +90,6 @@ class TokenSource:
             reason = reason.replace(secret, "…") if secret else reason
         text = f"the token endpoint gives no token: {safe(reason) or f'status {status}'}"
         raise LoginError(text, temporary=status == _TOO_MANY_REQUESTS or status >= _SERVER_ERRORS)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Secrets go where the settings say, and nowhere else."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
-
-
-def _in_time(ask: Callable[[], tuple[int, bytes]]) -> tuple[int, bytes]:
-    """What `ask` gives, if it gives it in time: however slowly an endpoint drips, nobody waits for it longer."""
-    outcome: list[tuple[int, bytes] | LoginError] = []
-
-    def run() -> None:
-        try:
-            outcome.append(ask())
-        except LoginError as wrong:
-            outcome.append(wrong)
-        except (OSError, ValueError, http.client.HTTPException) as failure:  # ValueError: not a URL
-            reason = getattr(failure, "reason", failure)
-            text = f"the token endpoint cannot be asked ({safe(str(reason))})"
-            outcome.append(LoginError(text, temporary=True))
-
-    thread = threading.Thread(target=run, name="token", daemon=True)
-    thread.start()
-    thread.join(_PATIENCE)
-    if not outcome:
-        raise LoginError("the token endpoint gave no answer in time", temporary=True)
-    if isinstance(outcome[0], LoginError):
-        raise outcome[0]
-    return outcome[0]
 
 
 def _life(expires_in: object) -> float:

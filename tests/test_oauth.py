@@ -1,22 +1,27 @@
 """Access tokens: where they come from, how long they serve, and what is said when there is none."""
 
 import json
+import os
 import shlex
 import ssl
+import subprocess
 import sys
 import threading
+import tracemalloc
 import unittest
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest import mock
 from urllib.parse import parse_qs
 
-from mailer import oauth
+from mailer import oauth_asking
 from mailer.errors import LoginError
 from mailer.oauth import TokenSource
 from mailer.settings import OAuth
 from tests.support.certificates import certificates, server_context
-from tests.support.scripted import ScriptedServer, drip, refused_port
+from tests.support.scripted import ScriptedServer, drip, endless, hang, refused_port
+from tests.support.waiting import wait_until
 
 CONTEXT = ssl.create_default_context()
 Answer = tuple[int, object]
@@ -147,8 +152,30 @@ class RefreshTest(unittest.TestCase):
 
     def test_an_endpoint_that_drips_ends_in_time(self) -> None:
         dripping = ScriptedServer({"POST": drip(b"HTTP/1.1 200 OK\r\n")})
-        with dripping as server, mock.patch.object(oauth, "_PATIENCE", 0.3):
+        with dripping as server, mock.patch.object(oauth_asking, "_PATIENCE", 0.3):
             self.assertIn("in time", self.complaint(source(f"http://127.0.0.1:{server.port}/"), temporary=True))
+
+    def test_a_try_that_was_given_up_ends(self) -> None:
+        for action in (hang, drip(b"HTTP/1.1 200 OK\r\n"), (b"HTTP/1.1 200 OK\r\n\r\n", drip(b"x"))):
+            with ScriptedServer({"POST": action}) as server, mock.patch.object(oauth_asking, "_PATIENCE", 0.3):
+                self.complaint(source(f"http://127.0.0.1:{server.port}/"), temporary=True)
+                wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "token"], 2)
+
+    def test_those_who_wait_for_a_renewal_share_its_failure(self) -> None:
+        with (
+            ScriptedServer({"POST": hang}) as server, mock.patch.object(oauth_asking, "_PATIENCE", 0.5),
+            ThreadPoolExecutor(8) as threads,
+        ):
+            tokens = source(f"http://127.0.0.1:{server.port}/")
+            failures = [threads.submit(tokens, False).exception for _ in range(8)]
+            self.assertEqual({str(failure()) for failure in failures}, {"the token endpoint gave no answer in time"})
+            self.assertEqual(len(server.conversations), 1)
+            self.complaint(tokens, temporary=True)
+            self.assertEqual(len(server.conversations), 2)
+
+    def test_an_answer_without_end_is_cut(self) -> None:
+        with ScriptedServer({"POST": (b"HTTP/1.1 200 OK\r\n\r\n", endless(b"x" * 10_000))}) as server:
+            self.assertIn("200", self.complaint(source(f"http://127.0.0.1:{server.port}/"), temporary=False))
 
     def test_secrets_go_over_verified_https_only(self) -> None:
         trusting = ssl.create_default_context(cafile=certificates().ca)
@@ -156,7 +183,9 @@ class RefreshTest(unittest.TestCase):
             self.assertEqual(source(endpoint.url, trusting)(False), "token-1")
             self.complaint(source(endpoint.url), temporary=True)
             self.assertEqual(len(endpoint.forms), 1)
-        for url in ("http://login.example.com/token", "http://127.0.0.1.example.com/", "file:///etc/passwd", "ftp://x/"):
+        for url in (
+            "http://login.example.com/token", "http://127.0.0.1.example.com/", "file:///etc/passwd", "ftp://x/", "https:///",
+        ):  # fmt: skip
             with self.subTest(url):
                 self.assertIn("https only", self.complaint(source(url), temporary=False))
 
@@ -205,9 +234,28 @@ class CommandTest(unittest.TestCase):
             self.assertIn("cannot be run", str(caught.exception))
 
     def test_a_command_that_hangs_ends_in_time(self) -> None:
-        with mock.patch.object(oauth, "_PATIENCE", 0.3), self.assertRaises(LoginError) as caught:
+        with mock.patch.object(oauth_asking, "_PATIENCE", 0.3), self.assertRaises(LoginError) as caught:
             self.tokens("import time; time.sleep(60)")(False)
         self.assertTrue(caught.exception.temporary)
+
+    def test_a_command_that_prints_without_end_is_ended(self) -> None:
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for stream in ("stdout", "stderr"):
+            with self.subTest(stream), self.assertRaises(LoginError) as caught:
+                self.tokens(f"import sys\nwhile True: sys.{stream}.write('x' * 100_000)")(False)
+            self.assertIn("too much", str(caught.exception))
+        self.assertLess(tracemalloc.get_traced_memory()[1], 100_000_000)
+
+    @unittest.skipUnless(hasattr(os, "fork"), "needs fork")
+    def test_a_child_that_keeps_the_output_open_is_not_waited_for(self) -> None:
+        gone, end = os.pipe()
+        self.addCleanup(os.close, gone)
+        os.set_inheritable(gone, True)
+        code = f"import os; print('token', flush=True); os.fork() or os.read({gone}, 1)"
+        with mock.patch.object(subprocess, "Popen", partial(subprocess.Popen, pass_fds=(gone,))):
+            self.assertEqual(self.tokens(code)(False), "token")
+        os.close(end)  # lets the child end
 
 
 if __name__ == "__main__":
