@@ -16,8 +16,9 @@ from typing import BinaryIO
 from mailer.errors import StateError
 from mailer.progress import Logged, Mark
 
-# How much of the end of a log is read at once in search of its last line.
+# How much of a log is read at once.
 _BLOCK = 65_536
+_LONGEST_LINE = 64 << 20  # far above any record: what is longer is none
 
 
 class Journal:
@@ -53,7 +54,7 @@ class Journal:
         a mark all of them are read whole, and only a torn last line is mended.
         """
         for path in self._files(since):
-            with self._translated(), path.open("rb") as file:
+            with self._translated(), path.open("rb", buffering=_BLOCK) as file:
                 found = _mark(file.fileno())
                 known = since is not None and found[:2] == since[:2]
                 ours = known or path == self.path
@@ -140,30 +141,46 @@ def _recent(path: Path, since: Mark) -> bool:
 
 
 def _lines(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file from an offset on, each with its own offset."""
+    """The lines of a file from an offset on, each with its own offset; one that is too long comes in pieces."""
     file.seek(start)
-    for line in file:
-        yield start, line
-        start += len(line)
+    end = start
+    while piece := file.readline(_LONGEST_LINE if start == end else _BLOCK):
+        yield start, piece
+        end += len(piece)
+        if piece.endswith(b"\n"):
+            start = end
 
 
 def _mend(file: int) -> None:
     """Give a log whose last line lacks its end that end, or, when that line is no whole record, cut it off."""
     size = os.fstat(file).st_size
-    start, tail = size, b""
-    while start and b"\n" not in tail:
-        start = max(0, start - (_BLOCK if tail else 1))
-        os.lseek(file, start, os.SEEK_SET)
-        tail = os.read(file, size - len(tail) - start) + tail
-    torn = tail[tail.rfind(b"\n") + 1 :]
-    if torn and _logged(torn):
+    start = _last_line(file, size)
+    if start == size:
+        return
+    os.lseek(file, start, os.SEEK_SET)
+    if size - start <= _LONGEST_LINE and _logged(os.read(file, size - start)):
         _write(file, b"\n")
-    elif torn:
-        os.ftruncate(file, size - len(torn))
+    else:
+        os.ftruncate(file, start)
+
+
+def _last_line(file: int, size: int) -> int:
+    """Where the last line begins: at the very end, when the line before it is complete."""
+    end, length = size, 1
+    while end:
+        start = max(0, end - length)
+        os.lseek(file, start, os.SEEK_SET)
+        found = os.read(file, end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end, length = start, _BLOCK
+    return 0
 
 
 def _logged(line: bytes) -> Logged | None:
     """The mail that a line of a log is about; None for a line that is not such a record."""
+    if not line.startswith(b"{"):  # quickly seen, also of a gigabyte of anything else
+        return None
     try:
         record = json.loads(line)
         return Logged(int(record["uidvalidity"]), int(record["uid"]), record.get("message_id"))

@@ -9,7 +9,9 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
+from mailer import journal
 from mailer.errors import StateError
 from mailer.journal import Journal, keep
 from mailer.progress import Mark
@@ -207,6 +209,35 @@ class Recovering(JournalCase):
         mark = self.journal.mark
         self.journal.append(line(2))
         self.assertEqual(self.uids(mark), [2])
+
+    @unittest.skipUnless(sys.platform == "linux", "needs a limit on memory")
+    def test_a_gigabyte_without_a_line_takes_neither_its_time_nor_its_memory(self) -> None:
+        self.journal.append(line(1))
+        mark = self.journal.mark
+        for name, since in ((self.path.name, mark), ("success.log.1", mark), ("success.log.2", None)):
+            with (self.folder / name).open("ab") as file:
+                file.truncate(2**30)  # sparse: takes no room
+            code = f"""
+import resource
+from pathlib import Path
+from mailer.journal import Journal
+from mailer.progress import Mark
+resource.setrlimit(resource.RLIMIT_AS, (2**29, resource.RLIM_INFINITY))
+print([found.uid for found in Journal(Path({str(self.path)!r})).recover({since})])
+"""
+            with self.subTest(name):
+                command = [sys.executable, "-c", code]
+                done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+                self.assertEqual(done.stdout, "[]\n" if since else "[1]\n", done.stderr)
+            self.assertEqual(self.text(), line(1))
+            (self.folder / name).unlink() if name != self.path.name else None
+
+    def test_a_line_too_long_for_a_record_is_passed_over(self) -> None:
+        with mock.patch.object(journal, "_LONGEST_LINE", 1_000), mock.patch.object(journal, "_BLOCK", 100):
+            note = line(2, "x" * 5_000)
+            self.path.write_text(line(1) + note + line(3) + note[:-1])
+            self.assertEqual(self.uids(None), [1, 3])
+            self.assertEqual(self.text(), line(1) + note + line(3))
 
     def test_a_log_that_is_not_there_is_made(self) -> None:
         self.assertEqual(self.uids(None), [])
