@@ -26,9 +26,11 @@ _log = logging.getLogger(__name__)
 
 # Mails in one FETCH: with their windows that bounds its answer, whatever the sizes that the server claims.
 _MAILS = 100
-# A SEARCH in a larger mailbox than this goes over so many UIDs at a time: its answer stays within the allowance.
+# A SEARCH in a larger mailbox than this goes over so many UIDs at a time, which bounds its answer; over more where
+# there would be too many searches: old mailboxes number their mails high.
 _SEARCHED = 50_000
-_SEARCH_ANSWER = 1024 * 1024
+_SEARCHES = 1_000
+_UID = 20  # bytes of an answer for each UID, and some to spare
 
 
 class Mailbox:
@@ -130,27 +132,36 @@ class Mailbox:
             uidvalidity, next_uid = (number(wire.response(code)[1][-1]) for code in ("UIDVALIDITY", "UIDNEXT"))
             if not uidvalidity:
                 raise MailboxError(f"the folder {self._folder} has no lasting UIDs (no UIDVALIDITY)", ExitCode.CONFIG)
-        self._selected = Selected(uidvalidity, next_uid or self._highest() + 1)
+            if not next_uid or next_uid > _SEARCHED * _SEARCHES:  # the server does not tell, or makes it up
+                next_uid = self._highest() + 1
+        self._selected = Selected(uidvalidity, next_uid)
         return None
 
     def _highest(self) -> int:
-        """The highest UID there is, for servers that do not tell UIDNEXT."""
-        _, parts, _ = self._live().ask("FETCH", "*", "(UID)") if self._count else ("", [], "")
-        return max((uid for uid, _ in responses(parts)), default=0)
+        """The highest UID there is."""
+        if not self._count:
+            return 0
+        _, parts, words = self._live().ask("FETCH", "*", "(UID)")
+        uids = [uid for uid, _ in responses(parts)]
+        if not uids:
+            raise MailboxError(f"{self._folder}: the UID of the last mail is not to be had: {words}")
+        return max(uids)
 
     def _search(self, first: int, criterion: str = "") -> "array[int]":
         """The UIDs from `first` on that meet a criterion, ascending."""
         uids = array("I")
-        width = _SEARCHED if self._count > _SEARCHED else 1 << 32
+        width = max(_SEARCHED, self._selected.next_uid // _SEARCHES) if self._count > _SEARCHED else 1 << 32
+        most = min(width, max(self._count, _SEARCHED))
         while first + width < self._selected.next_uid:
-            uids.extend(self._found(f"{first}:{first + width - 1}", criterion))
+            uids.extend(self._found(f"{first}:{first + width - 1}", criterion, most))
             first += width
         # The last mail always answers to `n:*`, however far below n it is (RFC 3501, section 6.4.8).
-        uids.extend(uid for uid in self._found(f"{first}:*", criterion) if uid >= first)
+        uids.extend(uid for uid in self._found(f"{first}:*", criterion, most) if uid >= first)
         return uids
 
-    def _found(self, uids: str, criterion: str = "") -> list[int]:
-        status, parts, words = self._live().ask("SEARCH", "UID", uids, *criterion.split(), expected=_SEARCH_ANSWER)
+    def _found(self, uids: str, criterion: str = "", most: int = _SEARCHED) -> list[int]:
+        """Those of a set of UIDs that meet a criterion: so many at most."""
+        status, parts, words = self._live().ask("SEARCH", "UID", uids, *criterion.split(), expected=_UID * most)
         if status != "OK":
             raise MailboxError(f"{self._folder}: the search for new mails is refused: {words}")
         return numbers(parts)

@@ -3,6 +3,7 @@
 import threading
 import time
 import unittest
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -220,6 +221,34 @@ class Searching(ImapCase):
             self.assertEqual(len(lines), 3)
             self.assertEqual(list(box.since(119_999)), [119_999, 120_000])
             self.assertEqual(len(lines), 4)
+
+    def test_a_search_stays_bounded_whatever_uidnext_says(self) -> None:
+        searched: list[bytes] = []
+
+        def search(conversation: Conversation) -> None:
+            low, _, high = conversation.lines[-1].split()[4].partition(b":")
+            searched.append(low)
+            found = uids[bisect_left(uids, int(low)) : None if high == b"*" else bisect_right(uids, int(high))]
+            conversation.send(b"* SEARCH " + b" ".join(b"%d" % uid for uid in found) + b"\r\n%tag% OK done\r\n")
+
+        big = SELECTED.replace(b"3 EXISTS", b"60000 EXISTS").replace(b"UIDNEXT 12", b"UIDNEXT 4294967295")
+        for uids, most in ((range(1, 60_001), 3), (range(1, 60_000 * 71_000, 71_000), 1_001)):
+            searched.clear()
+            last = b"* 60000 FETCH (UID %d)\r\n%%tag%% OK done\r\n" % uids[-1]
+            table = {**IMAP, "SELECT": big, "UID SEARCH": search, "UID FETCH": last}
+            with self.subTest(last=uids[-1]), ScriptedServer(table, imap=True) as server:
+                box = self.opened(server.port)
+                self.assertEqual(box.open().next_uid, uids[-1] + 1, "the next mail is not below it")
+                self.assertEqual(list(box.unseen()), list(uids))
+                self.assertLessEqual(len(searched), most)
+
+    def test_a_mailbox_whose_end_is_not_to_be_had_is_not_read(self) -> None:
+        selected = SELECTED.replace(b"UIDNEXT 12", b"UIDNEXT 4294967295")
+        for answer in (b"%tag% NO later\r\n", b"%tag% OK done\r\n"):
+            with ScriptedServer({**IMAP, "SELECT": selected, "UID FETCH": answer}, imap=True) as server:
+                box = mailbox(server.port)
+                for _ in range(2):
+                    self.assertIs(self.failure(box.open).exit_code, ExitCode.UNAVAILABLE)
 
     def test_a_server_without_uidnext_is_asked_for_the_last_mail(self) -> None:
         selected = SELECTED.replace(b"* OK [UIDNEXT 12] ok\r\n", b"")
