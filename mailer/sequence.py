@@ -2,11 +2,14 @@
 
 A number is handed out only from a block whose end is on disk, so no crash, restart or second process repeats one. What
 a crash leaves of its block stays unused: gaps happen, repetitions never. Blocks grow with demand, from few numbers
-(small gaps) to many (few flushes). Refuses, with a StateError, a folder that is read-only, full or damaged.
+(small gaps) to many (few flushes). Refuses, with a StateError, a folder that is read-only, full or damaged; as the
+file is put in place with its table in it, an empty one is damaged too, and not taken for a first start.
 """
 
 import contextlib
+import os
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ from mailer.errors import StateError
 _FIRST_BLOCK = 10
 _LARGEST_BLOCK = 1_000
 _LOCK_WAIT = 10.0  # seconds for another process on the same folder; it holds the lock for one flush
+_TABLE = "CREATE TABLE IF NOT EXISTS reserved (below INTEGER NOT NULL)"
 _HIGHEST = 10**18 - 1  # a ticket number has at most 18 digits
 
 
@@ -36,8 +40,15 @@ class Sequence:
         self._lock = threading.Lock()
         self._block = _FIRST_BLOCK
         self._next = self._end = 0
-        with self._transaction() as database:  # a folder that cannot be used is found before anything is served
-            database.execute("CREATE TABLE IF NOT EXISTS reserved (below INTEGER NOT NULL)")
+        with self._translated():  # a folder that cannot be used is found before anything is served
+            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._path.exists():
+                self._make()
+            elif not self._path.stat().st_size:
+                text = "is empty, so what it knew of tickets is lost: put a backup in its place, or delete it and set"
+                raise StateError(f"{self._path}: {text} TICKET_START above all tickets that were given")
+        with self._transaction() as database:
+            database.execute(_TABLE)
 
     def next(self) -> int:
         """A number that was never given before; raises StateError."""
@@ -71,17 +82,33 @@ class Sequence:
         self._next, self._end = first, end
         self._block = min(2 * self._block, _LARGEST_BLOCK)
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is on disk when it ends well, and has not happened when it does not."""
+    def _make(self) -> None:
+        """Make the file elsewhere and then give it its name, unless another server was quicker."""
+        handle, name = tempfile.mkstemp(".new", "tickets-", self._path.parent)
+        os.close(handle)
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            database = sqlite3.connect(self._path, timeout=_LOCK_WAIT, isolation_level=None)
+            with self._transaction(Path(name)) as database:
+                database.execute(_TABLE)
+            with contextlib.suppress(OSError):  # also where a file cannot have two names: SQLite makes it then
+                self._path.hardlink_to(name)
+        finally:
+            Path(name).unlink()
+
+    @contextlib.contextmanager
+    def _transaction(self, file: Path | None = None) -> Iterator[sqlite3.Connection]:
+        """A transaction that is on disk when it ends well, and has not happened when it does not."""
+        with self._translated():
+            database = sqlite3.connect(file or self._path, timeout=_LOCK_WAIT, isolation_level=None)
             with contextlib.closing(database):
                 # FULL would leave the journal's removal to chance: after a power cut it could take a commit back.
                 database.execute("PRAGMA synchronous = EXTRA")
                 database.execute("BEGIN IMMEDIATE")
                 yield database
                 database.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except (sqlite3.Error, OSError, UnicodeError) as failure:  # UnicodeError: of damaged words in an error's text
             raise StateError(f"{self._path}: ticket numbers cannot be reserved ({failure})") from failure

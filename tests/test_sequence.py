@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -240,6 +241,35 @@ class BrokenFolders(Folder):
             with self.subTest(name):
                 self.database.write_bytes(content)
                 self.assert_unusable()
+
+    def test_an_empty_file_is_no_first_start(self) -> None:
+        self.take(5)
+        self.database.write_bytes(b"")
+        self.assert_unusable("TICKET_START")
+
+    def test_a_first_start_that_is_killed_or_fails_leaves_no_empty_file(self) -> None:
+        reached = mock.Mock(side_effect=KeyboardInterrupt)
+        for place in ("sqlite3.connect", "pathlib.Path.hardlink_to"):
+            with self.subTest(place), mock.patch(place, reached), self.assertRaises(KeyboardInterrupt):
+                _open(self.folder)
+            self.assertEqual(list(self.folder.iterdir()), [])
+        self.assertEqual(self.take(1), [10_000])
+
+    def test_where_a_file_cannot_have_two_names_it_is_made_in_place(self) -> None:
+        with mock.patch("pathlib.Path.hardlink_to", side_effect=PermissionError):
+            self.assertEqual(self.take(1), [10_000])
+        self.assertEqual(list(self.folder.iterdir()), [self.database])
+
+    def test_servers_that_start_for_the_first_time_at_once_share(self) -> None:
+        go = threading.Barrier(8)
+
+        def take(_: int) -> int:
+            go.wait(10)
+            return _open(self.folder).next()
+
+        with ThreadPoolExecutor(8) as threads:
+            self.assertEqual(len(set(threads.map(take, range(8)))), 8)
+        self.assertEqual(list(self.folder.iterdir()), [self.database])
 
     def test_a_database_of_something_else(self) -> None:
         for statement in ("CREATE TABLE reserved (other TEXT)", "CREATE VIEW reserved AS SELECT 1 AS below"):
