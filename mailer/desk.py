@@ -7,7 +7,7 @@ import ssl
 import threading
 import time
 
-from mailer import launch, listener, tls
+from mailer import launch, listener, statedir, tls
 from mailer.answers import Answers
 from mailer.errors import Code, ConfigError, DeliveryError, ExitCode, RequestError
 from mailer.intake import Intake
@@ -44,6 +44,7 @@ def serve(settings: ServerSettings, stop: threading.Event) -> int:
     context = tls.server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
     launch.allow_open_files(settings.workers + settings.sessions)
     outbox = _outbox(settings)
+    statedir.prepare(settings.state_dir)
     tickets = Sequence(
         settings.state_dir,
         start=settings.ticket_start,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mailer import launch, polling, record, tls
+from mailer import launch, polling, record, statedir, tls
 from mailer.collect import Collector
 from mailer.collect_meter import Meter
 from mailer.errors import ConfigError, ExitCode, MailboxError
@@ -63,6 +63,7 @@ def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = 
     """Collect until `stop` is set, or once; the exit code."""
     account, imap = settings.account, settings.imap
     _require_logs(settings)
+    statedir.prepare(settings.state_dir)
     # Nobody else is to touch the logs: the lock comes before everything.
     position = Position(settings.state_dir, f"{account.login}@{imap.host.lower()}/{settings.folder}")
     mailbox = _mailbox(settings, stop)

@@ -122,6 +122,17 @@ class Once(CollectorCase):
                     self.assertNotIn("Traceback", ended.stderr)
                     self.assertNotIn("wr0ng", ended.stderr + ended.stdout)
 
+    @unittest.skipUnless(os.name == "posix", "needs permission bits")
+    def test_whatever_is_made_is_its_owners_alone(self) -> None:
+        self.deliver(1)
+        self.server.deliver(ADDRESS, b"no mail at all\r\n")
+        self.addCleanup(os.umask, os.umask(0))
+        ended = self.run_script("--once", STATE_DIR=str(self.folder / "made" / "state"))
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        made = [path for path in self.folder.rglob("*") if path.stat().st_mode & 0o077]
+        self.assertEqual(made, [])
+        self.assertEqual(len(list(self.folder.rglob("*.eml"))), 1)
+
     def test_the_check_changes_nothing(self) -> None:
         self.deliver(1)
         ended = self.run_script("--check")

@@ -114,6 +114,7 @@ class Server(Traced):
             "block durable": rf"f(data)?sync\(\d+<{state}/tickets\.db>",
             "block committed": rf'unlink.*"{state}/tickets\.db-journal"',
             "names durable": rf"f(data)?sync\(\d+<{state}>",
+            "folder's name durable": rf"f(data)?sync\(\d+<{re.escape(str(self.folder))}>",
             "envelope": rf'sendto{server}"MAIL FROM',
             "message": rf'sendto{server}".*Subject: \[Ticket #\d+\] Mailer',
             "accepted": rf'recvfrom{server}"250 2\.0\.0 Ok: queued',
@@ -141,6 +142,7 @@ class Server(Traced):
         kinds = [kind for kind, _ in found]
         begin = kinds.index("envelope") - len(reserved)  # before: the empty database is made
         self.assertEqual(kinds[begin : begin + len(expected)], expected)
+        self.assertIn("folder's name durable", kinds[:begin])
         for kind, pattern in (("message", r"\[Ticket #(\d+)\]"), ("OK", r'ticket\\":(\d+)')):
             told = [int(re.findall(pattern, text)[0]) for name, text in found if name == kind]
             self.assertEqual(told, tickets, kind)

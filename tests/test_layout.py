@@ -18,7 +18,7 @@ GENERATED = {"__pycache__", "venv"}
 # any other module that is not here fails the test.
 FLOORS = {
     3: {
-        "scripts": {"client", "server", "collector", "mailer.launch", "mailer.desk", "mailer.mailroom"},
+        "scripts": {"client", "server", "collector", "mailer.launch", "mailer.desk", "mailer.mailroom", "mailer.statedir"},
         "sandbox": {
             f"mailer.sandbox{'.' if path.stem != '__init__' else ''}{path.stem.replace('__init__', '')}"
             for path in (ROOT / "mailer/sandbox").glob("*.py")

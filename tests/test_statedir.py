@@ -1,0 +1,49 @@
+"""The state folder: made for its owner alone, and complained of when others can write to it."""
+
+import os
+import shutil
+import tempfile
+import unittest
+from pathlib import Path
+
+from mailer import statedir
+from mailer.errors import StateError
+
+
+@unittest.skipUnless(os.name == "posix", "needs permission bits")
+class StateFolder(unittest.TestCase):
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="mailer-statedir-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.addCleanup(os.umask, os.umask(0))
+
+    def test_it_is_its_owners_alone_and_so_is_what_is_made_in_it(self) -> None:
+        state = self.folder / "new" / "state"
+        with self.assertNoLogs("mailer.statedir"):
+            statedir.prepare(state)
+            statedir.prepare(state)
+        (state / "file").touch()
+        modes = [path.stat().st_mode & 0o777 for path in (state.parent, state, state / "file")]
+        self.assertEqual(modes, [0o700, 0o700, 0o600])
+
+    def test_others_who_can_write_to_it_are_warned_of_and_nothing_is_changed(self) -> None:
+        for mode, warned in ((0o770, True), (0o702, True), (0o777, True), (0o755, False), (0o700, False)):
+            with self.subTest(oct(mode)):
+                self.folder.chmod(mode)
+                with self.assertLogs() as log:
+                    statedir.prepare(self.folder)
+                    statedir._log.info("end")
+                self.assertEqual(len(log.output), 1 + warned)
+                self.assertEqual(f"chmod go-w {self.folder}" in log.output[0], warned)
+                self.assertEqual(self.folder.stat().st_mode & 0o777, mode)
+
+    def test_a_folder_that_cannot_be_made_is_named(self) -> None:
+        (self.folder / "file").touch()
+        for path in (self.folder / "file", self.folder / "file" / "x", self.folder / ("x" * 300)):
+            with self.subTest(path.name[:9]), self.assertRaises(StateError) as failure:
+                statedir.prepare(path)
+            self.assertIn(f"STATE_DIR: {path} ", str(failure.exception))
+
+
+if __name__ == "__main__":
+    unittest.main()
