@@ -15,7 +15,7 @@ from mailer.courier import Courier, exit_code
 from mailer.errors import ExitCode, RequestError, TransportError
 from mailer.protocol import Reply, Request, reply_object
 from mailer.terminal import Terminal, decode, interactive, is_terminal, show_any_text
-from mailer.translation import _, explain
+from mailer.translation import _, explain_all
 from mailer.validation import check
 
 # Ten times what the longest message takes in UTF-8: what is cut off here is still seen to be too long.
@@ -73,8 +73,8 @@ def _send(courier: Courier, request: Request, as_json: bool) -> ExitCode:
     except TransportError as failure:
         _complain(courier.explain(failure))
         return exit_code(failure)
-    for problem in reply.problems:
-        _complain(explain(problem))
+    for words in explain_all(reply.problems):
+        _complain(words)
     _show(reply, as_json, sys.stdout)
     return exit_code(reply)
 

@@ -5,14 +5,14 @@ Every line of a message is in the draft before the next one is asked for. Called
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mailer.draft import Draft
 from mailer.errors import Problem, RequestError, safe
 from mailer.protocol import Request
 from mailer.terminal import RED, Terminal
-from mailer.translation import _, explain
+from mailer.translation import _, explain_all
 from mailer.validation import check_email, check_message
 
 # One blank: readline 8.2 ends no empty line that has no prompt (its patch 7), so that it would not be seen.
@@ -28,10 +28,10 @@ class Form:
         self._terminal = terminal
         self._draft = draft
 
-    def explain(self, problems: Iterable[Problem]) -> None:
+    def explain(self, problems: Sequence[Problem]) -> None:
         """Say what is wrong."""
-        for problem in problems:
-            self._terminal.say(explain(problem, ":\n"), RED)
+        for words in explain_all(problems, ":\n"):
+            self._terminal.say(words, RED)
 
     def choose(self, default: int, *options: str) -> int:
         """The number of the option that the person chooses."""

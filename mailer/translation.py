@@ -9,6 +9,7 @@ import gettext
 import itertools
 import os
 import re
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +28,7 @@ _TELLING = frozenset(Code) - {
 }
 # What the server says before it quotes the mail server; the code says the same, and in the person's language.
 _SAID_BY_THE_CODE = re.compile(r"\Athe mail server refuses [^:]*: ")
+_MOST = 8  # problems shown: no server of ours finds more
 _NUMBER = re.compile(r"U\+[0-9A-F]+|[0-9]+(?:,[0-9]{3})*")
 # Sentences of other modules, of the server's and of the system, numbers left out: known here so that they are
 # translated, and need no explanation by their code.
@@ -71,6 +73,13 @@ def explain(problem: Problem, between: str = ": ") -> str:
     if problem.code not in _TELLING or not words:
         return meaning
     return words if known else meaning.rstrip(".") + between + _SAID_BY_THE_CODE.sub("", words)
+
+
+def explain_all(problems: Sequence[Problem], between: str = ": ") -> Iterator[str]:
+    """A sentence for each problem, or for as many as a person reads."""
+    yield from (explain(problem, between) for problem in problems[:_MOST])
+    if len(problems) > _MOST:
+        yield _("… and {count} more.").format(count=len(problems) - _MOST)
 
 
 def translate(words: str) -> tuple[str, bool]:

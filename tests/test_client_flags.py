@@ -89,6 +89,16 @@ class FailureTest(ClientTestCase):
                 self.assertIn(words, done.stderr)
                 self.assertEqual(done.stderr.count("\n"), 1)
 
+    def test_of_endless_problems_a_handful_is_shown(self) -> None:
+        many = error("mail_rejected", "No.")
+        many["errors"] *= 12_000
+        for language, words in (("en", "… and 11992 more."), ("ru", "… и ещё 11992.")):
+            self.env["LANGUAGE"] = language
+            with self.subTest(language), FakeServer(many) as server:
+                done = self.client(server.port, *BOTH)
+                self.assertEqual(done.stderr.count("\n"), 9)
+                self.assertEqual(done.stderr.splitlines()[-1], words)
+
     def test_nothing_is_asked_of_the_server_with_bad_input(self) -> None:
         text = ("--message", "x")
         cases: dict[str, tuple[tuple[str, ...], bytes, int, str]] = {
