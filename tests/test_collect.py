@@ -505,6 +505,12 @@ class Loop(unittest.TestCase):
         self.assertIn("again", log[1])
         self.assertEqual(len(alive), 2)
 
+    def test_an_outage_whose_cause_changes_is_told_again(self) -> None:
+        away, refused = MailboxError("connection refused"), MailboxError("login refused", ExitCode.LOGIN_REFUSED)
+        _, log, _ = self.run_loop(0, away, away, refused, refused, away, 0, away, 0)
+        told = [line.partition(";")[0].removeprefix("ERROR ") for line in log if line.startswith("ERROR")]
+        self.assertEqual(told, ["connection refused", "login refused", "connection refused", "connection refused"])
+
     def test_waits_are_spread(self) -> None:
         waits: list[float] = []
 
