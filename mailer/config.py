@@ -24,6 +24,16 @@ from mailer.settings import (
 
 _T = TypeVar("_T")
 
+# Every key that a script reads; a test compares them with what is read here and with .env.example.
+KEYS = frozenset({
+    "EMAIL_LOGIN", "EMAIL_PASSWORD", "EMAIL_PASSWORD_FILE", "EMAIL_AUTH", "EMAIL_TOKEN_COMMAND", "OAUTH_TOKEN_URL",
+    "OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_REFRESH_TOKEN", "IMAP_HOST", "IMAP_PORT", "IMAP_SECURITY",
+    "IMAP_FOLDER", "MARK_SEEN", "PERIOD_CHECK", "SMTP_HOST", "SMTP_PORT", "SMTP_SECURITY", "SMTP_SESSIONS",
+    "MAIL_CA_FILE", "MAIL_TIMEOUT", "SERVER_HOST", "SERVER_PORT", "SERVER_TOKEN", "SERVER_TLS_CERT", "SERVER_TLS_KEY",
+    "SERVER_TLS_CA", "SERVER_WORKERS", "SERVER_TIMEOUT", "RATE_PER_RECIPIENT", "RATE_PER_CLIENT", "TICKET_START",
+    "TICKET_STEP", "TICKET_OFFSET", "SUCCESS_LOG", "ERROR_LOG", "STATE_DIR",
+})  # fmt: skip
+
 # A day: no wait between polls, and no time-out, is meant to be longer, and `threading` waits overflow far above it.
 _LONGEST_SECONDS = 86_400.0
 # Ticket numbers have at most 18 digits on the wire; a start below this leaves room for more than anybody will send.

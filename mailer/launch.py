@@ -13,7 +13,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,7 +24,8 @@ try:
 except ImportError:  # Windows, which has no such limit
     resource = None  # type: ignore[assignment]
 
-from mailer.errors import ConfigError, ExitCode, StateError
+from mailer.config import KEYS
+from mailer.errors import ConfigError, ExitCode, StateError, safe
 from mailer.sasl import Login
 from mailer.settings import Account
 
@@ -33,6 +34,7 @@ _SECRETS = ("EMAIL_PASSWORD", "SERVER_TOKEN", "OAUTH_CLIENT_SECRET", "OAUTH_REFR
 _SPARE_FILES = 64  # for the state, the log, the listening socket, and connections that are being turned away
 _LONGEST_SECRET = 65_536  # bytes: a password file that is longer is some other file
 _LIKENESS = 0.7  # of a flag to the one that was meant: nobody who types --version means --json
+_LIKENESS_OF_KEYS = 0.8  # greater, as others' keys may be in the same file: EMAIL_HOST is not IMAP_HOST
 
 _log = logging.getLogger(__name__)
 
@@ -166,6 +168,7 @@ def _env_file(env: str | None) -> dict[str, str]:
             pairs = dotenv.dotenv_values(stream=lines, interpolate=False)
         found = {key: value for key, value in pairs.items() if value}
         _warn_of_readers(path, found)
+        _warn_of_misspellings(path, pairs)
     except (OSError, ValueError) as failure:  # ValueError: not UTF-8
         raise ConfigError(f"{path}: cannot be read ({failure})") from failure
     return found
@@ -175,6 +178,13 @@ def _warn_of_readers(path: Path, found: Mapping[str, str]) -> None:
     """Others who can read the file can read the secrets in it; Windows has no such bits."""
     if os.name == "posix" and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH) and any(map(found.get, _SECRETS)):
         _log.warning("%s holds a secret and can be read by others: chmod 600 %s", path, path)
+
+
+def _warn_of_misspellings(path: Path, keys: Iterable[str]) -> None:
+    """Name the keys that are probably meant to be others; whatever else is in the file is somebody else's."""
+    for key in sorted(set(keys) - KEYS):
+        if meant := difflib.get_close_matches(key.upper(), KEYS, 1, _LIKENESS_OF_KEYS):
+            _log.warning("%s: %s is no setting and is ignored (did you mean %s?)", path, safe(key), meant[0])
 
 
 def _password(path: Path) -> str:

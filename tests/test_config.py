@@ -1,12 +1,14 @@
 """Settings: every key's good and bad values, all problems at once, and secrets that do not show."""
 
+import contextlib
 import math
 import operator
 import unittest
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from mailer.config import client_settings, collector_settings, server_settings
+from mailer.config import KEYS, client_settings, collector_settings, server_settings
 from mailer.errors import ConfigError
 from mailer.settings import ClientSettings, CollectorSettings, Endpoint, Rate, Security, ServerSettings, is_loopback
 
@@ -34,6 +36,22 @@ def _client(**values: str) -> ClientSettings:
 
 def _without(values: Mapping[str, str], *keys: str) -> dict[str, str]:
     return {key: value for key, value in values.items() if key not in keys}
+
+
+class Keys(unittest.TestCase):
+    def test_those_that_are_read_are_known_and_no_others(self) -> None:
+        read = {"EMAIL_PASSWORD_FILE"}  # by `launch`
+
+        class Values(dict[str, str]):
+            def get(self, key: str, default: Any = None) -> Any:
+                read.add(key)
+                return super().get(key, default)
+
+        for auth in ("password", "oauth2"):
+            for settings in (server_settings, collector_settings, client_settings):
+                with contextlib.suppress(ConfigError):
+                    settings(Values(EMAIL_AUTH=auth), BASE)
+        self.assertEqual(read, KEYS)
 
 
 class Defaults(unittest.TestCase):

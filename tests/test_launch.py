@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 from mailer import launch, supervisor
+from mailer.config import KEYS
 from mailer.errors import ConfigError, ExitCode, StateError
 from mailer.settings import Account, OAuth
 from mailer.tls import client_context
@@ -107,6 +108,29 @@ class TheFile(Folder):
             with self.subTest(text, mode=oct(mode)), self.assertNoLogs("mailer.launch"):
                 self.write(text, mode=mode)
                 self.values()
+
+
+    def test_a_key_that_is_probably_misspelled_is_warned_of(self) -> None:
+        table = {
+            "SERVER_PROT": "SERVER_PORT", "server_port": "SERVER_PORT", "EMAIL_PASSWROD": "EMAIL_PASSWORD",
+            "EMAIL_PASS": "EMAIL_PASSWORD", "PERIOD_CHEK": "PERIOD_CHECK", "STATEDIR": "STATE_DIR",
+            "TICKET_STRAT": "TICKET_START", "export RATE_PER_CLIENTS": "RATE_PER_CLIENT",
+        }  # fmt: skip
+        for wrong, meant in table.items():
+            with self.subTest(wrong), self.assertLogs("mailer.launch", "WARNING") as log:
+                path = self.write(f"{wrong}=geheim\nSERVER_PORT=1\nEMAIL_PASSWORD=x")
+                self.values()
+            self.assertEqual(len(log.output), 1)
+            self.assertIn(f"{path}: {wrong.split()[-1]} is no setting", log.output[0])
+            self.assertIn(f"did you mean {meant}?", log.output[0])
+            self.assertNotIn("geheim", log.output[0])
+
+    def test_keys_of_others_are_left_alone(self) -> None:
+        others = ("PATH", "HOME", "PYTHONPATH", "LANG", "LOG_LEVEL", "EMAIL_HOST", "EMAIL_USER", "DATABASE_URL", "PORT",
+                  "SMTP_USER", "DEBUG", "TZ", "COMPOSE_PROJECT_NAME", "SECRET_KEY", "HTTPS_PROXY", *KEYS)  # fmt: skip
+        self.write("\n".join(f"{key}=x" for key in others if not key.endswith("_FILE")))
+        with self.assertNoLogs("mailer.launch"):
+            self.values()
 
 
 class WhatWins(Folder):
