@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
             request = replace(request, token=settings.token)
             return transport.exchange(settings.host, settings.port, request, timeout=settings.timeout, context=context)
 
-        way = courier.Courier(f"{settings.host}:{settings.port}", settings.timeout, send)
+        way = courier.Courier(f"{settings.host}:{settings.port}", settings.timeout, send, tls=context is not None)
         return console.run(way, email=flags.email, message=flags.message, file=flags.file, as_json=flags.json)
 
     return guard(run)

@@ -4,6 +4,7 @@ The server recognises a repeat by the request's id and does not send it twice, s
 unknown is raised as such and never called a failure. Called by `console` and `conversation`.
 """
 
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,15 +16,19 @@ from mailer.translation import _, translate
 Say = Callable[[str], None]
 # A wait that is shorter than this needs no words.
 _SILENCE = 2.0
+# What `transport` says when there is no TLS, and what a server of TLS does when it is spoken to without.
+_TLS_FAILED = "TLS failed: "
+_LIKE_TLS = re.compile("closed|reset|aborted|no Mailer server")
 
 
 @dataclass(frozen=True, slots=True)
 class Courier:
-    """The way to one server: its name for people, how many seconds an answer may take, and how to send."""
+    """The way to one server: its name for people, how many seconds an answer may take, how to send, and if by TLS."""
 
     server: str
     patience: float
     send: Callable[[Request], Reply]
+    tls: bool = False
 
     def deliver(self, request: Request, say: Say) -> Reply:
         """The server's answer; raises TransportError, with `sent` when the message may be on its way all the same."""
@@ -53,14 +58,16 @@ class Courier:
 
     def explain(self, failure: TransportError) -> str:
         """Why there is no answer, and what that means, in words a person understands."""
-        why, _known = translate(str(failure))
+        why, _known = translate(str(failure).removeprefix(_TLS_FAILED))
         if failure.sent:
-            return _(
-                "Nobody can tell whether the message was sent: {server} got it, but its answer was lost ({why})."
-            ).format(server=self.server, why=why)
-        return _("Cannot reach {server}: {why}. Is server.py running there?").format(
-            server=self.server, why=why
-        )
+            words = _("Nobody can tell whether the message was sent: {server} got it, but its answer was lost ({why}).")
+        elif str(failure).startswith(_TLS_FAILED):
+            words = _("No TLS with {server}: {why}. SERVER_TLS_CA here has to fit SERVER_TLS_CERT there.")
+        else:
+            words = _("Cannot reach {server}: {why}. Is server.py running there?")
+        if not self.tls and _LIKE_TLS.search(str(failure)):
+            words += " " + _("If it speaks TLS, nothing was sent: set SERVER_TLS_CA here.")
+        return words.format(server=self.server, why=why)
 
 
 def exit_code(outcome: Reply | TransportError) -> ExitCode:

@@ -9,8 +9,11 @@ import sys
 import unittest
 
 from tests.sandbox.certificates import LOOPBACK
+from tests.support.certificates import certificates
 from tests.support.client import ROOT, ClientTestCase
 from tests.support.fakeserver import OK, Answer, FakeServer, error, silence
+from tests.support.scripted import refused_port
+from tests.support.serverprocess import ServerProcess
 from tests.support.waiting import wait_until
 
 ADDRESS = ("--email", "alice@example.com")
@@ -137,6 +140,17 @@ class FailureTest(ClientTestCase):
             done = self.main(server.port, *BOTH)
         self.assertEqual((done.returncode, server.requests), (69, []))
         self.assertIn("TLS", done.stderr)
+
+    def test_where_tls_does_not_fit_it_says_what_to_check(self) -> None:
+        with ServerProcess(SMTP_PORT=refused_port(), SERVER_TLS_CERT=LOOPBACK) as server:
+            done = self.main(server.port, *BOTH)
+            self.assertEqual(done.returncode, 74)
+            self.assertIn("If it speaks TLS, nothing was sent: set SERVER_TLS_CA here.", done.stderr)
+            self.env["SERVER_TLS_CA"] = str(certificates().ca)
+            done = self.main(server.port, *BOTH)
+            self.assertEqual(done.returncode, 69)
+            self.assertIn("has to fit SERVER_TLS_CERT", done.stderr)
+            self.assertIn("certificate", done.stderr)
 
     def test_settings_that_cannot_be_used(self) -> None:
         self.env |= {"SERVER_HOST": "", "MAIL_TIMEOUT": "soon", "SERVER_TLS_CA": str(self.home / "none.pem")}
