@@ -170,7 +170,11 @@ class Wire(imaplib.IMAP4):
             raise
         except ssl.SSLCertVerificationError as failure:
             self.shutdown()
-            raise MailboxError(f"{what}: its certificate is not to be trusted: {failure.verify_message}") from None
+            raise MailboxError(f"the certificate of {what} is not to be trusted: {failure.verify_message}") from None
+        except ssl.SSLError as failure:
+            self.shutdown()
+            reason = (failure.reason or str(failure)).replace("_", " ").lower()
+            raise MailboxError(f"TLS with {what} failed ({safe(reason)})") from None
         except (OSError, imaplib.IMAP4.error, *_GARBAGE) as failure:
             self.shutdown()
             words = getattr(failure, "reason", None) or getattr(failure, "strerror", None) or str(failure)

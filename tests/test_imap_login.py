@@ -216,7 +216,13 @@ class Tls(LoginCase):
                     )
                     self.assertIs(failure.exit_code, ExitCode.UNAVAILABLE)
                     self.assertIn(words, str(failure))
+                    self.assertRegex(str(failure), r"\Athe certificate of localhost\S* is not to be trusted: ")
                     self.assertFalse(any("AUTH" in command or "LOGIN" in command for command in commands))
+
+    def test_a_server_without_tls_is_told_as_the_other_script_does(self) -> None:
+        with ScriptedServer({**IMAP, "greeting": b"* OK " + b"hello " * 10 + b"\r\n"}, imap=True) as server:
+            failure = self.failure(lambda: self.open(server.port, security=Security.TLS, context=self.trusting))
+        self.assertRegex(str(failure), r"\ATLS with \S+ failed \(wrong version number\)\Z")
 
     def test_starttls_is_never_stripped(self) -> None:
         tls = server_context()
