@@ -18,7 +18,9 @@ GENERATED = {"__pycache__", "venv"}
 # any other module that is not here fails the test.
 FLOORS = {
     3: {
-        "scripts": {"client", "server", "collector", "mailer.launch", "mailer.desk", "mailer.mailroom", "mailer.statedir"},
+        "scripts": {
+            "client", "server", "collector", "mailer.launch", "mailer.statedir", "mailer.desk", "mailer.mailroom",
+        },
         "sandbox": {
             f"mailer.sandbox{'.' if path.stem != '__init__' else ''}{path.stem.replace('__init__', '')}"
             for path in (ROOT / "mailer/sandbox").glob("*.py")
