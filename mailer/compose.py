@@ -8,7 +8,7 @@ import functools
 import re
 from binascii import b2a_base64
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import format_datetime
 
 from mailer.tickets import format_subject, message_id
@@ -17,7 +17,7 @@ from mailer.tickets import format_subject, message_id
 _UNSAFE = re.compile(r"[\s<>\x00-\x1f\x7f-\x9f]")
 # RFC 5322, section 2.1.1: lines should stay under 78 characters; a long address goes on a folded line of its own.
 _HEADER_LINE = 76
-_BYTES_A_LINE = 57  # that make a line of 76 characters in base64 (RFC 2045, section 6.8)
+_BASE64_LINE = 76  # characters (RFC 2045, section 6.8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,10 @@ class Envelope:
     smtputf8: bool
 
 
-def compose(ticket: int, email: str, message: str, *, sender: str, date: datetime, unique: str) -> Envelope:
-    """The message for the person and the administrator; `unique` (lower-case hexadecimal) makes its Message-ID unique.
+def compose(ticket: int, email: str, message: str, *, sender: str, sent: int, unique: str) -> Envelope:
+    """The message for the person and the administrator, of the moment `sent` (Unix time, whole seconds).
+
+    `unique` (lower-case hexadecimal) makes its Message-ID unique.
 
     Raises ValueError for an address that `validation` would not have let through.
     """
@@ -46,7 +48,7 @@ def compose(ticket: int, email: str, message: str, *, sender: str, date: datetim
         f"{_address_field('To', email)}"
         f"{'' if same else _address_field('Cc', sender)}"
         f"Subject: {format_subject(ticket)}\r\n"
-        f"Date: {_in_words(date.replace(microsecond=0))}\r\n"
+        f"Date: {_in_words(sent)}\r\n"
         f"Message-ID: {message_id(ticket, unique, sender.rpartition('@')[2])}\r\n"
         "Auto-Submitted: auto-generated\r\n"
         "MIME-Version: 1.0\r\n"
@@ -55,16 +57,16 @@ def compose(ticket: int, email: str, message: str, *, sender: str, date: datetim
     )
     # Canonical text has CRLF line ends inside the base64 too (RFC 2045, section 6.8).
     text = message.replace("\n", "\r\n").encode()
-    starts = range(0, len(text), _BYTES_A_LINE)
-    lines = [b2a_base64(text[start : start + _BYTES_A_LINE], newline=False) for start in starts]
+    base64 = b2a_base64(text, newline=False)
+    lines = [base64[start : start + _BASE64_LINE] for start in range(0, len(base64), _BASE64_LINE)]
     body = b"\r\n".join([*lines, b""])
     recipients = (email,) if same else (email, sender)
     return Envelope(sender, recipients, headers.encode() + body, not (email.isascii() and sender.isascii()))
 
 
 @functools.lru_cache(maxsize=2)  # many messages are of the same second
-def _in_words(second: datetime) -> str:
-    return format_datetime(second)
+def _in_words(second: int) -> str:
+    return format_datetime(datetime.fromtimestamp(second, UTC))
 
 
 def _address_field(name: str, address: str) -> str:

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from mailer.answers import Answers
 from mailer.compose import Envelope, compose
@@ -71,7 +70,7 @@ class Intake:
         with self._counting:
             self._outcomes[outcome] += 1
         level = logging.INFO if reply.ok else _LEVELS.get(reply.problems[0].code, logging.INFO)
-        _log.log(level, "%s", _Line(request, reply, time.perf_counter() - began))
+        _log.log(level, "%s", _Line(request.email, reply, time.perf_counter() - began))
         return reply
 
     def summary(self) -> str:
@@ -102,8 +101,8 @@ class Intake:
 
     def _deliver(self, email: str, message: str) -> Reply:
         ticket = self._new_ticket()
-        date = datetime.now(UTC)
-        self._send(compose(ticket, email, message, sender=self._sender, date=date, unique=self._unique))
+        sent = int(time.time())
+        self._send(compose(ticket, email, message, sender=self._sender, sent=sent, unique=self._unique))
         return Reply(ticket=ticket)
 
 
@@ -127,13 +126,13 @@ def _why(problem: Problem) -> str:
 class _Line:
     """A request's line in the log, put into words only if it is written."""
 
-    __slots__ = ("_reply", "_request", "_seconds")
+    __slots__ = ("_address", "_reply", "_seconds")
 
-    def __init__(self, request: Request, reply: Reply, seconds: float) -> None:
-        self._request, self._reply, self._seconds = request, reply, seconds
+    def __init__(self, address: str, reply: Reply, seconds: float) -> None:
+        self._address, self._reply, self._seconds = address, reply, seconds
 
     def __str__(self) -> str:
-        reply, address = self._reply, self._request.email
+        reply, address = self._reply, self._address
         outcome = f"ticket {reply.ticket}" if reply.ok else ", ".join(map(_why, reply.problems))
         if not _log.isEnabledFor(logging.DEBUG):
             address = address.rpartition("@")[2]

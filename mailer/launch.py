@@ -12,7 +12,6 @@ import ssl
 import stat
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +23,7 @@ try:
 except ImportError:  # Windows, which has no such limit
     resource = None  # type: ignore[assignment]
 
+from mailer import diagnostics
 from mailer.config import KEYS
 from mailer.errors import ConfigError, ExitCode, StateError, safe
 from mailer.sasl import Login
@@ -68,28 +68,9 @@ def values(env: str | None, flags: Mapping[str, object]) -> dict[str, str]:
     return found
 
 
-class _Formatter(logging.Formatter):
-    """Puts the time into words once a second, because a busy server logs thousands of lines in one."""
-
-    _second = 0
-    _words = ""
-
-    def formatTime(self, record: logging.LogRecord, _datefmt: str | None = None) -> str:  # noqa: N802 - its name there
-        second = int(record.created)
-        if second != self._second:
-            self._words = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-            self._second = second
-        return f"{self._words},{int(record.msecs):03}"
-
-
 def start_logging(verbose: bool) -> None:
     """Diagnostics go to stderr, a line each."""
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown, so not looked up
-    logging._srcfile = None  # documented, for speed: callers are not shown either
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
-    logging.raiseExceptions = False  # a log that cannot be written, as when its pipe is gone, stops nothing
+    diagnostics.start(sys.stderr, verbose=verbose)
 
 
 def stop_on_signals() -> threading.Event:

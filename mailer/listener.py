@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 
 from mailer.errors import Code, Problem, RequestError
+from mailer.lounge import Lounge
 from mailer.protocol import Reply, Request, decode_request, encode_reply
 from mailer.transport import Connection
 
@@ -60,12 +61,13 @@ def stand_aside() -> None:
 class _Worker:
     """A thread's place: whether it holds a baton or is in `accept()`, a connection given to it, what it parks on."""
 
-    __slots__ = ("accepting", "baton", "newcomer", "wake")
+    __slots__ = ("accepting", "baton", "guest", "newcomer", "wake")
 
     def __init__(self) -> None:
         self.accepting = False
         self.baton = False
         self.newcomer: _Arrival | None = None
+        self.guest: tuple[Connection, str] | None = None  # from the lounge
         self.wake = threading.Lock()
         self.wake.acquire()
 
@@ -88,14 +90,16 @@ class Listener:
         self._context = context
         self._workers = [_Worker() for _ in range(workers)]
         self._porter = _Worker()
-        # The condition guards all that follows. Only the porter and `stop` wait on it; workers park on their own lock.
-        self._state = threading.Condition(threading.Lock())
+        # The lock guards all that follows. The porter and `stop` wait for changes; workers park on locks of their own.
+        self._lock = threading.Lock()
+        self._change = threading.Condition(self._lock)
         self._parked: list[_Worker] = []
         self._batons = self._spare_batons = min(_HOT, workers)  # spare: with the porter, because no worker was parked
         self._porter_accepts = False  # and nobody else, or a worker would wait in vain for what the porter has got
         self._newcomer: _Arrival | None = None  # with the porter, waiting for a worker
         self._waiting: dict[Connection, float] = {}  # for a frame, and since when; the first has waited longest
         self._serving = 0
+        self._lounge = Lounge(self._resume)
         self._decoding = threading.Lock()  # held for a large frame
         self._full_since = 0.0
         self._quiet_until = 0.0
@@ -105,19 +109,20 @@ class Listener:
         """Start all threads; connections are served from now on."""
         for worker in self._workers:
             threading.Thread(target=self._work, args=(worker,), name="worker", daemon=True).start()
+        self._lounge.start()
         threading.Thread(target=self._keep_the_door, name="porter", daemon=True).start()
 
     def stop(self, grace: float) -> None:
         """Accept no more, tell newcomers `busy`, and wait up to `grace` seconds for the answers that are due."""
         end = time.monotonic() + grace
-        with self._state:
+        with self._lock:
             self._stopping = True
             for worker in self._parked:
                 worker.wake.release()
             self._parked.clear()
             for connection in self._waiting:
                 connection.interrupt(socket.SHUT_RD)  # a frame that has arrived is still read, and answered
-            self._state.notify_all()
+            self._change.notify_all()
         # Portable Python has no other way to bring a thread out of accept() than to give it a connection.
         while any(worker.accepting for worker in (*self._workers, self._porter)) and time.monotonic() < end:
             self._knock()
@@ -125,8 +130,12 @@ class Listener:
         while time.monotonic() < end and (arrival := self._accept(self._porter)):
             self._turn_away(arrival[0])
         self._listening.close()
-        with self._state:
-            self._state.wait_for(lambda: not self._serving, max(end - time.monotonic(), 0))
+        for connection, host in self._lounge.close():
+            if time.monotonic() < end:
+                self._attend(connection, host)
+            connection.close()
+        with self._lock:
+            self._change.wait_for(lambda: not self._serving, max(end - time.monotonic(), 0))
 
     def _release(self, me: _Worker) -> None:
         if me.baton:
@@ -134,11 +143,11 @@ class Listener:
             self._pass_on_baton()
 
     def _pass_on_baton(self) -> None:
-        with self._state:
+        with self._lock:
             self._spare_batons += 1
             self._hand_out_batons()
             if self._spare_batons == self._batons:
-                self._state.notify_all()
+                self._change.notify_all()
 
     def _hand_out_batons(self) -> None:
         while self._parked and self._spare_batons:
@@ -152,6 +161,10 @@ class Listener:
         while not self._stopping:
             if not me.baton:
                 self._find_work(me)
+            if me.guest:
+                (connection, host), me.guest = me.guest, None
+                self._attend(connection, host)
+                continue
             arrival = me.newcomer or (self._accept(me) if me.baton else None)
             me.newcomer = None
             if arrival and self._stopping:
@@ -161,12 +174,12 @@ class Listener:
 
     def _find_work(self, me: _Worker) -> None:
         """Take the porter's newcomer or a spare baton, or park until one of them is given."""
-        with self._state:
+        with self._lock:
             if self._stopping:
                 return
             if self._newcomer:
                 me.newcomer, self._newcomer = self._newcomer, None
-                self._state.notify_all()
+                self._change.notify_all()
                 return
             if self._spare_batons and not self._porter_accepts:
                 self._spare_batons -= 1
@@ -191,7 +204,7 @@ class Listener:
 
     def _make_room(self, failure: OSError) -> None:
         """After the system had no file descriptor or memory left: close a connection that is idle, or wait a little."""
-        with self._state:
+        with self._lock:
             closed_one = self._close_longest_waiting()
             complaint_is_due = time.monotonic() > self._quiet_until
             if complaint_is_due:
@@ -206,33 +219,53 @@ class Listener:
         except OSError as failure:  # with TLS: it was reset before it began
             _log.debug("%s: %s", host, failure)
             return
-        with self._state:
+        self._attend(connection, host, new=True)
+
+    def _attend(self, connection: Connection, host: str, *, new: bool = False) -> None:
+        """Answer what a connection asks, until it ends or, if it is new, rests after its first request."""
+        with self._lock:
             self._serving += 1
             if self._serving >= len(self._workers):
                 self._full_since = time.monotonic()
+        resting = False
         try:
-            # Most connections carry one request. Behind a second one there may be many: others are let in meanwhile.
-            if self._answer(connection, host):
-                while self._answer(connection, host):
+            while self._answer(connection, host):
+                resting = new and bool(self._parked) and self._lounge.rest(connection, host)
+                if resting:
+                    break
+                # Behind a second request there may be many: others are let in meanwhile.
+                if not new:
                     stand_aside()
+                new = False
         except OSError as failure:
             _log.debug("%s: %s", host, failure)
         except Exception:  # noqa: BLE001 - the boundary of a connection: after whatever goes wrong in one comes the next
             _log.exception("a request of %s ended in an error", host)
             _apologise(connection)
         finally:
-            connection.close()
-            with self._state:
+            if not resting:
+                connection.close()
+            with self._lock:
                 self._serving -= 1
                 if self._stopping:
-                    self._state.notify_all()
+                    self._change.notify_all()
+
+    def _resume(self, connection: Connection, host: str) -> bool:
+        """Give a connection to a worker that is parked, if there is one."""
+        with self._lock:
+            if self._stopping or not self._parked:
+                return False
+            worker = self._parked.pop()
+            worker.guest = connection, host
+            worker.wake.release()
+            return True
 
     def _answer(self, connection: Connection, host: str) -> bool:
         """Answer one request; False when the connection is to be closed."""
-        with self._state:
+        with self._lock:
             self._waiting[connection] = time.monotonic()
             if self._newcomer:
-                self._state.notify_all()
+                self._change.notify_all()
             if self._stopping:
                 connection.interrupt(socket.SHUT_RD)
         try:
@@ -243,7 +276,7 @@ class Listener:
             connection.linger()
             return False
         finally:
-            with self._state:
+            with self._lock:
                 closed = connection not in self._waiting
                 self._waiting.pop(connection, None)
         if request is None or closed:
@@ -258,14 +291,14 @@ class Listener:
 
     def _wait_for_taker(self, connection: Connection, rest: memoryview) -> None:
         """Send on to a peer that does not take its replies: it is as idle as one that sends nothing."""
-        with self._state:
+        with self._lock:
             self._waiting[connection] = time.monotonic()
             if self._newcomer:
-                self._state.notify_all()
+                self._change.notify_all()
         try:
             connection.finish_sending(rest)
         finally:
-            with self._state:
+            with self._lock:
                 self._waiting.pop(connection, None)
 
     def _decode(self, payload: bytes) -> Request:
@@ -277,19 +310,19 @@ class Listener:
 
     def _keep_the_door(self) -> None:
         while not self._stopping:
-            with self._state:
-                self._state.wait_for(lambda: self._spare_batons == self._batons or self._stopping)
+            with self._lock:
+                self._change.wait_for(lambda: self._spare_batons == self._batons or self._stopping)
                 self._porter_accepts = True
             arrival = None if self._stopping else self._accept(self._porter)
             if arrival:
                 self._place(arrival)
-            with self._state:
+            with self._lock:
                 self._porter_accepts = False
                 self._hand_out_batons()
 
     def _place(self, arrival: _Arrival) -> None:
         """Find a worker for a connection that came when all were taken, or turn it away."""
-        with self._state:
+        with self._lock:
             if self._parked:
                 worker = self._parked.pop()
                 worker.newcomer = arrival
@@ -305,7 +338,7 @@ class Listener:
             while self._newcomer and not self._stopping and (left := end - time.monotonic()) > 0:
                 if not closed_one and self._close_longest_waiting():
                     closed_one = True  # and its worker comes for this one in no time
-                self._state.wait(left if closed_one else min(left, _FAIR_WAIT))
+                self._change.wait(left if closed_one else min(left, _FAIR_WAIT))
             unplaced, self._newcomer = self._newcomer, None
         if unplaced:
             self._turn_away(unplaced[0])

@@ -98,6 +98,8 @@ def reply_object(reply: Reply) -> dict[str, object]:
 
 def encode_reply(reply: Reply) -> bytes:
     """The whole frame of a reply."""
+    if reply.ticket is not None:  # as nearly always, and so in a fraction of the time
+        return _framed(b'{"status":"OK","ticket":%d}' % reply.ticket)
     return _frame(reply_object(reply))
 
 
@@ -121,6 +123,10 @@ def _frame(content: dict[str, object]) -> bytes:
     except UnicodeEncodeError as wrong:
         raise _bad_request("The request holds half a surrogate pair, which UTF-8 cannot encode.") from wrong
     frame_length(len(payload).to_bytes(8, "big"))
+    return _framed(payload)
+
+
+def _framed(payload: bytes) -> bytes:
     return len(payload).to_bytes(HEADER_SIZE, "big") + payload
 
 

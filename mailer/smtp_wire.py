@@ -5,23 +5,18 @@ and nothing goes on after `deadline`. Replies that came together are kept apart,
 (RFC 2920). Every failure is a `SessionLostError`, and the connection is closed then. Called by `smtp_session`.
 """
 
-import os
 import smtplib
 import socket
 import ssl
-import struct
 import time
 from collections.abc import Callable
 from re import Match
 from typing import NoReturn
 
+from mailer.patience import QUICK, TOO_LONG, be_quick, receive_at_once, send_at_once
 from mailer.smtp_reply import SessionLostError, first_reply, may_become_reply, refusal, said, words
 
-# A read that is not served within this time is going to be a wait: the caller is told before it begins.
-QUICK = 0.001  # seconds
 _READ_SIZE = 1 << 16
-# The same as the system's own time-out, which it rounds up to its clock's ticks: a `timeval`, where there are such.
-_QUICK_OPTION = struct.pack("ll", 0, 1000) if os.name == "posix" else b""
 
 
 def _nothing() -> None:
@@ -57,7 +52,7 @@ class Wire(smtplib.SMTP):
                 sock.close()
                 failure = refused
                 continue
-            _be_quick(sock)
+            be_quick(sock)
             self.sock = sock
             if context:
                 self.secure(host, context)
@@ -76,7 +71,7 @@ class Wire(smtplib.SMTP):
             self.fail(f"the certificate of {host} is not to be trusted: {untrusted.verify_message}")
         except (OSError, ValueError) as failure:
             self.fail(f"TLS with {host} failed", failure)
-        _be_quick(self.connected())
+        be_quick(self.connected())
 
     def connected(self) -> socket.socket:
         """The socket; raises SessionLostError when the connection is closed."""
@@ -87,9 +82,7 @@ class Wire(smtplib.SMTP):
         data = s.encode() if isinstance(s, str) else s
         sock = self.connected()
         try:
-            done = sock.send(data)
-        except (TimeoutError, BlockingIOError):
-            done = 0
+            done = send_at_once(sock, data)
         except OSError as failure:
             self.fail("the connection was lost", failure)
         if done < len(data):
@@ -131,15 +124,10 @@ class Wire(smtplib.SMTP):
         """Whether the connection is open and the server has said nothing that nobody asked for."""
         if not self.sock or self._buffer:
             return False
-        self.sock.settimeout(0)
         try:
-            self.sock.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            _be_quick(self.sock)
-            return True
+            return receive_at_once(self.sock, 1) is None
         except OSError:
             return False
-        return False
 
     def _end(self) -> float:
         """When the operation that begins now has to be done."""
@@ -165,13 +153,13 @@ class Wire(smtplib.SMTP):
         if not self._far:
             try:
                 return sock.recv(_READ_SIZE)
-            except (TimeoutError, BlockingIOError):
+            except TOO_LONG:
                 left = _time_left(end)
         self._on_wait()
         sock.settimeout(left)
         data = sock.recv(_READ_SIZE)
         self._far = _time_left(end) < left - QUICK
-        _be_quick(sock)
+        be_quick(sock)
         return data
 
     def _send_slowly(self, sock: socket.socket, rest: memoryview) -> None:
@@ -181,23 +169,9 @@ class Wire(smtplib.SMTP):
             while rest:
                 sock.settimeout(_time_left(end))
                 rest = rest[sock.send(rest) :]
-            _be_quick(sock)
+            be_quick(sock)
         except OSError as failure:
             self.fail("the connection was lost", failure)
-
-
-def _be_quick(sock: socket.socket) -> None:
-    """Let each call take a moment at most.
-
-    Python bounds a call by another one, poll(), before it; the system's own time-out saves that, and with it a fifth
-    of a delivery's time on a fast network. Inside TLS, where one call can be several, it would not be told.
-    """
-    if _QUICK_OPTION and not isinstance(sock, ssl.SSLSocket):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _QUICK_OPTION)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _QUICK_OPTION)
-        sock.settimeout(None)
-    else:
-        sock.settimeout(QUICK)
 
 
 def _time_left(end: float) -> float:

@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable
 
 from mailer.errors import RequestError, TransportError
+from mailer.patience import QUICK, TOO_LONG, be_quick, receive_at_once, send_at_once
 from mailer.protocol import Reply, Request, decode_reply, encode_request, split_frame
 
-# A read that is not served within this time is going to be a wait: the caller is told, once, before it begins.
-QUICK = 0.001  # seconds
 _READ_SIZE = 1 << 16
 # How long, and for how many bytes, a connection that is being closed still drinks what its peer sends, so that the
 # last answer is not lost to a reset (RFC 1122, section 4.2.2.13).
@@ -53,7 +52,7 @@ class Connection:
             self._handshake = secured.do_handshake
             sock = secured
         self._sock = sock
-        sock.settimeout(QUICK)
+        be_quick(sock)
 
     def receive(self) -> bytes | None:
         """The next frame's payload, or None when the peer has ended between frames.
@@ -82,17 +81,31 @@ class Connection:
     def begin_to_send(self, frame: bytes) -> memoryview:
         """Hand over what the peer takes at once; the rest is returned."""
         self._shake_hands()
-        try:
-            return memoryview(frame)[self._sock.send(frame) :]
-        except TimeoutError:
-            return memoryview(frame)
+        return memoryview(frame)[send_at_once(self._sock, frame) :]
 
     def finish_sending(self, rest: memoryview) -> None:
         """Hand over the rest of a frame, however slowly the peer takes it; raises OSError when it is too slow."""
         self._on_wait()
         self._sock.settimeout(self._timeout)  # for `sendall` this bounds the whole, not each piece
         self._sock.sendall(rest)
-        self._sock.settimeout(QUICK)
+        be_quick(self._sock)
+
+    @property
+    def buffered(self) -> bool:
+        """Whether more has come than was received."""
+        return bool(self._buffer)
+
+    def look(self) -> bool | None:
+        """Without waiting: whether more has come, or None when nothing has and the peer has not ended either."""
+        if self._buffer:
+            return True
+        try:
+            data = receive_at_once(self._sock, _READ_SIZE)
+        except OSError:
+            return False
+        if data:
+            self._buffer += data
+        return None if data is None else bool(data)
 
     def interrupt(self, how: int = socket.SHUT_RDWR) -> None:
         """End the connection, or one direction of it, from another thread: a blocked `receive` returns."""
@@ -124,16 +137,16 @@ class Connection:
             self._sock.settimeout(self._timeout)  # bounds the whole handshake
             self._handshake()
             self._handshake = None
-            self._sock.settimeout(QUICK)
+            be_quick(self._sock)
 
     def _read(self, deadline: float) -> bytes:
         try:
             return self._sock.recv(_READ_SIZE)
-        except TimeoutError:
+        except TOO_LONG:
             self._on_wait()
         self._sock.settimeout(max(deadline - time.monotonic(), QUICK))
         data = self._sock.recv(_READ_SIZE)
-        self._sock.settimeout(QUICK)
+        be_quick(self._sock)
         if time.monotonic() > deadline:
             raise TimeoutError("the frame was not complete in time")
         return data

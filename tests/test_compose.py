@@ -3,7 +3,7 @@
 import email
 import email.policy
 import unittest
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from email.message import EmailMessage
 
 from mailer.compose import Envelope, compose
@@ -11,6 +11,7 @@ from mailer.tickets import recognise, ticket_of_message_id
 
 ADMIN = "helpdesk@example.com"
 DATE = datetime(2026, 11, 22, 10, 15, 3, tzinfo=UTC)
+SENT = int(DATE.timestamp())
 LONG_LOCAL = "l" * 64
 LONG_DOMAIN = ".".join(("d" * 63, "d" * 63, "d" * 57, "org"))
 
@@ -40,7 +41,7 @@ MESSAGES = {
 
 
 def _compose(message: str = "x", address: str = "alice@example.com", sender: str = ADMIN) -> Envelope:
-    return compose(12345, address, message, sender=sender, date=DATE, unique="0badcafe")
+    return compose(12345, address, message, sender=sender, sent=SENT, unique="0badcafe")
 
 
 def _read(envelope: Envelope) -> EmailMessage:
@@ -113,11 +114,9 @@ class TheMessage(unittest.TestCase):
         self.assertEqual(recognise(str(read["Subject"])), 12345)
         self.assertEqual(ticket_of_message_id(str(read["Message-ID"])), 12345)
 
-    def test_every_ticket_number_and_time_zone(self) -> None:
+    def test_every_ticket_number(self) -> None:
         for ticket in (1, 10_000, 10**15, 10**18 - 1):
-            envelope = compose(
-                ticket, "a@b.de", "x", sender=ADMIN, date=DATE.astimezone(timezone(timedelta(hours=-9.5))), unique="00"
-            )
+            envelope = compose(ticket, "a@b.de", "x", sender=ADMIN, sent=SENT, unique="00")
             self.assertEqual(_read(envelope)["Subject"], f"[Ticket #{ticket}] Mailer")
             self.assertEqual(_read(envelope)["Date"].datetime, DATE)
 

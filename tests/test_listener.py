@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
-from mailer import listener, transport
+from mailer import listener, lounge, patience
 from mailer.errors import Code, Problem, TransportError
 from mailer.listener import Listener, listen, stand_aside
-from mailer.protocol import MAX_FRAME, Reply, Request, decode_reply, decode_request, encode_request
+from mailer.protocol import MAX_FRAME, Reply, Request, decode_reply, decode_request, encode_reply, encode_request
 from mailer.tls import client_context, server_context
 from mailer.transport import Connection, exchange
 from tests.support import certificates
@@ -179,6 +179,16 @@ class OneConnection(unittest.TestCase):
             sock.sendall(encode_request(REQUEST) * 3)
             self.assertEqual(_replies(sock), [refusal])
 
+    def test_a_second_request_after_a_while_is_answered_soon(self) -> None:
+        with _serving() as port, _connect(port) as sock:
+            connection = Connection(sock, 10)
+            for pause in (0.0, 0.002, 0.02, 0.2, 0.0):
+                time.sleep(pause)
+                began = time.monotonic()
+                connection.send(encode_request(REQUEST))
+                self.assertEqual(connection.receive(), encode_reply(Reply(ticket=1))[4:])
+                self.assertLess(time.monotonic() - began, QUICKLY)
+
     def test_other_refusals_do_not_close(self) -> None:
         refusal = Reply(problems=(Problem(Code.EMAIL_INVALID, "No."),))
         with _serving(lambda *_: refusal) as port, _connect(port) as sock:
@@ -255,7 +265,7 @@ class Idlers(unittest.TestCase):
                 asker.join(30)
             self.assertEqual({asker.outcome for asker in askers}, {"OK"})
             # The workers, the porter, and the one who drips.
-            self.assertLessEqual(threading.active_count() - threads_before, self.workers + 2)
+            self.assertLessEqual(threading.active_count() - threads_before, self.workers + 3)
             self.assertGreater(len(crowd), 0)
 
     def test_over_tls_neither_can_those_whose_handshake_never_comes(self) -> None:
@@ -568,6 +578,22 @@ class TheEnd(unittest.TestCase):
             with sock:
                 self.assertEqual(_replies(sock), [])
 
+    def test_connections_that_rest_are_closed_and_a_request_that_has_come_on_one_hears_busy(self) -> None:
+        with mock.patch.object(lounge, "_GLANCE", 0.5):  # so that nobody else looks at them before the end
+            port = self.start(_ok)
+            resting = [_connect(port) for _ in range(2)]
+            for sock in resting:
+                sock.sendall(encode_request(REQUEST))
+                self.assertTrue(sock.recv(100))
+            wait_until(lambda: len(self.server._lounge._resting) == 2)
+            resting[1].sendall(encode_request(REQUEST))
+            began = time.monotonic()
+            self.server.stop(8)
+            self.assertLess(time.monotonic() - began, 2)
+        self.assertEqual([_codes(_replies(sock)) for sock in resting], [[], ["busy"]])
+        for sock in resting:
+            sock.close()
+
     def test_it_ends_at_once_when_there_is_nothing_to_do_and_every_thread_with_it(self) -> None:
         before = {thread.ident for thread in threading.enumerate()}
         for _ in range(5):
@@ -617,7 +643,7 @@ class StandingAside(unittest.TestCase):
         stand_aside()
 
     def test_the_values_that_others_rely_on(self) -> None:
-        self.assertGreater(listener._FAIR_WAIT, 10 * transport.QUICK)
+        self.assertGreater(listener._FAIR_WAIT, 10 * patience.QUICK)
 
 
 def _reset(sock: socket.socket) -> None:
