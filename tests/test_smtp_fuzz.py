@@ -35,7 +35,7 @@ class Line:
         self._answers = list(answers)
         self._coming: list[bytes] = []
 
-    def send(self, data: bytes) -> int:
+    def send(self, data: bytes, _flags: int = 0) -> int:
         self.said.append(bytes(data))
         self._coming += self._answers.pop(0) if self._answers else []
         return len(data)
