@@ -13,7 +13,9 @@ import ssl
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.parse
+import urllib.request
 
 from mailer.errors import LoginError, safe
 from mailer.settings import is_loopback
@@ -72,7 +74,8 @@ class Endpoint:
             except LoginError as wrong:
                 outcome.append(wrong)
             except (OSError, ValueError, http.client.HTTPException) as failure:  # ValueError: not a URL
-                text = f"the token endpoint cannot be asked ({safe(str(failure))})"
+                reason = getattr(failure, "reason", failure)
+                text = f"the token endpoint cannot be asked ({safe(str(reason))})"
                 outcome.append(LoginError(text, temporary=True))
 
         if not self._asking.is_alive():  # a name or a connection may take longer than anybody waits
@@ -91,21 +94,46 @@ class Endpoint:
     def _exchange(self, form: dict[str, str], opened: list[socket.socket], end: float) -> tuple[int, bytes]:
         """Ask; `opened` gets the socket, and nothing is sent after `end`, when nobody waits any more."""
         url = urllib.parse.urlsplit(self._url)
-        host = url.hostname or ""
-        connection: http.client.HTTPConnection
-        if url.scheme == "https" and host:
-            connection = http.client.HTTPSConnection(host, url.port, timeout=_PATIENCE, context=self._context)
-        elif url.scheme == "http" and is_loopback(host):
-            connection = http.client.HTTPConnection(host, url.port, timeout=_PATIENCE)
-        else:
+        if not url.hostname or (url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.hostname))):
             raise LoginError("OAUTH_TOKEN_URL: secrets go over https only")
-        headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
-        with contextlib.closing(connection):
-            connection.connect()
-            opened.append(connection.sock)
-            if time.monotonic() > end:
-                raise TimeoutError
-            target = urllib.parse.urlunsplit(("", "", url.path or "/", url.query, ""))
-            connection.request("POST", target, urllib.parse.urlencode(form).encode(), headers)
-            with connection.getresponse() as answer:
+        headers = {"Accept": "application/json"}
+        request = urllib.request.Request(self._url, urllib.parse.urlencode(form).encode(), headers)  # noqa: S310 - the scheme was checked
+        try:
+            with _opener(self._context, opened, end).open(request, timeout=_PATIENCE) as answer:
                 return answer.status, answer.read(_LONGEST_ANSWER)
+        except urllib.error.HTTPError as refusal:
+            with refusal:
+                return refusal.code, refusal.read(_LONGEST_ANSWER)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Secrets go where the settings say, and nowhere else."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def _opener(context: ssl.SSLContext, opened: list[socket.socket], end: float) -> urllib.request.OpenerDirector:
+    """What opens a URL over connections that others can end, and that send nothing when they are made too late."""
+
+    def watched(kind: type[http.client.HTTPConnection]) -> type[http.client.HTTPConnection]:
+        class Watched(kind):  # type: ignore[valid-type,misc]  # one of two classes, which differ in nothing that matters here
+            def connect(self) -> None:
+                super().connect()
+                opened.append(self.sock)
+                if time.monotonic() > end:
+                    raise TimeoutError
+
+        return Watched
+
+    class Http(urllib.request.HTTPHandler):
+        def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(watched(http.client.HTTPConnection), request)
+
+    class Https(urllib.request.HTTPSHandler):
+        def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(watched(http.client.HTTPSConnection), request, context=context)
+
+    # A company's proxy is used, but not for what goes in clear: that stays on this machine.
+    proxies = {scheme: proxy for scheme, proxy in urllib.request.getproxies().items() if scheme == "https"}
+    return urllib.request.build_opener(Http, Https, _NoRedirect, urllib.request.ProxyHandler(proxies))

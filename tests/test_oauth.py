@@ -189,6 +189,15 @@ class RefreshTest(unittest.TestCase):
             with self.subTest(url):
                 self.assertIn("https only", self.complaint(source(url), temporary=False))
 
+    def test_a_proxy_is_used_for_what_is_encrypted_alone(self) -> None:
+        with ScriptedServer({"CONNECT": b"HTTP/1.1 403 Forbidden\r\n\r\n"}) as proxy, TokenEndpoint(good()) as endpoint:
+            name = f"http://127.0.0.1:{proxy.port}"
+            with mock.patch.dict(os.environ, {"https_proxy": name, "http_proxy": name, "no_proxy": ""}):
+                self.assertIn("403", self.complaint(source("https://login.example.com/token"), temporary=True))
+                self.assertIn("CONNECT login.example.com:443 HTTP/1.", str(proxy.lines))
+                self.assertNotIn("s3cret", str(proxy.lines))
+                self.assertEqual(source(endpoint.url)(False), "token-1")
+
     def test_nothing_shows_a_secret(self) -> None:
         with TokenEndpoint(good()) as endpoint, self.assertNoLogs(level="DEBUG"):
             tokens = source(endpoint.url)
