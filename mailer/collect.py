@@ -164,17 +164,16 @@ class Collector:
             # Whether the connection or one of the mails is to blame shows when they are asked for one by one.
             self._careful = max(self._careful, asked[-1])
             if len(asked) == 1 and failure.exit_code is ExitCode.UNAVAILABLE and not self._stopping():
-                self._commit([(asked[0], None)], asked[0])
+                self._commit([(asked[0], None)], asked[0], broke=True)
             raise
         if done != asked[-1]:
             yield batch, asked[-1]
 
     def _try_again(self, refused: Sequence[int]) -> None:
-        """Ask once more for the mails refused before, if the server gives others: else it is not their fault."""
-        if refused and self._mailbox.gives_others(refused):
-            for uid in refused:
-                for batch, done in self._batches([uid]):
-                    self._commit(batch, done, gone=[] if batch else [uid])
+        """Ask once more for the mails refused before."""
+        for uid in refused:
+            for batch, done in self._batches([uid]):
+                self._commit(batch, done, gone=[] if batch else [uid])
 
     # -- one batch -------------------------------------------------------------------------------------------------
 
@@ -187,9 +186,13 @@ class Collector:
             self._keep(f"{self._ledger.progress.uidvalidity}-{mail.uid}.eml", mail.raw)
         return reading
 
-    def _commit(self, batch: _Batch, done: int, gone: Sequence[int] = ()) -> None:
+    def _commit(self, batch: _Batch, done: int, gone: Sequence[int] = (), *, broke: bool = False) -> None:
         """Log the mails, save the position, mark them: in that order."""
         progress = self._ledger.progress
+        all_refused = batch and not any(reading for _, reading in batch)
+        # It is the mails' fault only if there are others that the server gives.
+        if all_refused and not broke and not self._mailbox.gives_others({*dict(batch), *progress.refused}):
+            raise MailboxError("the server refuses all mails that it is asked for")
         refused = {uid: tries for uid, tries in progress.refused.items() if uid not in gone}
         readings = [(uid, reading or self._refused(uid, refused)) for uid, reading in batch]
         marking = tuple(uid for uid, reading in batch if reading)
@@ -206,6 +209,8 @@ class Collector:
         tries = refused.pop(uid, 0) + 1
         if tries == 1 and len(refused) >= _REFUSED:
             raise MailboxError("the server refuses one mail after the other")
+        if tries == 1:
+            _log.warning("the server refuses the mail with UID %d and gives others: it is tried again", uid)
         if tries < _TRIES:
             refused[uid] = tries
             return None

@@ -98,10 +98,10 @@ class Mailbox:
                     yield Mail(uid, None)
 
     def gives_others(self, refused: Collection[int]) -> bool:
-        """Whether the server gives any mail but those it refused; also when there is no other to try it with."""
+        """Whether the server gives the first mail or the last one, if it did not refuse both."""
         _, parts, _ = self._live().ask("SEARCH", "1,*")
         others = [uid for uid in numbers(parts) if uid not in refused]
-        return not others or bool(beginnings(self._live(), others, 1))
+        return bool(others) and bool(beginnings(self._live(), others, 1))
 
     def mark(self, uids: Sequence[int]) -> None:
         """Set \\Seen on these mails; a server that refuses it is complained of, no more."""

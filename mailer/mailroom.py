@@ -87,13 +87,17 @@ def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = 
         )
         if once:
             polling.report(*run_pass())
+            if stop.is_set():
+                return ExitCode.INTERRUPTED
         else:
             _log.info("watching %s at %s:%d every %g s", settings.folder, imap.host, imap.port, settings.period)
             notify("READY=1")
             polling.keep_going(run_pass, period=settings.period, pause=_pause(stop), alive=_alive)
             notify("STOPPING=1")
     except MailboxError as failure:
-        return ExitCode.DONE if stop.is_set() else _ended_by(failure)
+        if stop.is_set():
+            return ExitCode.INTERRUPTED if once else ExitCode.DONE
+        return _ended_by(failure)
     finally:
         mailbox.close()
         position.close()

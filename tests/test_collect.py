@@ -3,6 +3,7 @@
 import errno
 import itertools
 import json
+import logging
 import shutil
 import tempfile
 import unittest
@@ -395,6 +396,12 @@ class Crashes(CollectCase):
 class Refusals(CollectCase):
     """A mail that the server does not give stops neither the others nor the collector."""
 
+    def setUp(self) -> None:
+        super().setUp()
+        log, silent = logging.getLogger("mailer.collect"), logging.NullHandler()
+        log.addHandler(silent)
+        self.addCleanup(log.removeHandler, silent)
+
     def test_a_refused_mail_is_tried_again_and_then_recorded_as_unreadable(self) -> None:
         uids = self.deliver(3)
         collector = self.start()
@@ -449,13 +456,30 @@ class Refusals(CollectCase):
         self.assertEqual(collector._ledger.progress.refused, {})
 
     def test_a_server_that_refuses_everything_is_an_outage(self) -> None:
-        uids = self.deliver(60)
-        collector = self.start()
-        self.mailbox.refusing = frozenset(uids)
-        for _ in range(12):
-            with self.assertRaises(MailboxError):
+        for count in (1, 2, 60):
+            with self.subTest(count):
+                self.begin()
+                uids = self.deliver(count)
+                collector = self.start()
+                self.mailbox.refusing = frozenset(uids)
+                for _ in range(12):
+                    with self.assertRaises(MailboxError):
+                        collector.run_pass()
+                self.assertEqual(self.uids(), [])
+                self.mailbox.refusing = frozenset()
                 collector.run_pass()
-        self.assertEqual(self.uids(), [])
+                self.assertEqual(self.uids(), uids)
+                self.assertFalse([record for record in self.records("error") if record["reason"] == "unreadable"])
+
+    def test_a_mail_refused_before_is_not_to_blame_for_an_outage(self) -> None:
+        uids = self.deliver(3)
+        collector = self.start()
+        self.mailbox.refusing = frozenset(uids[1:2])
+        collector.run_pass()
+        with mock.patch.object(WatchedMailbox, "gives_others", lambda *_: False):
+            for _ in range(12):
+                with self.assertRaises(MailboxError):
+                    collector.run_pass()
         self.mailbox.refusing = frozenset()
         collector.run_pass()
         self.assertEqual(self.uids(), uids)

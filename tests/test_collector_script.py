@@ -55,8 +55,8 @@ class CollectorCase(unittest.TestCase):
         )
 
     @contextlib.contextmanager
-    def running(self) -> Iterator["subprocess.Popen[str]"]:
-        command, environment = self.command()
+    def running(self, *flags: str) -> Iterator["subprocess.Popen[str]"]:
+        command, environment = self.command(*flags)
         with subprocess.Popen(
             command, env=environment, cwd=self.folder, stderr=subprocess.PIPE, text=True, encoding="utf-8"
         ) as process:
@@ -192,6 +192,17 @@ class Running(CollectorCase):
                 wait_until(lambda: silent.conversations)
                 process.terminate()
                 self.assertEqual(process.wait(10), 0)
+
+    @unittest.skipIf(os.name == "nt", "Windows cannot send these signals")
+    def test_one_pass_that_is_interrupted_says_so(self) -> None:
+        with ScriptedServer({"greeting": hang}, imap=True) as silent:
+            self.settings.update(IMAP_PORT=str(silent.port), MAIL_TIMEOUT="60")
+            for number in (signal.SIGINT, signal.SIGTERM):
+                with self.subTest(number), self.running("--once") as process:
+                    before = len(silent.conversations)
+                    wait_until(lambda before=before: len(silent.conversations) > before)  # type: ignore[misc]  # bound
+                    process.send_signal(number)
+                    self.assertEqual(process.wait(10), 130)
 
     def test_an_outage_is_told_once_and_got_over(self) -> None:
         with self.running() as process:
