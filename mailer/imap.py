@@ -13,7 +13,7 @@ import ssl
 from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from mailer.errors import ExitCode, MailboxError, safe
+from mailer.errors import ExitCode, MailboxError
 from mailer.imap_fetch import beginnings, whole
 from mailer.imap_login import connect
 from mailer.imap_syntax import for_now, mailbox_name, number, numbers, responses
@@ -124,7 +124,7 @@ class Mailbox:
             except imaplib.IMAP4.readonly:
                 _log.warning("%s is read-only: mails are not marked as seen", self._folder)
                 return self._select(readonly=True)
-            words = safe(str(answer[0], "utf-8", "replace")) if answer[0] else ""
+            words = wire.words(answer[:1])
             if status != "OK":
                 code = ExitCode.UNAVAILABLE if for_now(words) else ExitCode.CONFIG
                 raise MailboxError(f"the folder {self._folder} cannot be opened: {words}", code)

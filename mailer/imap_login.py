@@ -11,7 +11,7 @@ from base64 import b64encode
 from collections.abc import Callable
 
 from mailer import sasl
-from mailer.errors import ExitCode, LoginError, MailboxError, safe
+from mailer.errors import ExitCode, LoginError, MailboxError
 from mailer.imap_syntax import for_now, quoted
 from mailer.imap_wire import Wire
 from mailer.settings import Endpoint, Security
@@ -21,7 +21,7 @@ def connect(
     endpoint: Endpoint, login: sasl.Login, context: ssl.SSLContext, timeout: float, stopping: Callable[[], bool]
 ) -> Wire:
     """A connection that is protected as the endpoint says, and logged in."""
-    wire = Wire(endpoint, context, timeout, stopping)
+    wire = Wire(endpoint, context, timeout, stopping, login.secrets)
     try:
         if endpoint.security is Security.STARTTLS:
             _start_tls(wire)
@@ -71,12 +71,12 @@ def _authenticate(wire: Wire, mechanism: str | None, login: sasl.Login, *, fresh
     except LoginError as failure:
         code = ExitCode.UNAVAILABLE if failure.temporary else ExitCode.LOGIN_REFUSED
         raise MailboxError(f"the login of {login.user}: {failure}", code) from None
+    login.secrets.add(secret)
     if mechanism is None:
-        status, words = _command(wire, login.user, secret)
-        return status, sasl.without(words, (secret, quoted(secret)[1:-1].decode()))
+        return _command(wire, login.user, secret)
     first = sasl.initial_response(mechanism, login.user, secret, wire.host, wire.port)
-    status, words = _converse(wire, mechanism, first, secret)
-    return status, sasl.without(words, (secret, *(b64encode(data).decode() for data in (first, secret.encode()))))
+    login.secrets.add(b64encode(first).decode())
+    return _converse(wire, mechanism, first, secret)
 
 
 def _command(wire: Wire, user: str, secret: str) -> tuple[str, str]:
@@ -106,5 +106,5 @@ def _converse(wire: Wire, mechanism: str, first: bytes, secret: str) -> tuple[st
         except imaplib.IMAP4.abort:
             raise
         except imaplib.IMAP4.error as failure:
-            return "NO", safe(" ".join([str(failure), *reasons[1:]]))
+            return "NO", wire.secrets.safe(" ".join([str(failure), *reasons[1:]]))
     return "OK", ""

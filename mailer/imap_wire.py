@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mailer.errors import MailboxError, safe
+from mailer.errors import MailboxError
+from mailer.secrecy import Secrets
 from mailer.settings import Endpoint, Security
 
 # Bytes that the answer to a command may have, apart from what was asked for: other mails come and go meanwhile.
@@ -31,11 +32,16 @@ _GARBAGE = (ValueError, TypeError, LookupError, AttributeError)
 
 
 class Wire(imaplib.IMAP4):
-    """A connection, greeted; `protection` says how it is protected."""
+    """A connection, greeted; `protection` says how it is protected.
+
+    `secrets` are those that the server's words are shown without.
+    """
 
     def __init__(
-        self, endpoint: Endpoint, context: ssl.SSLContext, timeout: float, stopping: Callable[[], bool]
+        self, endpoint: Endpoint, context: ssl.SSLContext, timeout: float, stopping: Callable[[], bool],
+        secrets: Secrets,
     ) -> None:
+        self.secrets = secrets
         self._endpoint = endpoint
         self._context = context
         self._timeout = timeout
@@ -131,7 +137,7 @@ class Wire(imaplib.IMAP4):
         self.protection = str(self.sock.version())
 
     def command(self, name: str, *arguments: Any) -> tuple[str, str]:
-        """Send a command; its status (OK, NO), and the server's words, made safe to show."""
+        """Send a command; its status (OK, NO), and the words of a refusal, made safe to show."""
         with self.translated(self.host):
             self.untagged_responses.clear()  # or they would pile up for as long as the connection lives
             try:
@@ -139,8 +145,8 @@ class Wire(imaplib.IMAP4):
             except imaplib.IMAP4.abort:
                 raise
             except imaplib.IMAP4.error as failure:  # BAD
-                return "NO", safe(str(failure))
-            return str(status), _words(answer)
+                return "NO", self.secrets.safe(str(failure))
+            return str(status), "" if status == "OK" else self.words(answer)
 
     def ask(self, name: str, *arguments: str, expected: int = 0) -> tuple[str, list[Any], str]:
         """Send a UID command: its status, the untagged responses that answer it, and the words of a refusal.
@@ -158,7 +164,12 @@ class Wire(imaplib.IMAP4):
                 status, answer = "NO", [str(failure).encode()]
             finally:
                 self._expected = 0
-            return (str(status), answer, "") if status == "OK" else ("NO", [], _words(answer))
+            return (str(status), answer, "") if status == "OK" else ("NO", [], self.words(answer))
+
+    def words(self, answer: list[Any]) -> str:
+        """An answer made safe to show."""
+        parts = (part.decode("utf-8", "replace") for part in answer if isinstance(part, bytes))
+        return self.secrets.safe(" ".join(parts))
 
     @contextlib.contextmanager
     def translated(self, what: str) -> Iterator[None]:
@@ -174,12 +185,8 @@ class Wire(imaplib.IMAP4):
         except ssl.SSLError as failure:
             self.shutdown()
             reason = (failure.reason or str(failure)).replace("_", " ").lower()
-            raise MailboxError(f"TLS with {what} failed ({safe(reason)})") from None
+            raise MailboxError(f"TLS with {what} failed ({self.secrets.safe(reason)})") from None
         except (OSError, imaplib.IMAP4.error, *_GARBAGE) as failure:
             self.shutdown()
             words = getattr(failure, "reason", None) or getattr(failure, "strerror", None) or str(failure)
-            raise MailboxError(f"{what}: {safe(str(words)) or type(failure).__name__}") from None
-
-
-def _words(answer: list[Any]) -> str:
-    return safe(" ".join(part.decode("utf-8", "replace") for part in answer if isinstance(part, bytes)))
+            raise MailboxError(f"{what}: {self.secrets.safe(str(words)) or type(failure).__name__}") from None

@@ -26,7 +26,7 @@ except ImportError:  # Windows, which has no such limit
 from mailer import diagnostics
 from mailer.config import KEYS
 from mailer.errors import ConfigError, ExitCode, StateError, safe
-from mailer.sasl import Login
+from mailer.sasl import Login, password_login
 from mailer.settings import Account
 
 BASE = Path(__file__).resolve().parent.parent  # the folder of the scripts
@@ -122,7 +122,7 @@ def login(account: Account, context: ssl.SSLContext) -> Login:
         from mailer.oauth import TokenSource  # here, because http.client behind it would make every other start slower
 
         return Login(account.login, TokenSource(account.oauth, context), oauth=True)
-    return Login(account.login, lambda _fresh: account.password)
+    return password_login(account.login, account.password)
 
 
 def guard(run: Callable[[], int]) -> int:

@@ -5,8 +5,11 @@ token. Challenge-response mechanisms are not used: they protect nothing inside T
 `smtp` and `imap` put the bytes on the wire.
 """
 
+from base64 import b64encode
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+
+from mailer.secrecy import Secrets
 
 PASSWORD_MECHANISMS = ("PLAIN", "LOGIN")
 TOKEN_MECHANISMS = ("OAUTHBEARER", "XOAUTH2")
@@ -14,11 +17,21 @@ TOKEN_MECHANISMS = ("OAUTHBEARER", "XOAUTH2")
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """An account at a mail server. `secret(fresh)` gives the password or an access token, renewed when `fresh`."""
+    """An account at a mail server. `secret(fresh)` gives the password or an access token, renewed when `fresh`.
+
+    `secrets` are those that the server was told, or may know.
+    """
 
     user: str
     secret: Callable[[bool], str] = field(repr=False)
     oauth: bool = False
+    secrets: Secrets = field(default_factory=Secrets, repr=False, compare=False)
+
+
+def password_login(user: str, password: str) -> Login:
+    """A login with a password, which the server may know from earlier on."""
+    first = b64encode(initial_response("PLAIN", user, password, "", 0)).decode()
+    return Login(user, lambda _fresh: password, secrets=Secrets(password, first))
 
 
 def choose(offered: Collection[str], login: Login) -> str | None:
@@ -38,10 +51,3 @@ def initial_response(mechanism: str, user: str, secret: str, host: str, port: in
         authorization = user.replace("=", "=3D").replace(",", "=2C")
         return f"n,a={authorization},\1host={host}\1port={port}\1auth=Bearer {secret}\1\1".encode()
     return f"user={user}\1auth=Bearer {secret}\1\1".encode()
-
-
-def without(text: str, secrets: Collection[str]) -> str:
-    """A server's words, should they repeat what it was told."""
-    for secret in secrets:
-        text = text.replace(secret, "…") if secret else text
-    return text

@@ -13,9 +13,9 @@ import ssl
 from collections.abc import Iterator
 
 from mailer import sasl
-from mailer.errors import Code, DeliveryError, LoginError, Outcome, safe
+from mailer.errors import Code, DeliveryError, LoginError, Outcome
 from mailer.settings import Endpoint, Security
-from mailer.smtp_reply import SessionLostError, said, words
+from mailer.smtp_reply import SessionLostError, words
 from mailer.smtp_wire import Wire
 
 _FULL_NAME = re.compile(r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
@@ -57,7 +57,8 @@ def _log_in(wire: Wire, endpoint: Endpoint, login: sasl.Login) -> str:
     offered = wire.esmtp_features["auth"].split()
     mechanism = sasl.choose(offered, login)
     if not mechanism:
-        raise _refused(f"{endpoint.host} offers no login that can be used here, only {safe(', '.join(offered))}")
+        others = wire.secrets.safe(", ".join(offered))
+        raise _refused(f"{endpoint.host} offers no login that can be used here, only {others}")
     code, text = _authenticate(wire, endpoint, login, mechanism, fresh=False)
     if code[:1] == b"5" and login.oauth:
         code, text = _authenticate(wire, endpoint, login, mechanism, fresh=True)
@@ -71,9 +72,10 @@ def _log_in(wire: Wire, endpoint: Endpoint, login: sasl.Login) -> str:
 def _authenticate(
     wire: Wire, endpoint: Endpoint, login: sasl.Login, mechanism: str, *, fresh: bool
 ) -> tuple[bytes, str]:
-    """One login: the last reply's code, and what the server said about it."""
+    """One login: the last reply's code, and what the server said about a refusal."""
     secret = _secret(login, fresh)
     first = _base64(sasl.initial_response(mechanism, login.user, secret, endpoint.host, endpoint.port))
+    login.secrets.add(secret, first)
     answers = {"PLAIN": first, "LOGIN": _base64(secret.encode()), "OAUTHBEARER": _base64(b"\1"), "XOAUTH2": ""}
     code, whole = wire.ask(f"AUTH {mechanism} {first}")
     reason = ""
@@ -84,7 +86,7 @@ def _authenticate(
         reason = challenge if login.oauth else ""  # a token's refusal comes as a challenge that wants an answer
         asks_for_name = mechanism == "LOGIN" and "user" in challenge.lower()
         code, whole = wire.ask(first if asks_for_name else answers[mechanism])
-    return code, sasl.without(f"{said(whole)} {reason}".strip(), (first, answers[mechanism], secret))
+    return code, "" if code[:1] == b"2" else f"{wire.said(whole)} {wire.secrets.safe(reason)}".strip()
 
 
 def _secret(login: sasl.Login, fresh: bool) -> str:
@@ -106,7 +108,7 @@ def _base64(data: bytes) -> str:
 
 def _decoded(challenge: bytes) -> str:
     try:
-        return safe(base64.b64decode(challenge).decode("utf-8", "replace"))
+        return base64.b64decode(challenge).decode("utf-8", "replace")
     except binascii.Error:
         return ""
 

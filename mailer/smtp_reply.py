@@ -6,7 +6,8 @@ Bounded and strict: what is neither a reply nor the beginning of one is recognis
 
 import re
 
-from mailer.errors import Code, DeliveryError, Outcome, safe
+from mailer.errors import Code, DeliveryError, Outcome
+from mailer.secrecy import Secrets
 
 # "250-text" lines, then "250 text" or "250", all with the same code.
 _REPLY = re.compile(rb"([2-5][0-9][0-9])(?:-[^\n]*\n\1)*(?: [^\n]*)?\r?\n")
@@ -34,9 +35,9 @@ def words(reply: bytes) -> bytes:
     return b"\n".join(line[4:].strip() for line in reply.split(b"\n") if line)
 
 
-def said(reply: bytes) -> str:
-    """A reply made safe to show: its code and its text on one line."""
-    return safe(f"{reply[:3].decode()} {words(reply).decode('utf-8', 'replace')}")
+def said(reply: bytes, secrets: Secrets) -> str:
+    """A reply made safe to show, without these secrets: its code and its text on one line."""
+    return secrets.safe(f"{reply[:3].decode()} {words(reply).decode('utf-8', 'replace')}")
 
 
 def refusal(code: bytes, text: str, *, of_person: bool = False) -> DeliveryError:

@@ -14,7 +14,7 @@ from mailer import sasl, smtp_login
 from mailer.compose import Envelope
 from mailer.errors import Code, DeliveryError, Outcome
 from mailer.settings import Endpoint
-from mailer.smtp_reply import SessionLostError, refusal, said
+from mailer.smtp_reply import SessionLostError, refusal
 from mailer.smtp_wire import Wire
 
 # The last line of defence: no address that could end its command, or add a parameter to it, goes out.
@@ -39,6 +39,7 @@ class Session(Wire):
     ) -> Iterator[str]:
         """Get ready, and tell each step when it is done. Whatever ends this before the last step closes the session."""
         self.deadline = deadline
+        self.secrets = login.secrets
         try:
             yield from smtp_login.steps(self, endpoint, login, context)
             extensions = ("pipelining", "size", "smtputf8")
@@ -66,8 +67,8 @@ class Session(Wire):
         if code == b"421" or code[:1] == b"3":
             self.close()
         if code[:1] == b"3":
-            raise _uncertain(said(whole))
-        raise refusal(code, f"the mail server refuses the message: {said(whole)}")
+            raise _uncertain(self.said(whole))
+        raise refusal(code, f"the mail server refuses the message: {self.said(whole)}")
 
     def rehearse(self, envelope: Envelope) -> None:
         """Name sender and recipients without giving a message."""
@@ -105,7 +106,7 @@ class Session(Wire):
 
     def _refusal(self, index: int, envelope: Envelope, code: bytes, whole: bytes) -> DeliveryError:
         """What it means that the command of this index is refused."""
-        words = said(whole)
+        words = self.said(whole)
         # Some servers limit the messages of a session: then a new one is what they want.
         if code == b"421" or (not index and code[:1] == b"4" and self._accepted):
             self.fail(f"the mail server ends the session: {words}")
@@ -128,7 +129,7 @@ class Session(Wire):
             self._resetting = False
             code, whole = self.reply()
             if code[:1] != b"2":
-                self.fail(f"the mail server refuses RSET: {said(whole)}")
+                self.fail(f"the mail server refuses RSET: {self.said(whole)}")
 
     def _be_in_step(self) -> None:
         if self._buffer:

@@ -14,6 +14,7 @@ from re import Match
 from typing import NoReturn
 
 from mailer.patience import QUICK, TOO_LONG, be_quick, receive_at_once, send_at_once
+from mailer.secrecy import Secrets
 from mailer.smtp_reply import SessionLostError, first_reply, may_become_reply, refusal, said, words
 
 _READ_SIZE = 1 << 16
@@ -24,11 +25,15 @@ def _nothing() -> None:
 
 
 class Wire(smtplib.SMTP):
-    """One connection. `deadline` (monotonic) ends whatever is going on; `on_wait` is called before each long wait."""
+    """One connection. `deadline` (monotonic) ends whatever is going on; `on_wait` is called before each long wait.
+
+    `secrets` are those that the server's words are shown without.
+    """
 
     def __init__(self, timeout: float, on_wait: Callable[[], None] = _nothing) -> None:
         super().__init__(local_hostname="localhost", timeout=timeout)  # the name is given with EHLO
         self.deadline = time.monotonic() + timeout
+        self.secrets = Secrets()
         self._patience = timeout
         self._on_wait = on_wait
         self._buffer = b""  # what the server has said and nobody has read yet
@@ -104,12 +109,16 @@ class Wire(smtplib.SMTP):
         self.send(f"{line}\r\n".encode())
         return self.reply()
 
+    def said(self, reply: bytes) -> str:
+        """A reply made safe to show."""
+        return said(reply, self.secrets)
+
     def expect(self, reply: tuple[bytes, bytes], otherwise: str) -> None:
         """Raise unless the reply says that all is well."""
         code, whole = reply
         if code[:1] == b"2":
             return
-        text = f"the mail server {otherwise}: {said(whole)}"
+        text = f"the mail server {otherwise}: {self.said(whole)}"
         if code == b"421" or code[:1] == b"3":
             self.fail(text)
         raise refusal(code, text)

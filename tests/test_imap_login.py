@@ -1,6 +1,7 @@
 """From an address to an IMAP session: TLS, and one login, with nothing secret in clear and nothing stripped."""
 
 import base64
+import logging
 import re
 import ssl
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 from mailer.errors import ExitCode, LoginError, MailboxError
 from mailer.imap import Mailbox
 from mailer.sandbox.mail import MailServer
-from mailer.sasl import Login
+from mailer.sasl import Login, password_login
 from mailer.settings import Endpoint, Security
 from mailer.tls import client_context
 from tests.support.certificates import certificates, server_context
@@ -132,6 +133,45 @@ class Logins(LoginCase):
                 self.assertIn("wrong: …", words)
                 for secret in (PASSWORD, first.decode(), encoded.decode()):
                     self.assertNotIn(secret, words)
+
+    def test_no_password_is_repeated_whatever_its_characters_and_the_kind_of_answer(self) -> None:
+        for password in (PASSWORD, 'pa"ss\\wo rd', "pässwörd", "  lead  trail  ", "пароль"):
+            for kind in (b"%tag% NO", b"%tag% BAD", b"* BYE", b"nonsense", b"* LIST {x}"):
+
+                def answer(conversation: Conversation, kind: bytes = kind) -> None:
+                    line = conversation.lines[-1].rstrip()
+                    if line.endswith(b"}"):
+                        return conversation.send(b"+ go on\r\n")
+                    conversation.send(b"%b you said %b\r\n" % (kind, line.partition(b" LOGIN ")[2] or line))
+                    return close(conversation)
+
+                changes: dict[str, Any] = {"CAPABILITY": capable(), "LOGIN": answer, "response": answer}
+                with self.subTest(password, kind=kind), ScriptedServer({**IMAP, **changes}, imap=True) as server:
+                    login = Login(USER, lambda _, password=password: password)  # type: ignore[misc]
+                    words = str(self.failure(lambda login=login, port=server.port: self.open(port, login=login)))  # type: ignore[misc]
+                    for part in re.split(r"\W+", password.strip()):
+                        self.assertNotIn(part, words)
+                    self.assertEqual("said" in words, "…" in words, words)
+
+    def test_no_secret_is_repeated_after_the_login(self) -> None:
+        plain = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode())
+        told = b" you said " + PASSWORD.encode() + b" or " + plain + b"\r\n"
+        for kind in (b"%tag% NO", b"%tag% NO [UNAVAILABLE]", b"%tag% BAD", b"* BYE"):
+            for key in ("greeting", "CAPABILITY", "ID", "SELECT", "UID SEARCH", "UID FETCH", "UID STORE"):
+                changes: dict[str, Any] = {"CAPABILITY": capable("AUTH=PLAIN", "ID"), "ID": b"%tag% OK\r\n"}
+                changes[key] = (kind + told, close) if kind == b"* BYE" else kind + told
+                with self.subTest(key, kind=kind), ScriptedServer({**IMAP, **changes}, imap=True) as server:
+                    login = password_login(USER, PASSWORD)
+                    with self.assertLogs(level="DEBUG") as logged:
+                        logging.getLogger().info("begin")
+                        try:
+                            box = self.open(server.port, login=login)
+                            list(box.fetch(box.since(1), lambda _: False))
+                            box.mark([9])
+                        except MailboxError as failure:
+                            logging.getLogger().info("%s", failure)
+                    for secret in (PASSWORD, plain.decode()):
+                        self.assertNotIn(secret, "\n".join(logged.output))
 
     def test_nothing_that_was_sent_is_kept(self) -> None:
         with ScriptedServer({**IMAP, "CAPABILITY": capable()}, imap=True) as server:

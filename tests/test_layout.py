@@ -49,6 +49,7 @@ FLOORS = {
         "pure": {
             "mailer.settings",
             "mailer.config", "mailer.validation", "mailer.protocol", "mailer.compose", "mailer.record", "mailer.sasl",
+            "mailer.secrecy",
             "mailer.progress", "mailer.reading", "mailer.bounces", "mailer.charsets", "mailer.content", "mailer.mime",
             "mailer.correspondence", "mailer.headers", "mailer.htmltags", "mailer.htmltext", "mailer.letterpairs",
             "mailer.transfer",

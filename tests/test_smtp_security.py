@@ -6,7 +6,7 @@ import time
 import traceback
 
 from mailer.errors import DeliveryError, LoginError
-from mailer.sasl import Login
+from mailer.sasl import Login, password_login
 from mailer.settings import Security
 from tests.support.certificates import server_context
 from tests.support.outboxes import ADMINISTRATOR, OutboxTestCase, complaint, letter, result
@@ -25,6 +25,7 @@ from tests.support.scripted import (
 
 CLEAR_EHLO = ehlo("PIPELINING", "STARTTLS", "AUTH PLAIN LOGIN")
 PASSWORD = "pässwörd 密码 \\ \"quoted\""
+LOGIN = password_login(ADMINISTRATOR, PASSWORD)
 
 
 def b64(text: str) -> bytes:
@@ -39,10 +40,6 @@ def with_starttls(answer: Action, inside: bytes = ehlo("PIPELINING", "AUTH PLAIN
 def offering(mechanisms: str, **replies: Action | list[Action]) -> Table:
     """A server with these mechanisms."""
     return {**SMTP, "EHLO": ehlo("PIPELINING", f"AUTH {mechanisms}"), **replies}
-
-
-def password_login() -> Login:
-    return Login(ADMINISTRATOR, lambda _fresh: PASSWORD)
 
 
 def logins(server: ScriptedServer) -> list[bytes]:
@@ -147,7 +144,7 @@ class TlsTest(OutboxTestCase):
 class PasswordTest(OutboxTestCase):
     def test_plain_carries_any_password(self) -> None:
         with ScriptedServer(offering("CRAM-MD5 LOGIN PLAIN")) as server:
-            self.assertEqual(result(self.outbox(server.port, login=password_login())), "sent")
+            self.assertEqual(result(self.outbox(server.port, login=LOGIN)), "sent")
             self.assertEqual(logins(server), [b"AUTH PLAIN " + b64(f"\0{ADMINISTRATOR}\0{PASSWORD}") + b"\r\n"])
 
     def test_login_is_the_second_choice(self) -> None:
@@ -160,7 +157,7 @@ class PasswordTest(OutboxTestCase):
             (asks_for_both, [asks_for_password, welcome], [user, password]),
         ):
             with ScriptedServer(offering("LOGIN", AUTH=ask, response=[*answers])) as server:
-                self.assertEqual(result(self.outbox(server.port, login=password_login())), "sent")
+                self.assertEqual(result(self.outbox(server.port, login=LOGIN)), "sent")
                 self.assertEqual(server.lines[1:2 + len(said)], [b"AUTH LOGIN " + user, *said])
 
     def test_no_other_mechanism_is_used(self) -> None:
@@ -205,12 +202,33 @@ class PasswordTest(OutboxTestCase):
         for fault in (echo, (b"nonsense ", echo), (b"421 ", echo), close):
             for table in (offering("PLAIN", AUTH=fault), offering("LOGIN", AUTH=asks, response=fault)):
                 with ScriptedServer(table) as server, self.assertNoLogs(level="DEBUG"):
-                    box = self.outbox(server.port, login=password_login())
+                    box = self.outbox(server.port, login=LOGIN)
                     with self.assertRaises(DeliveryError) as caught:
                         box.deliver(letter())
                     shown = "".join(traceback.format_exception(caught.exception)) + repr(vars(box))
                     for secret in secrets:
                         self.assertNotIn(secret, shown)
+
+    def test_no_secret_is_in_what_the_server_says_later(self) -> None:
+        plain = b64(f"\0{ADMINISTRATOR}\0{PASSWORD}")
+        told = b" you said " + b" or ".join((PASSWORD.encode(), b64(PASSWORD), plain)) + b"\r\n"
+        for code in (b"354", b"421", b"450", b"550"):
+            for key in ("greeting", "EHLO", "AUTH", "MAIL", "RCPT", "body"):
+                first: Table = {**SMTP, "body": (b"250 queued\r\n", close)}
+                second: Table = {**SMTP, key: code + told}
+                with self.subTest(key, code=code), ScriptedServer(first, second) as server:
+                    box = self.outbox(server.port, login=LOGIN)
+                    self.assertEqual(result(box), "sent")
+                    self.assertRegex(complaint(box), r"you said … or … or …")
+
+    def test_no_secret_is_in_a_check(self) -> None:
+        told = b" you said " + PASSWORD.encode() + b"\r\n"
+        for key in ("EHLO", "MAIL", "RCPT", "RSET"):
+            with self.subTest(key), ScriptedServer({**SMTP, key: b"550" + told}) as server:
+                box = self.outbox(server.port, login=LOGIN)
+                with self.assertRaises(DeliveryError) as caught:
+                    list(box.check(ADMINISTRATOR, ADMINISTRATOR))
+                self.assertRegex(str(caught.exception), r"550 you said …\Z")
 
 
 class TokenTest(OutboxTestCase):

@@ -1,0 +1,102 @@
+"""Secrets in the words of others: mail servers and token endpoints may repeat what they were told.
+
+Promises that no form in which a secret is usually repeated is left of words that are shown: as it is, in another case,
+quoted, escaped, as a `repr`, URL-encoded, with its blanks squeezed, in base64, decoded wrongly, or (if it is long) a
+part of it. Nothing is worked out before there are words to show. Pure; used by `smtp`, `imap` and `oauth`.
+"""
+
+import re
+from base64 import b64encode
+
+from mailer.errors import safe
+
+_HIDDEN = "…"
+# A shorter secret is hidden only where it stands alone: in words like these it could be a part of many.
+_SHORT = 4  # characters
+# Of a secret without blanks that is at least twice as long as this, such a part is hidden, with the word around it:
+# servers cut what they repeat, or go on in another line.
+_PART = 16  # characters
+_KEPT = 8  # secrets at most: access tokens are renewed for as long as a script runs
+_BACKSLASH = r"(?:\\|%5c)"
+
+
+class Secrets:
+    """What is not to be shown. Threads may share it."""
+
+    def __init__(self, *secrets: str) -> None:
+        # Each with the patterns that find it, once they were needed. Only single operations of dict: they are atomic.
+        self._patterns: dict[str, tuple[re.Pattern[str], ...]] = {}
+        self.add(*secrets)
+
+    def add(self, *secrets: str) -> None:
+        """Hide these too; of many, those that were added first are forgotten."""
+        for secret in secrets:
+            if secret.strip() and secret not in self._patterns:
+                self._patterns[secret] = ()
+        for oldest in list(self._patterns)[:-_KEPT]:
+            self._patterns.pop(oldest, None)
+
+    def safe(self, text: str) -> str:
+        """Foreign words made safe to show, without the secrets."""
+        for secret in sorted(self._patterns, key=len, reverse=True):  # one may be a part of another
+            patterns = self._patterns.get(secret) or _patterns(secret)
+            if secret in self._patterns:
+                self._patterns[secret] = patterns
+            for pattern in patterns:
+                text = pattern.sub(_HIDDEN, text)
+        return safe(text)
+
+
+def _patterns(secret: str) -> tuple[re.Pattern[str], ...]:
+    """What finds the whole of a secret, and then what finds parts of it."""
+    encoded = b64encode(secret.encode("utf-8", "surrogatepass")).decode()
+    url_safe = encoded.replace("+", "-").replace("/", "_")
+    forms = [_repeated(secret.strip()), *(_repeated(form.rstrip("=")) + "(?:=|%3d)*+" for form in (encoded, url_safe))]
+    whole = f"(?:{'|'.join(forms)})"
+    if len(secret) < _SHORT:
+        whole = rf"(?<!\w){whole}(?!\w)"
+    patterns = [whole]
+    if len(secret) >= 2 * _PART and len(secret.split()) == 1:
+        parts = [
+            _repeated(text[start : start + _PART])
+            for text in (secret.strip(), encoded)
+            for start in range(0, len(text) - _PART + 1, _PART)
+        ]
+        patterns.append(rf"(?<!\S)\S*?(?:{'|'.join(parts)})\S*+")
+    return tuple(re.compile(pattern, re.IGNORECASE) for pattern in patterns)
+
+
+def _repeated(text: str) -> str:
+    """A pattern for a text in all forms that its characters can take; it takes linear time whatever it looks at."""
+    squeezed = re.sub(r"(\\)\\+|[ \t-\r]+", lambda run: run[1] or " ", text)
+    beginning = "" if _plain(squeezed[0]) else r"(?<!\\)(?<!%5c)"  # a run of backslashes is looked at once
+    return beginning + "".join(map(_character, squeezed))
+
+
+def _character(character: str) -> str:
+    """A pattern for a character as it is, escaped with any number of backslashes, or URL-encoded."""
+    if _plain(character):
+        return character
+    if character == " ":
+        return rf"(?:\s++|\++|(?:%20|%0[9a-d]|{_BACKSLASH}++[tnrvf])++)"
+    if character == "\\":
+        return f"{_BACKSLASH}++"
+    octets = character.encode("utf-8", "surrogatepass")
+    units = character.encode("utf-16-be", "surrogatepass")
+    forms = {
+        character,
+        repr(character)[1:-1],
+        repr(octets)[2:-1],
+        "".join(rf"\u{units[index : index + 2].hex()}" for index in range(0, len(units), 2)),  # JSON
+        "".join(f"%{octet:02x}" for octet in octets),
+        octets.decode("latin-1"),
+        octets.decode("ascii", "replace"),
+    }
+    escaped = f"{_BACKSLASH}*+"
+    patterns = (escaped.join(map(re.escape, form.split("\\"))) for form in sorted(forms))
+    return f"{escaped}(?:{'|'.join(patterns)})"
+
+
+def _plain(character: str) -> bool:
+    """Whether nobody escapes the character."""
+    return character.isascii() and character.isalnum()
