@@ -20,6 +20,7 @@ from mailer.settings import (
     Security,
     ServerSettings,
     is_loopback,
+    may_have_secrets,
 )
 
 _T = TypeVar("_T")
@@ -225,8 +226,8 @@ def _oauth(reader: _Reader) -> OAuth:
     if not refresh_token:
         reader.complain("OAUTH_REFRESH_TOKEN", "is missing (or set EMAIL_TOKEN_COMMAND)")
     token_url = reader.text("OAUTH_TOKEN_URL")
-    if token_url and not token_url.lower().startswith(("https://", "http://")):
-        reader.complain("OAUTH_TOKEN_URL", f"must be an https address, not {token_url!r}")
+    if token_url and not may_have_secrets(token_url):  # and it is not shown: a password may be in it
+        reader.complain("OAUTH_TOKEN_URL", "must be an https address, with no name or password in it")
     # A public client, as Microsoft's device sign-in makes them, has no client secret.
     return OAuth(
         token_url=token_url,

@@ -7,12 +7,14 @@ in one, nor in a log. Called by `smtp` and `imap`, as the account's `secret`.
 
 import json
 import math
+import re
 import ssl
 import threading
 import time
 
 from mailer.errors import LoginError, safe
 from mailer.oauth_asking import Endpoint, run
+from mailer.secrecy import Secrets
 from mailer.settings import OAuth
 
 # How long a token serves whose end is not known: commands renew theirs themselves, some minutes before.
@@ -21,6 +23,10 @@ _MARGIN = 60.0  # seconds before its end from which a token is not used any more
 _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERRORS = 500
+# Words that may hold a token, and among them what support people ask for.
+_LONG_WORD = re.compile(r"[\w.~+%=-]{20,}")
+_TRACE_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.?", re.IGNORECASE)
+_WORD = re.compile(r"[\w~+/%-]{6,}")
 
 
 class TokenSource:
@@ -59,11 +65,13 @@ class TokenSource:
     def _run_command(self) -> tuple[str, float]:
         """The token that the command prints."""
         code, output, errors = run(self._oauth.command or "")
+        printed = output.decode("utf-8", "replace").strip()
         if code:
             last = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
-            text = f"EMAIL_TOKEN_COMMAND failed with {code}: {safe(last)}"
+            reason = _WORD.sub(lambda word: "…" if word[0] in printed else word[0], last)  # it may have printed a token
+            text = f"EMAIL_TOKEN_COMMAND failed with {code}: {self._safe(reason)}"
             raise LoginError(text, temporary=code == _TEMPORARY_FAILURE)
-        return _checked(output.decode("utf-8", "replace").strip(), "EMAIL_TOKEN_COMMAND"), _UNKNOWN_LIFE
+        return _checked(printed, "EMAIL_TOKEN_COMMAND"), _UNKNOWN_LIFE
 
     def _refresh(self) -> tuple[str, float]:
         """A new token from the endpoint, and the seconds for which it is good."""
@@ -72,8 +80,9 @@ class TokenSource:
         if oauth.client_secret:
             form["client_secret"] = oauth.client_secret
         answer = self._fields(self._endpoint.post(form))
-        self._refresh_token = str(answer.get("refresh_token") or self._refresh_token)  # some endpoints change it
-        return _checked(str(answer["access_token"]), "the token endpoint"), _life(answer.get("expires_in"))
+        replaced = answer.get("refresh_token")  # as some endpoints do
+        self._refresh_token = replaced if replaced and isinstance(replaced, str) else self._refresh_token
+        return _checked(answer["access_token"], "the token endpoint"), _life(answer.get("expires_in"))
 
     def _fields(self, answer: tuple[int, bytes]) -> dict[str, object]:
         """The fields of a good answer (RFC 6749, section 5.1); raises LoginError with the reason of a bad one (5.2)."""
@@ -86,10 +95,13 @@ class TokenSource:
         if status == 200 and fields.get("access_token"):
             return fields
         reason = " ".join(str(fields[key]) for key in ("error", "error_description") if key in fields)
-        for secret in (self._refresh_token, self._oauth.client_secret):
-            reason = reason.replace(secret, "…") if secret else reason
-        text = f"the token endpoint gives no token: {safe(reason) or f'status {status}'}"
+        text = f"the token endpoint gives no token: {self._safe(reason) or f'status {status}'}"
         raise LoginError(text, temporary=status == _TOO_MANY_REQUESTS or status >= _SERVER_ERRORS)
+
+    def _safe(self, reason: str) -> str:
+        """A foreign reason made safe to show, without any token, be it one that nobody here has seen."""
+        secrets = Secrets(self._refresh_token, self._oauth.client_secret or "", self._token)
+        return safe(_LONG_WORD.sub(_shown, secrets.hide(reason)))
 
 
 def _life(expires_in: object) -> float:
@@ -101,8 +113,14 @@ def _life(expires_in: object) -> float:
     return seconds if 0 < seconds < math.inf else _UNKNOWN_LIFE
 
 
-def _checked(token: str, source: str) -> str:
+def _shown(word: re.Match[str]) -> str:
+    """A long word, if it is no token: those have letters and digits."""
+    digits = sum(map(str.isdigit, word[0]))
+    return word[0] if not 0 < digits < len(word[0]) or _TRACE_ID.fullmatch(word[0]) else "…"
+
+
+def _checked(token: object, source: str) -> str:
     """A token that can go into a login without ending a field of it (RFC 6750, section 2.1: printable ASCII)."""
-    if not (token.isascii() and token.isprintable() and token and " " not in token):
+    if not (isinstance(token, str) and token.isascii() and token.isprintable() and token and " " not in token):
         raise LoginError(f"{source} gave no access token")
     return token

@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import os
 import shlex
+import signal
 import socket
 import ssl
 import subprocess
@@ -18,40 +19,60 @@ import urllib.parse
 import urllib.request
 
 from mailer.errors import LoginError, safe
-from mailer.settings import is_loopback
+from mailer.settings import may_have_secrets
 
 _PATIENCE = 30.0  # seconds
 _LONGEST_ANSWER = 1 << 16  # bytes; tokens have up to some thousand
+_LAST_STEPS = 1.0  # seconds; a thread that waits no more needs much less for them
 _LOOK = 0.01  # seconds between two looks at what a command does: in these, a flood brings some megabytes
 
 
 def run(line: str) -> tuple[int, bytes, bytes]:
     """Run a command, without a shell: its exit code, what it printed, and what it complained of.
 
-    It has ended when its own process has, whoever of its children still holds its output.
+    It has ended when its own process has, whoever of its children still holds its output. When it is given up, they
+    all are ended.
     """
     end = time.monotonic() + _PATIENCE
     try:
         command = line if os.name == "nt" else shlex.split(line)
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )  # the session is what makes a group of it and its children; Windows has none and takes no notice
     except (OSError, ValueError) as failure:  # ValueError: quotes without an end
         raise LoginError(f"EMAIL_TOKEN_COMMAND cannot be run ({safe(str(failure))})") from None
     with process:
-        while True:
-            ended = process.poll() is not None
-            try:
-                output, errors = process.communicate(timeout=_LOOK)
-                ended = True
-            except subprocess.TimeoutExpired as so_far:
-                output, errors = so_far.output or b"", so_far.stderr or b""
-            if len(output) + len(errors) > _LONGEST_ANSWER:
-                process.kill()
-                raise LoginError("EMAIL_TOKEN_COMMAND gave no access token: it prints too much")
-            if ended:
-                return process.wait(), output, errors
-            if time.monotonic() > end:
-                process.kill()
-                raise LoginError("EMAIL_TOKEN_COMMAND did not end in time", temporary=True)
+        try:
+            return _result(process, end)
+        except BaseException:
+            _kill(process)
+            raise
+
+
+def _result(process: "subprocess.Popen[bytes]", end: float) -> tuple[int, bytes, bytes]:
+    """The exit code of a command that ends by then, and its output and complaints, if they are not too long."""
+    while True:
+        ended = process.poll() is not None
+        try:
+            output, errors = process.communicate(timeout=_LOOK)
+            ended = True
+        except subprocess.TimeoutExpired as so_far:
+            output, errors = so_far.output or b"", so_far.stderr or b""
+        if len(output) + len(errors) > _LONGEST_ANSWER:
+            raise LoginError("EMAIL_TOKEN_COMMAND gave no access token: it prints too much")
+        if ended:
+            return process.wait(), output, errors
+        if time.monotonic() > end:
+            raise LoginError("EMAIL_TOKEN_COMMAND did not end in time", temporary=True)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """End a command with the processes that it started; Windows has no groups of them, only its own can be ended."""
+    if os.name == "nt":
+        process.kill()
+        return
+    with contextlib.suppress(OSError):  # nobody is left, or they are somebody else's by now
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 class Endpoint:
@@ -73,9 +94,11 @@ class Endpoint:
                 outcome.append(self._exchange(form, opened, end))
             except LoginError as wrong:
                 outcome.append(wrong)
-            except (OSError, ValueError, http.client.HTTPException) as failure:  # ValueError: not a URL
-                reason = getattr(failure, "reason", failure)
-                text = f"the token endpoint cannot be asked ({safe(str(reason))})"
+            except OSError as failure:
+                text = f"the token endpoint cannot be asked ({safe(str(getattr(failure, 'reason', failure)))})"
+                outcome.append(LoginError(text, temporary=True))
+            except (ValueError, http.client.HTTPException) as failure:  # it quotes the answer, which may hold a token
+                text = f"the token endpoint cannot be asked, or does not answer in HTTP ({type(failure).__name__})"
                 outcome.append(LoginError(text, temporary=True))
 
         if not self._asking.is_alive():  # a name or a connection may take longer than anybody waits
@@ -86,6 +109,8 @@ class Endpoint:
             for sock in opened:
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)  # ends the wait of the thread
+            if opened:
+                self._asking.join(_LAST_STEPS)  # or whoever asks next would find it still there
             raise LoginError("the token endpoint gave no answer in time", temporary=True)
         if isinstance(outcome[0], LoginError):
             raise outcome[0]
@@ -93,8 +118,7 @@ class Endpoint:
 
     def _exchange(self, form: dict[str, str], opened: list[socket.socket], end: float) -> tuple[int, bytes]:
         """Ask; `opened` gets the socket, and nothing is sent after `end`, when nobody waits any more."""
-        url = urllib.parse.urlsplit(self._url)
-        if not url.hostname or (url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.hostname))):
+        if not may_have_secrets(self._url):
             raise LoginError("OAUTH_TOKEN_URL: secrets go over https only")
         headers = {"Accept": "application/json"}
         request = urllib.request.Request(self._url, urllib.parse.urlencode(form).encode(), headers)  # noqa: S310 - the scheme was checked

@@ -38,13 +38,17 @@ class Secrets:
 
     def safe(self, text: str) -> str:
         """Foreign words made safe to show, without the secrets."""
+        return safe(self.hide(text))
+
+    def hide(self, text: str) -> str:
+        """Foreign words without the secrets."""
         for secret in sorted(self._patterns, key=len, reverse=True):  # one may be a part of another
             patterns = self._patterns.get(secret) or _patterns(secret)
             if secret in self._patterns:
                 self._patterns[secret] = patterns
             for pattern in patterns:
                 text = pattern.sub(_HIDDEN, text)
-        return safe(text)
+        return text
 
 
 def _patterns(secret: str) -> tuple[re.Pattern[str], ...]:

@@ -111,6 +111,21 @@ class ClientSettings:
     timeout: float
 
 
+def may_have_secrets(url: str) -> bool:
+    """Whether secrets may go to this URL, and can: https, or http without leaving this machine. It has none itself."""
+    from urllib.parse import urlsplit  # here, because it would make the client's start slower
+
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna").decode()  # ValueError: no label is empty, or too long
+        usable = host and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        return False
+    if not usable or not url.isascii() or not url.isprintable() or " " in url:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host, as written, can only be this machine."""
     try:

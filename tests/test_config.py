@@ -296,10 +296,29 @@ class OAuthSettings(unittest.TestCase):
             self.assertTrue(any(problem.startswith(f"{key}: ") for problem in wrong.exception.problems), key)
 
     def test_the_token_url_is_one(self) -> None:
-        for url in ("login.example.com/token", "ftp://example.com", "file:///etc/passwd", "data:,x"):
+        for url in (
+            "login.example.com/token", "//login.example.com/token", "ftp://example.com", "file:///etc/passwd",
+            "data:,x", "https://", "https:///token", "https://:443/", "https://[::1", "https://login.example.com:99999/",
+            "https://login.example.com:0/", "https://login.example.com:port/", "https://login..example.com/",
+            "https://login.example.com/a b", "https://login.example.com/é", f"https://{'x' * 64}.example.com/",
+            "https://me:pa55word@login.example.com/", "https://pa55word@login.example.com/", "https://@login.example.com/",
+            "http://login.example.com/token", "http://127.0.0.1.example.com/", "http://me:pa55word@localhost/",
+        ):  # fmt: skip
             with self.subTest(url), self.assertRaises(ConfigError) as wrong:
                 _server(**{**OAUTH, "OAUTH_TOKEN_URL": url})
-            self.assertTrue(wrong.exception.problems[0].startswith("OAUTH_TOKEN_URL: "))
+            (problem,) = wrong.exception.problems
+            self.assertTrue(problem.startswith("OAUTH_TOKEN_URL: "))
+            self.assertNotIn("pa55word", problem)
+
+    def test_a_token_url_that_can_be_asked_is_taken(self) -> None:
+        for url in (
+            "https://oauth2.googleapis.com/token", "HTTPS://login.example.com:8443/a/b?c=d@e", "https://[2001:db8::1]/",
+            "https://192.0.2.1", "https://login.example.com./token", "http://localhost:8080/token", "http://[::1]:8080/",
+            "http://127.0.0.2/",
+        ):  # fmt: skip
+            with self.subTest(url):
+                account = _server(**{**OAUTH, "OAUTH_TOKEN_URL": url}).account
+                self.assertEqual(account.oauth and account.oauth.token_url, url)
 
 
 class Complaints(unittest.TestCase):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shlex
 import ssl
 import subprocess
@@ -10,18 +11,18 @@ import threading
 import tracemalloc
 import unittest
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest import mock
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote, urlencode
 
 from mailer import oauth_asking
 from mailer.errors import LoginError
 from mailer.oauth import TokenSource
 from mailer.settings import OAuth
 from tests.support.certificates import certificates, server_context
-from tests.support.scripted import ScriptedServer, drip, endless, hang, refused_port
-from tests.support.waiting import wait_until
+from tests.support.scripted import ScriptedServer, close, drip, endless, hang, refused_port
 
 CONTEXT = ssl.create_default_context()
 Answer = tuple[int, object]
@@ -129,6 +130,15 @@ class RefreshTest(unittest.TestCase):
             tokens(True)
             self.assertEqual([form["refresh_token"] for form in endpoint.forms], [["refresh-s3cret"], ["next"]])
 
+    def test_what_is_no_refresh_token_replaces_none(self) -> None:
+        strange: tuple[object, ...] = (["next"], {"next": 1}, 5, True, None, "")
+        for replaced in strange:
+            with self.subTest(replaced=replaced), TokenEndpoint(good(refresh_token=replaced), good()) as endpoint:
+                tokens = source(endpoint.url)
+                tokens(False)
+                tokens(True)
+                self.assertEqual([form["refresh_token"] for form in endpoint.forms], [["refresh-s3cret"]] * 2)
+
     def test_refusals_carry_the_providers_reason(self) -> None:
         for answer, temporary, reason in (
             ((400, {"error": "invalid_grant", "error_description": "over\r\n\x1b"}), False, "invalid_grant over"),
@@ -139,6 +149,10 @@ class RefreshTest(unittest.TestCase):
             ((200, b"[" * 50_000), False, "200"),
             ((200, ["access_token"]), False, "200"),
             ((200, {"access_token": ""}), False, "200"),
+            ((200, {"access_token": ["token"]}), False, "no access token"),
+            ((200, {"access_token": {"token": "token"}}), False, "no access token"),
+            ((200, {"access_token": 12345}), False, "no access token"),
+            ((200, {"access_token": True}), False, "no access token"),
             ((200, {"access_token": "two words"}), False, "no access token"),
             ((200, {"access_token": "a\1auth=x"}), False, "no access token"),
             ((302, good()[1]), False, "302"),
@@ -146,6 +160,29 @@ class RefreshTest(unittest.TestCase):
             with self.subTest(answer=answer), TokenEndpoint(answer) as endpoint:
                 self.assertIn(reason, self.complaint(source(endpoint.url), temporary=temporary))
                 self.assertEqual(len(endpoint.forms), 1)
+
+    def test_no_token_is_in_a_reason(self) -> None:
+        refresh, client, access = "1//refresh-s3cret", "client s3cret+/", "ya29.aCCess-T0ken_123456"
+        settings = OAuth(token_url="", client_id="client", client_secret=client, refresh_token=refresh)
+        form = urlencode({"refresh_token": refresh, "client_secret": client})
+        trace = "Trace ID: 0a1b2c3d-0a1b-0a1b-0a1b-0a1b2c3d4e5f. See https://login.example.com/the-documentation"
+        plain = f"{refresh} {client} {access}"
+        for said in (form, quote(form), json.dumps(form), plain, {"you said": [client, access]}):
+            answer = {"error": "invalid_request", "error_description": f"{said}: {trace}"}
+            for status in (200, 400):
+                with self.subTest(said=said, status=status), TokenEndpoint((status, answer)) as endpoint:
+                    with self.assertRaises(LoginError) as caught:
+                        TokenSource(replace(settings, token_url=endpoint.url), CONTEXT)(False)
+                    words = str(caught.exception)
+                    self.assertNotRegex(words, r"(?i)s3cret|T0ken")
+                    self.assertTrue(words.endswith(trace), words)
+        content = json.dumps(good(access)[1]).encode()
+        chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for raw in (content, b"HTTP/1.1 " + content, chunked + content):
+            with self.subTest(raw=raw), ScriptedServer({"POST": (raw + b"\r\n\r\n", close)}) as server:
+                words = self.complaint(source(f"http://127.0.0.1:{server.port}/"), temporary=True)
+                self.assertIn("does not answer in HTTP", words)
+                self.assertNotIn("T0ken", words)
 
     def test_an_endpoint_that_cannot_be_reached_is_temporary(self) -> None:
         self.complaint(source(f"http://127.0.0.1:{refused_port()}/"), temporary=True)
@@ -159,7 +196,7 @@ class RefreshTest(unittest.TestCase):
         for action in (hang, drip(b"HTTP/1.1 200 OK\r\n"), (b"HTTP/1.1 200 OK\r\n\r\n", drip(b"x"))):
             with ScriptedServer({"POST": action}) as server, mock.patch.object(oauth_asking, "_PATIENCE", 0.3):
                 self.complaint(source(f"http://127.0.0.1:{server.port}/"), temporary=True)
-                wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "token"], 2)
+                self.assertNotIn("token", [thread.name for thread in threading.enumerate()])
 
     def test_those_who_wait_for_a_renewal_share_its_failure(self) -> None:
         with (
@@ -236,6 +273,17 @@ class CommandTest(unittest.TestCase):
             self.assertEqual(caught.exception.temporary, temporary)
             self.assertIn(reason, str(caught.exception))
 
+    def test_a_token_that_a_failing_command_printed_is_not_told(self) -> None:
+        for token in ("s3cret-token", "ya29.aCCess-s3cret_123456"):
+            for code in ("print(t); sys.exit('no network: ' + t)", "print([t]); sys.exit('no network:' + t)"):
+                with self.subTest(code, token=token), self.assertRaises(LoginError) as caught:
+                    self.tokens(f"import sys; t = {token!r}; {code}")(False)
+                self.assertIn("1: no network", str(caught.exception))
+                self.assertNotIn("s3cret", str(caught.exception))
+        with self.assertRaises(LoginError) as caught:
+            self.tokens("import sys; sys.exit('no use: ya29.aCCess-s3cret_123456')")(False)
+        self.assertIn("1: no use: …", str(caught.exception))
+
     def test_a_command_that_is_not_there_or_not_a_command(self) -> None:
         for command in ("/nowhere/token", "'unclosed"):
             with self.subTest(command), self.assertRaises(LoginError) as caught:
@@ -255,6 +303,28 @@ class CommandTest(unittest.TestCase):
                 self.tokens(f"import sys\nwhile True: sys.{stream}.write('x' * 100_000)")(False)
             self.assertIn("too much", str(caught.exception))
         self.assertLess(tracemalloc.get_traced_memory()[1], 100_000_000)
+
+    @unittest.skipUnless(hasattr(os, "fork"), "needs fork")
+    def test_a_command_that_is_given_up_leaves_no_process(self) -> None:
+        for ending, reason in (
+            ("time.sleep(60)", "in time"),
+            ("[print('x' * 100_000) for _ in range(100)]; time.sleep(60)", "too much"),
+            ("print('x' * 100_000)", "too much"),
+        ):
+            living, end = os.pipe()  # is at its end as soon as nobody holds the other end
+            self.addCleanup(os.close, living)
+            os.set_inheritable(end, True)
+            code = f"import os, time; os.fork() or time.sleep(60); os.fork(); {ending}"
+            with (
+                self.subTest(ending), mock.patch.object(oauth_asking, "_PATIENCE", 0.5),
+                mock.patch.object(subprocess, "Popen", partial(subprocess.Popen, pass_fds=(end,))),
+                self.assertRaises(LoginError) as caught,
+            ):
+                self.tokens(code)(False)
+            self.assertIn(reason, str(caught.exception))
+            os.close(end)
+            self.assertEqual(select.select([living], [], [], 10)[0], [living])
+            self.assertEqual(os.read(living, 1), b"")
 
     @unittest.skipUnless(hasattr(os, "fork"), "needs fork")
     def test_a_child_that_keeps_the_output_open_is_not_waited_for(self) -> None:
