@@ -12,8 +12,9 @@ from typing import Any
 from mailer.reading import Reading
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
-# What JSON leaves as it is and a terminal does not: DEL, C1, the line separators; and what UTF-8 cannot carry.
-_CONTROL = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# What JSON leaves as it is and a terminal does not: DEL, C1, the line separators, and what turns the direction of text
+# (Unicode, annex 9), so that a line would read as another one; and what UTF-8 cannot carry.
+_CONTROL = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def success_or_error(reading: Reading) -> str:

@@ -26,8 +26,11 @@ TICKET = Reading(
 BOUNCE = replace(
     TICKET, ticket=None, subject=None, sender=None, date=None, message_id=None, reason="bounce", related_ticket=7
 )
-# C0, DEL, C1 and the two separators that some readers take for line ends.
-CONTROLS = {*map(chr, range(32)), *map(chr, range(127, 160)), "\u2028", "\u2029"}
+# C0, DEL, C1, the two separators that some readers take for line ends, and what turns the direction of text.
+CONTROLS = {
+    *map(chr, (*range(32), *range(127, 160))), "\u2028", "\u2029",
+    "\u061c", "\u200e", "\u200f", *map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))),
+}
 
 
 class Record(unittest.TestCase):
@@ -64,7 +67,7 @@ class Record(unittest.TestCase):
 
     def test_one_line_without_controls_from_which_the_same_strings_come_back(self) -> None:
         chance = random.Random(1)
-        every = "".join(map(chr, range(0x300))) + "\u2028\u2029\u202e\ufeff\ufffe😀" + "\\\"/"
+        every = "".join(map(chr, range(0x300))) + "".join(sorted(CONTROLS)) + "\ufeff\ufffe😀" + "\\\"/"
         for text in [every, *("".join(chance.choices(every, k=50)) for _ in range(200))]:
             line = record.line(replace(TICKET, text=text, subject=text, sender=text), time=TIME)
             self.assertEqual(line.count("\n"), 1)
@@ -74,7 +77,8 @@ class Record(unittest.TestCase):
             self.assertEqual((found["text"], found["subject"], found["from"]), (text, text, text))
 
     def test_letters_of_all_languages_stay_as_they_are(self) -> None:
-        self.assertIn("Ёжик 你好 😀", record.line(replace(TICKET, text="Ёжик 你好 😀"), time=TIME))
+        for text in ("Ёжик 你好 😀", "שלום عليكم", "\U0001f468\u200d\U0001f467", "می\u200cخواهم"):
+            self.assertIn(text, record.line(replace(TICKET, text=text), time=TIME))
 
 
 if __name__ == "__main__":
