@@ -24,7 +24,7 @@ _TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERRORS = 500
 # Words that may hold a token, and among them what support people ask for.
-_LONG_WORD = re.compile(r"[\w.~+%=-]{20,}")
+_LONG_WORD = re.compile(r"[\w.~+%=-]{16,}")
 _TRACE_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.?", re.IGNORECASE)
 _WORD = re.compile(r"[\w~+/%-]{6,}")
 
