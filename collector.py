@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
         if flags.show is not None:
             which = None if flags.show is _LATEST else flags.show
             return history.show(success_log(values, launch.BASE), which, sys.stdout)
-        settings = collector_settings(values, launch.BASE)
+        settings = collector_settings(launch.with_password(values), launch.BASE)
         if flags.check:
             return mailroom.check(settings)
         return mailroom.collect(settings, launch.stop_on_signals(), once=flags.once)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from mailer.errors import Code, Problem, RequestError
 from mailer.protocol import Reply, Request
+from mailer.steps import Steps
 
 _KEPT_SECONDS = 3600.0
 _KEPT_ANSWERS = 10_000
@@ -36,13 +37,13 @@ class Answers:
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # under way or kept, in the order they came
 
-    def once(self, request: Request, answer: Callable[[], Reply]) -> Reply:
-        """`answer()`, or what it returned for the same request before.
+    def once(self, request: Request, answer: Callable[[], Steps[Reply]]) -> Steps[Reply]:
+        """What `answer()` comes to, or what it came to for the same request before.
 
         Raises RequestError (`bad_request`) when the `id` came with other content before.
         """
         if request.id is None:
-            return answer()
+            return (yield from answer())
         entry = _Entry(_digest(request))
         with self._lock:
             first = self._entries.setdefault(request.id, entry)
@@ -54,7 +55,7 @@ class Answers:
         if first is not entry:
             return self._repeated(first, entry.digest)
         try:
-            entry.reply = answer()
+            entry.reply = yield from answer()
         finally:
             self._finish(request.id, entry)
         return entry.reply

@@ -7,11 +7,14 @@ import ssl
 import threading
 import time
 
-from mailer import launch, listener, statedir, tls
+from mailer import launch, statedir, tls
 from mailer.answers import Answers
+from mailer.crew import stand_aside
+from mailer.door import listen
 from mailer.errors import Code, ConfigError, DeliveryError, ExitCode, RequestError
 from mailer.intake import Intake
 from mailer.limits import RateLimit
+from mailer.listener import Listener
 from mailer.sequence import Sequence
 from mailer.settings import ServerSettings, is_loopback
 from mailer.smtp import Outbox
@@ -50,12 +53,17 @@ def serve(settings: ServerSettings, stop: threading.Event) -> int:
         start=settings.ticket_start,
         step=settings.ticket_step,
         offset=settings.ticket_offset,
-        on_wait=listener.stand_aside,
+        on_wait=stand_aside,
     )
     intake = _intake(settings, outbox, tickets)
     listening = _listen(settings)
-    server = listener.Listener(
-        listening, intake.handle, workers=settings.workers, timeout=settings.peer_timeout, context=context
+    server = Listener(
+        listening,
+        intake.handle,
+        workers=settings.workers,
+        timeout=settings.peer_timeout,
+        at_once=settings.sessions,
+        context=context,
     )
     server.start()
     _announce(listening, settings, context)
@@ -72,11 +80,11 @@ def _outbox(settings: ServerSettings) -> Outbox:
     context = tls.client_context(settings.ca_file)
     return Outbox(
         settings.smtp,
-        launch.login(settings.account, context),
+        launch.login(settings.account, settings.ca_file),
         context=context,
         timeout=settings.timeout,
         sessions=settings.sessions,
-        on_wait=listener.stand_aside,
+        on_wait=stand_aside,
     )
 
 
@@ -86,7 +94,7 @@ def _intake(settings: ServerSettings, outbox: Outbox, tickets: Sequence) -> Inta
         new_ticket=tickets.next,
         sender=_sender(settings),
         token=settings.token,
-        answers=Answers(time.monotonic, listener.stand_aside),
+        answers=Answers(time.monotonic, stand_aside),
         per_client=RateLimit(settings.rate_per_client, time.monotonic),
         per_recipient=RateLimit(settings.rate_per_recipient, time.monotonic),
     )
@@ -102,7 +110,7 @@ def _sender(settings: ServerSettings) -> str:
 
 def _listen(settings: ServerSettings) -> socket.socket:
     try:
-        return listener.listen(settings.host, settings.port)
+        return listen(settings.host, settings.port)
     except (OSError, UnicodeError) as failure:
         place = f"{settings.host}:{settings.port}"
         raise ConfigError(f"SERVER_HOST, SERVER_PORT: cannot listen on {place} ({_words(failure)})") from failure

@@ -8,13 +8,14 @@ draft. A folder that cannot be used costs the draft and never the message: `trou
 import json
 import os
 import re
+import secrets
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from mailer.protocol import Request
 
-_NAME = re.compile(r"draft-([0-9]+)")
+_NAME = re.compile(r"draft-([0-9]+)(?:-[0-9a-f]+)?")
 
 
 def state_folder() -> Path:
@@ -39,7 +40,8 @@ class Draft:
         except (OSError, RuntimeError) as wrong:  # RuntimeError: there is no home
             self.trouble = str(wrong)
         else:
-            self.path = self.folder / f"draft-{os.getpid()}"
+            # In a container every client may be process 1: the rest of the name keeps apart what different ones wrote.
+            self.path = self.folder / f"draft-{os.getpid()}-{secrets.token_hex(4)}"
 
     def write(self, request: Request) -> None:
         """Replace the draft by this request, in one step."""
@@ -49,7 +51,7 @@ class Draft:
             return
         try:
             self.close()
-            new = self.folder / f"new-{os.getpid()}"
+            new = self.path.with_name(self.path.name.replace("draft", "new"))
             new.unlink(missing_ok=True)
             with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(_bytes(header + request.message))
@@ -85,7 +87,7 @@ class Draft:
     def waiting(self) -> list[Path]:
         """The drafts of clients that are gone, the newest first."""
         try:
-            found = [path for path in self.folder.iterdir() if _left_behind(path)] if not self.trouble else []
+            found = [path for path in self.folder.iterdir() if self._left_behind(path)] if not self.trouble else []
             return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
         except OSError:
             return []
@@ -94,6 +96,21 @@ class Draft:
         """Make a waiting draft this client's own; raises OSError when another client was quicker."""
         path.rename(self.path)
         self.written, self.doubtful = True, doubtful
+
+    def _left_behind(self, path: Path) -> bool:
+        """Whether it is a draft and its client is gone. On Windows, a file that is in use cannot be taken anyway."""
+        found = _NAME.fullmatch(path.name)
+        if not found or path == self.path:
+            return False
+        if os.name == "nt" or int(found[1]) == os.getpid():
+            return True
+        try:
+            os.kill(int(found[1]), 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):
+            return False
+        return False
 
 
 def read(path: Path) -> tuple[Request, datetime, bool]:
@@ -113,17 +130,3 @@ def read(path: Path) -> tuple[Request, datetime, bool]:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "replace")
-
-
-def _left_behind(path: Path) -> bool:
-    """Whether it is a draft and its client is gone. On Windows, a file that is in use cannot be taken anyway."""
-    found = _NAME.fullmatch(path.name)
-    if not found or os.name == "nt":
-        return bool(found)
-    try:
-        os.kill(int(found[1]), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return False

@@ -130,11 +130,11 @@ class ConfigError(MailerError):
 
 
 class StateError(MailerError):
-    """A file or folder that Mailer keeps its state or logs in cannot be used; `busy` when another process holds it."""
+    """A file or folder of Mailer's state or logs cannot be used; `passing`: it is in use, or the disk is full."""
 
-    def __init__(self, text: str, *, busy: bool = False) -> None:
+    def __init__(self, text: str, *, passing: bool = False) -> None:
         super().__init__(text)
-        self.busy = busy
+        self.passing = passing
 
 
 class TransportError(MailerError):

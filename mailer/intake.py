@@ -18,6 +18,7 @@ from mailer.compose import Envelope, compose
 from mailer.errors import Code, DeliveryError, Problem, RequestError, StateError, safe
 from mailer.limits import RateLimit, client
 from mailer.protocol import Reply, Request
+from mailer.steps import Steps
 from mailer.validation import MAX_ADDRESS, check
 
 # What is not the person's mistake is a matter for the administrator.
@@ -38,7 +39,7 @@ class Intake:
     def __init__(
         self,
         *,
-        send: Callable[[Envelope], None],
+        send: Callable[[Envelope], Steps[None]],
         new_ticket: Callable[[], int],
         sender: str,
         token: str | None,
@@ -58,12 +59,12 @@ class Intake:
         self._outcomes: Counter[str] = Counter()
         self._counting = threading.Lock()
 
-    def handle(self, request: Request, host: str) -> Reply:
+    def handle(self, request: Request, host: str) -> Steps[Reply]:
         """The reply to a request that came from this host; raises nothing that a request can cause."""
         began = time.perf_counter()
         try:
             self._authorize(request, host)
-            reply = self._answers.once(request, lambda: self._answer(request, host))
+            reply = yield from self._answers.once(request, lambda: self._answer(request, host))
         except RequestError as refused:
             reply = Reply(problems=refused.problems, retry=refused.retry)
         outcome = "OK" if reply.ok else reply.problems[0].code.value
@@ -84,12 +85,12 @@ class Intake:
             _limit(self._per_client, client(host), "from your computer")
             raise RequestError(Problem(Code.UNAUTHORIZED, "This server takes requests only with the right token."))
 
-    def _answer(self, request: Request, host: str) -> Reply:
+    def _answer(self, request: Request, host: str) -> Steps[Reply]:
         try:
             _limit(self._per_client, client(host), "from your computer")
             email, message = check(request.email, request.message)
             _limit(self._per_recipient, email.lower(), "to this address")
-            return self._deliver(email, message)
+            return (yield from self._deliver(email, message))
         except RequestError as refused:
             return Reply(problems=refused.problems, retry=refused.retry)
         except DeliveryError as failure:
@@ -99,10 +100,10 @@ class Intake:
             text = "The server cannot number tickets at the moment; nothing was sent. Its administrator can see why."
             return Reply(problems=(Problem(Code.INTERNAL_ERROR, text),))
 
-    def _deliver(self, email: str, message: str) -> Reply:
+    def _deliver(self, email: str, message: str) -> Steps[Reply]:
         ticket = self._new_ticket()
         sent = int(time.time())
-        self._send(compose(ticket, email, message, sender=self._sender, sent=sent, unique=self._unique))
+        yield from self._send(compose(ticket, email, message, sender=self._sender, sent=sent, unique=self._unique))
         return Reply(ticket=ticket)
 
 

@@ -6,6 +6,7 @@ by renaming, without a signal. Refuses to go on (`StateError`) when the disk doe
 """
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -18,6 +19,7 @@ from mailer.progress import Logged, Mark
 
 # How much of a log is read at once.
 _BLOCK = 65_536
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk, or the owner's part of it
 _LONGEST_LINE = 64 << 20  # far above any record: what is longer is none
 
 
@@ -94,7 +96,7 @@ class Journal:
         try:
             yield
         except OSError as failure:
-            raise StateError(f"{self.path}: {failure.strerror or failure}") from failure
+            raise StateError(f"{self.path}: {failure.strerror or failure}", passing=failure.errno in _FULL) from failure
 
 
 def keep(path: Path, raw: bytes) -> None:

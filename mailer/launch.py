@@ -5,10 +5,10 @@ Reads `.env`, the environment and the flags into one mapping for `config`; nothi
 
 import argparse
 import difflib
+import io
 import logging
 import os
 import signal
-import ssl
 import stat
 import sys
 import threading
@@ -23,7 +23,7 @@ try:
 except ImportError:  # Windows, which has no such limit
     resource = None  # type: ignore[assignment]
 
-from mailer import diagnostics
+from mailer import diagnostics, tls
 from mailer.config import KEYS
 from mailer.errors import ConfigError, ExitCode, StateError, safe
 from mailer.sasl import Login, password_login
@@ -62,15 +62,19 @@ def values(env: str | None, flags: Mapping[str, object]) -> dict[str, str]:
     """
     found = {**_env_file(env), **os.environ}
     found.update({key: str(value) for key, value in flags.items() if value is not None})
-    password_file = found.get("EMAIL_PASSWORD_FILE", "").strip()
-    if password_file and not found.get("EMAIL_PASSWORD"):
-        found["EMAIL_PASSWORD"] = _password(Path(password_file))
     return found
 
 
+def with_password(values: Mapping[str, str]) -> dict[str, str]:
+    """The settings with the password out of EMAIL_PASSWORD_FILE, if it is to come from there; raises ConfigError."""
+    file = values.get("EMAIL_PASSWORD_FILE", "").strip()
+    wanted = file and not values.get("EMAIL_PASSWORD") and values.get("EMAIL_AUTH", "").strip().lower() != "oauth2"
+    return {**values, "EMAIL_PASSWORD": _password(Path(file))} if wanted else dict(values)
+
+
 def start_logging(verbose: bool) -> None:
-    """Diagnostics go to stderr, a line each."""
-    diagnostics.start(sys.stderr, verbose=verbose)
+    """Diagnostics go to stderr, a line each; nowhere under Windows' pythonw, which has none."""
+    diagnostics.start(sys.stderr or io.StringIO(), verbose=verbose)
 
 
 def stop_on_signals() -> threading.Event:
@@ -116,11 +120,14 @@ def wait_for(stop: threading.Event) -> None:
         pass
 
 
-def login(account: Account, context: ssl.SSLContext) -> Login:
-    """How the account logs in: its password, or access tokens that are fetched with the help of `context`."""
+def login(account: Account, ca_file: Path | None) -> Login:
+    """How the account logs in: its password, or access tokens; their endpoint may have a certificate of `ca_file`."""
     if account.oauth:
         from mailer.oauth import TokenSource  # here, because http.client behind it would make every other start slower
 
+        context = tls.client_context(None)  # the provider's, who may be another one than that of the mail servers
+        if ca_file:
+            context.load_verify_locations(ca_file)
         return Login(account.login, TokenSource(account.oauth, context), oauth=True)
     return password_login(account.login, account.password)
 
@@ -135,7 +142,7 @@ def guard(run: Callable[[], int]) -> int:
         return ExitCode.CONFIG
     except StateError as failure:
         print(failure, file=sys.stderr)  # noqa: T201 - as above
-        return ExitCode.TEMPORARY if failure.busy else ExitCode.CONFIG
+        return ExitCode.TEMPORARY if failure.passing else ExitCode.CONFIG
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
 

@@ -117,7 +117,7 @@ def _require_logs(settings: CollectorSettings) -> None:
 def _mailbox(settings: CollectorSettings, stop: threading.Event) -> Mailbox:
     context: ssl.SSLContext = tls.client_context(settings.ca_file)
     return Mailbox(
-        settings.imap, launch.login(settings.account, context), settings.folder, context=context,
+        settings.imap, launch.login(settings.account, settings.ca_file), settings.folder, context=context,
         timeout=settings.timeout, mark_seen=settings.mark_seen, stopping=stop.is_set,
     )
 

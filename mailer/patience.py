@@ -5,6 +5,7 @@ delivery's time on a fast network; inside TLS, where one call can be several, it
 `transport` and `smtp_wire`, where a read that takes too long raises one of `TOO_LONG`.
 """
 
+import contextlib
 import os
 import socket
 import ssl
@@ -21,7 +22,8 @@ _AT_ONCE: int = getattr(socket, "MSG_DONTWAIT", 0)
 def be_quick(sock: socket.socket) -> None:
     """Let each read take a moment at most."""
     if _OPTION and not isinstance(sock, ssl.SSLSocket):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _OPTION)
+        with contextlib.suppress(OSError):  # some systems refuse it once the peer has gone: the next call will tell
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _OPTION)
         if sock.gettimeout() is not None:
             sock.settimeout(None)
     else:

@@ -1,4 +1,4 @@
-"""The loop around passes: it goes on through every outage, and says so once, and once more when the cause changes.
+"""The loop around passes: it goes on through every outage, and says so once, and once more if a login is refused in it.
 
 Promises never to give up over a mailbox, a network or a disk that fails for a while: it waits longer each time, up to
 a limit, and tries again. Only a login or a folder that is refused before the first good pass ends it, as then somebody
@@ -27,7 +27,7 @@ def keep_going(
     """Make one pass after the other until `pause(seconds)` says to stop; `alive` is called after each good one."""
     began = clock()
     failures = 0
-    told = ""
+    told: ExitCode | None = None
     ever = False
     while True:
         wait = period
@@ -36,7 +36,7 @@ def keep_going(
             if failures:
                 _log.warning("collecting again after %.0f s", clock() - began)
             report(*taken)
-            failures, told, ever = 0, "", True
+            failures, told, ever = 0, None, True
             alive()
         except (MailboxError, StateError) as failure:
             if pause(0):
@@ -46,9 +46,9 @@ def keep_going(
                 raise
             if not failures:
                 began = clock()
-            if str(failure) != told:
-                told = str(failure)
-                _log.error("%s; trying until it works again", told)
+            if code is not told:  # by its kind: the words of some servers are never twice the same
+                told = code
+                _log.error("%s; trying until it works again", failure)
             longest = _LONGEST_LOGIN if code is ExitCode.LOGIN_REFUSED else _LONGEST
             wait = min(longest, 2.0 ** min(failures, 20)) * (0.5 + spread() / 2)
             failures += 1

@@ -2,7 +2,7 @@
 
 Promises that a saved position is on disk when `begin` or `save` returns, and that nobody else works with the same
 state folder while this object lives: SQLite's exclusive lock ends with the process, however that ends. Refuses a
-folder in use (`StateError`, `busy`) and one that is damaged, full or read-only.
+folder in use (`StateError`, `passing`) and one that is damaged, full or read-only.
 """
 
 import contextlib
@@ -92,7 +92,8 @@ class Position:
             yield
         except sqlite3.Error as failure:
             if getattr(failure, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                raise StateError(f"another collector is running with {self._file.parent}", busy=True) from None
-            raise StateError(f"{self._file}: {failure}") from failure
+                raise StateError(f"another collector is running with {self._file.parent}", passing=True) from None
+            full = getattr(failure, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+            raise StateError(f"{self._file}: {failure}", passing=full) from failure
         except (OSError, ValueError, TypeError, AttributeError) as failure:  # no folder, or a damaged row
             raise StateError(f"{self._file}: {failure}") from failure

@@ -60,8 +60,8 @@ class Sequence:
         return number
 
     def close(self) -> None:
-        """Give back what is left of the block, unless another process has reserved beyond it."""
-        with self._lock:
+        """Give back what is left of the block, unless another process has reserved beyond it, or nothing can be."""
+        with self._lock, contextlib.suppress(StateError):  # then there is a gap, as after a crash
             if self._next < self._end:
                 with self._transaction() as database:
                     database.execute("UPDATE reserved SET below = ? WHERE below = ?", (self._next, self._end))

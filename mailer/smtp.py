@@ -16,6 +16,7 @@ from mailer.settings import Endpoint
 from mailer.smtp_pool import Pool
 from mailer.smtp_reply import SessionLostError
 from mailer.smtp_session import Session
+from mailer.steps import Steps
 
 # A delivery as a whole gets this many times the time-out of one operation.
 _OPERATIONS = 3
@@ -45,16 +46,17 @@ class Outbox:
         self._on_wait = on_wait
         self._pool = Pool(self._open, sessions, on_wait)
 
-    def deliver(self, envelope: Envelope) -> None:
+    def deliver(self, envelope: Envelope) -> Steps[None]:
         """Give the message to the mail server for all recipients; raises DeliveryError unless it clearly took it."""
         deadline = time.monotonic() + _OPERATIONS * self._timeout
+        yield
         session = self._pool.take(deadline)
         try:
-            self._transact(session, envelope, deadline)
+            yield from self._transact(session, envelope, deadline)
         except SessionLostError:
             if not session.reused:
                 raise
-            self._transact(self._pool.take(deadline, fresh=True), envelope, deadline)
+            yield from self._transact(self._pool.take(deadline, fresh=True), envelope, deadline)
 
     def check(self, sender: str, recipient: str) -> Iterator[str]:
         """Connect, log in, and name sender and recipient without sending anything: one line for each step."""
@@ -77,9 +79,9 @@ class Outbox:
             pass  # the steps are for `check` to tell
         return session
 
-    def _transact(self, session: Session, envelope: Envelope, deadline: float) -> None:
+    def _transact(self, session: Session, envelope: Envelope, deadline: float) -> Steps[None]:
         try:
-            session.transact(envelope, deadline)
+            yield from session.transact(envelope, deadline)
         except DeliveryError:
             raise
         except BaseException:

@@ -16,6 +16,7 @@ from mailer.errors import Code, DeliveryError, Outcome
 from mailer.settings import Endpoint
 from mailer.smtp_reply import SessionLostError, refusal
 from mailer.smtp_wire import Wire
+from mailer.steps import Steps, finish
 
 # The last line of defence: no address that could end its command, or add a parameter to it, goes out.
 _UNSAFE = re.compile(r"[\s<>\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -48,15 +49,16 @@ class Session(Wire):
             self.close()
             raise
 
-    def transact(self, envelope: Envelope, deadline: float) -> None:
+    def transact(self, envelope: Envelope, deadline: float) -> Steps[None]:
         """Give the message to all recipients. When this returns the mail server has accepted it."""
         self.deadline = deadline
-        self._arrange([*self._envelope_commands(envelope), _DATA], envelope)
+        yield from self._arrange([*self._envelope_commands(envelope), _DATA], envelope)
         self._be_in_step()
         data = envelope.data
         if data[:1] == b"." or b"\n." in data:
             data = _LEADING_DOT.sub(b"..", data)
         self.send(data + b".\r\n")
+        yield
         try:
             code, whole = self.reply()
         except SessionLostError as lost:
@@ -72,7 +74,7 @@ class Session(Wire):
 
     def rehearse(self, envelope: Envelope) -> None:
         """Name sender and recipients without giving a message."""
-        self._arrange(self._envelope_commands(envelope), envelope)
+        finish(self._arrange(self._envelope_commands(envelope), envelope))
         self.expect(self.ask("RSET"), "refuses RSET")
 
     def leave(self) -> None:
@@ -81,19 +83,21 @@ class Session(Wire):
             self.send(b"QUIT\r\n")
         self.close()
 
-    def _arrange(self, commands: list[str], envelope: Envelope) -> None:
+    def _arrange(self, commands: list[str], envelope: Envelope) -> Steps[None]:
         """Send the commands, in one write where that is allowed; raise the first refusal after undoing the others."""
         self._finish_reset()
         self._be_in_step()
         refused: DeliveryError | None = None
         if self._pipelining:
             self.send("".join(commands))
+            yield
         code = b""
         for index, command in enumerate(commands):
             if not self._pipelining:
                 if refused:
                     break
                 self.send(command)
+                yield
             try:
                 code, whole = self.reply()
                 if code != b"354" if command is _DATA else code[:1] != b"2":

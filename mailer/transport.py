@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from mailer.errors import RequestError, TransportError
-from mailer.patience import QUICK, TOO_LONG, be_quick, receive_at_once, send_at_once
+from mailer.patience import QUICK, TOO_LONG, be_quick, send_at_once
 from mailer.protocol import Reply, Request, decode_reply, encode_request, split_frame
 
 _READ_SIZE = 1 << 16
@@ -21,26 +21,23 @@ _LINGER_BYTES = 4 << 20
 _CONNECT_TIMEOUT = 10.0  # seconds: far above any network's round trip, short for a person
 
 
-def _nothing() -> None:
-    """Nobody needs to know."""
-
-
 class Connection:
     """One peer's socket: whole frames in and out; with a context, as the server of TLS.
 
-    `on_wait` is called before each wait that will be longer than QUICK.
+    `on_wait` is called with it before each wait that will be longer than QUICK. `given_up`: others decided to close it.
     """
 
     def __init__(
         self,
         sock: socket.socket,
         timeout: float,
-        on_wait: Callable[[], None] = _nothing,
+        on_wait: Callable[["Connection"], object] = bool,
         context: ssl.SSLContext | None = None,
     ) -> None:
         self._timeout = timeout
         self._on_wait = on_wait
-        self._buffer = bytearray()
+        self._buffer = b""  # what has come behind the last frame
+        self.given_up = False
         self._handshake: Callable[[], None] | None = None
         if context:
             try:
@@ -61,51 +58,29 @@ class Connection:
         """
         deadline = time.monotonic() + self._timeout
         self._shake_hands()
-        buffer = self._buffer
-        while (frame := split_frame(buffer)) is None:
-            data = self._read(deadline)
-            if not data:
-                if buffer:
+        received = self._buffer or self._read(deadline)
+        if not received:
+            return None
+        if (frame := split_frame(received)) is None:
+            self._on_wait(self)  # however soon the rest comes: it may come byte by byte
+            buffer = bytearray(received)
+            while (frame := split_frame(buffer)) is None:
+                data = self._read(deadline)
+                if not data:
                     raise ConnectionError("the connection ended in the middle of a frame")
-                return None
-            buffer += data
-        payload, rest = frame
-        self._buffer = bytearray(rest)
+                buffer += data
+        payload, self._buffer = frame
         return payload
 
     def send(self, frame: bytes) -> None:
-        """Hand a whole frame to the peer; raises OSError when it is not taken in time."""
-        if rest := self.begin_to_send(frame):
-            self.finish_sending(rest)
-
-    def begin_to_send(self, frame: bytes) -> memoryview:
-        """Hand over what the peer takes at once; the rest is returned."""
+        """Hand a whole frame to the peer, however slowly it takes it; raises OSError when it is too slow."""
         self._shake_hands()
-        return memoryview(frame)[send_at_once(self._sock, frame) :]
-
-    def finish_sending(self, rest: memoryview) -> None:
-        """Hand over the rest of a frame, however slowly the peer takes it; raises OSError when it is too slow."""
-        self._on_wait()
-        self._sock.settimeout(self._timeout)  # for `sendall` this bounds the whole, not each piece
-        self._sock.sendall(rest)
-        be_quick(self._sock)
-
-    @property
-    def buffered(self) -> bool:
-        """Whether more has come than was received."""
-        return bool(self._buffer)
-
-    def look(self) -> bool | None:
-        """Without waiting: whether more has come, or None when nothing has and the peer has not ended either."""
-        if self._buffer:
-            return True
-        try:
-            data = receive_at_once(self._sock, _READ_SIZE)
-        except OSError:
-            return False
-        if data:
-            self._buffer += data
-        return None if data is None else bool(data)
+        sent = send_at_once(self._sock, frame)
+        if sent < len(frame):
+            self._on_wait(self)
+            self._sock.settimeout(self._timeout)  # for `sendall` this bounds the whole, not each piece
+            self._sock.sendall(memoryview(frame)[sent:])
+            be_quick(self._sock)
 
     def interrupt(self, how: int = socket.SHUT_RDWR) -> None:
         """End the connection, or one direction of it, from another thread: a blocked `receive` returns."""
@@ -133,22 +108,22 @@ class Connection:
     def _shake_hands(self) -> None:
         """Do what is due of the TLS handshake: in the thread that serves, not where connections are accepted."""
         if self._handshake:
-            self._on_wait()
+            self._on_wait(self)
             self._sock.settimeout(self._timeout)  # bounds the whole handshake
             self._handshake()
             self._handshake = None
             be_quick(self._sock)
 
     def _read(self, deadline: float) -> bytes:
+        if time.monotonic() > deadline:  # the peer may have sent something all the time, and never enough
+            raise TimeoutError("the frame was not complete in time")
         try:
             return self._sock.recv(_READ_SIZE)
         except TOO_LONG:
-            self._on_wait()
+            self._on_wait(self)
         self._sock.settimeout(max(deadline - time.monotonic(), QUICK))
         data = self._sock.recv(_READ_SIZE)
         be_quick(self._sock)
-        if time.monotonic() > deadline:
-            raise TimeoutError("the frame was not complete in time")
         return data
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from mailer.answers import _KEPT_ANSWERS, Answers
 from mailer.errors import Code, Problem, RequestError
 from mailer.protocol import Reply, Request
+from mailer.steps import Steps, finish
 from tests.support.waiting import wait_until
 
 HOUR = 3600.0
@@ -37,7 +38,11 @@ class Counting(unittest.TestCase):
         return Reply(ticket=self.given)
 
     def ask(self, request: Request, answer: Callable[[], Reply] | None = None) -> Reply:
-        return self.answers.once(request, answer or self.answer)
+        def steps() -> Steps[Reply]:
+            yield
+            return (answer or self.answer)()
+
+        return finish(self.answers.once(request, steps))
 
 
 class Afterwards(Counting):

@@ -6,10 +6,13 @@ import re
 import signal
 import sys
 import unittest
+from unittest import mock
 
 if os.name != "posix":
     raise unittest.SkipTest("there are no pseudo-terminals here")
 
+from mailer.draft import Draft
+from mailer.protocol import Request
 from tests.support.client import ROOT, ClientTestCase
 from tests.support.fakeserver import OK, FakeServer, error, silence
 from tests.support.person import CTRL_C, CTRL_D, Person
@@ -405,6 +408,17 @@ class DraftTest(TerminalTestCase):
                 self.assertEqual(person.ends(), 0)
                 self.assertEqual(server.requests[0]["message"], "new")
                 self.assertEqual(len(self.kept()), left)
+
+    def test_drafts_of_one_process_id_are_not_written_over(self) -> None:
+        home = {"XDG_STATE_HOME": str(self.drafts.parent), "LOCALAPPDATA": str(self.drafts.parent)}
+        with mock.patch.dict(os.environ, home):
+            earlier, later = Draft(), Draft()  # as of two clients that were process 1 of a container each
+            for draft in (earlier, later):
+                draft.write(Request("bob@example.com", "text", "id"))
+                draft.close()
+            self.assertEqual(later.waiting(), [earlier.path])
+            self.assertEqual(earlier.waiting(), [later.path])
+        self.assertEqual(self.kept(), ["text", "text"])
 
     def test_the_draft_of_a_client_that_runs_is_not_offered(self) -> None:
         with FakeServer() as server, self.person(server.port, *ADDRESS) as first:

@@ -521,15 +521,15 @@ class Loop(unittest.TestCase):
         self.assertEqual(len(alive), 4)
 
     def test_an_outage_is_told_once_and_so_is_its_end(self) -> None:
-        away = MailboxError("mail.example: connection refused")
-        waits, log, alive = self.run_loop(0, *[away] * 9, 0)
+        away = [MailboxError(f"mail.example: connection {number} refused") for number in range(9)]
+        waits, log, alive = self.run_loop(0, *away, 0)
         self.assertEqual(waits, [60.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0])
         self.assertEqual(len(log), 2)
-        self.assertIn("connection refused", log[0])
+        self.assertIn("connection 0 refused", log[0])
         self.assertIn("again", log[1])
         self.assertEqual(len(alive), 2)
 
-    def test_an_outage_whose_cause_changes_is_told_again(self) -> None:
+    def test_a_login_refused_during_an_outage_is_told_too(self) -> None:
         away, refused = MailboxError("connection refused"), MailboxError("login refused", ExitCode.LOGIN_REFUSED)
         _, log, _ = self.run_loop(0, away, away, refused, refused, away, 0, away, 0)
         told = [line.partition(";")[0].removeprefix("ERROR ") for line in log if line.startswith("ERROR")]

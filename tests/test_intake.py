@@ -13,6 +13,7 @@ from mailer.intake import Intake
 from mailer.limits import RateLimit
 from mailer.protocol import Reply, Request
 from mailer.settings import Rate
+from mailer.steps import Steps, finish
 
 HOST = "192.0.2.7"
 
@@ -51,13 +52,14 @@ class Desk(unittest.TestCase):
             raise self.failure
         return 10_000 + self.events.count("ticket") - 1
 
-    def send(self, envelope: Envelope) -> None:
+    def send(self, envelope: Envelope) -> Steps[None]:
+        yield
         self.events.append(envelope)
         if self.failure:
             raise self.failure
 
     def ask(self, email: str = "alice@example.com", message: str = "x", key: str | None = None, **more: str) -> Reply:
-        return self.intake.handle(Request(email, message, key, **more), HOST)
+        return finish(self.intake.handle(Request(email, message, key, **more), HOST))
 
     def envelope(self) -> Envelope:
         (found,) = (event for event in self.events if isinstance(event, Envelope))
@@ -234,7 +236,7 @@ class Rates(Desk):
         self.assertTrue(self.ask().ok)
         refused = self.ask()
         self.assertEqual((self.codes(refused), refused.retry), (["rate_limited"], True))
-        self.assertTrue(self.intake.handle(Request("alice@example.com", "x"), "192.0.2.8").ok)
+        self.assertTrue(finish(self.intake.handle(Request("alice@example.com", "x"), "192.0.2.8")).ok)
 
     def test_an_ipv6_client_gains_nothing_by_changing_its_address(self) -> None:
         self.intake = self.make(per_client=Rate(1, 3600, 1))
@@ -243,7 +245,7 @@ class Rates(Desk):
             ("fe80::2%eth0", False), ("::ffff:192.0.2.7", True), ("192.0.2.7", False), ("::ffff:192.0.2.8", True),
         ):  # fmt: skip
             with self.subTest(host):
-                self.assertEqual(self.intake.handle(Request("alice@example.com", "x"), host).ok, ok)
+                self.assertEqual(finish(self.intake.handle(Request("alice@example.com", "x"), host)).ok, ok)
 
     def test_a_repeated_id_counts_for_neither(self) -> None:
         self.intake = self.make(per_client=Rate(1, 3600, 2), per_recipient=Rate(1, 3600, 2))
@@ -272,7 +274,7 @@ class Rates(Desk):
 class TheLog(Desk):
     def lines(self, level: int, request: Request) -> str:
         with self.assertLogs("mailer.intake", level) as log:
-            self.intake.handle(request, HOST)
+            finish(self.intake.handle(request, HOST))
         return "\n".join(log.output)
 
     def test_an_address_is_shown_only_when_all_is(self) -> None:

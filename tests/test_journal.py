@@ -71,6 +71,13 @@ class Appending(JournalCase):
         self.assertIn(str(self.path), str(failure.exception))
         self.assertEqual(self.text(), line(1))
 
+    def test_only_what_a_freed_disk_mends_is_called_passing(self) -> None:
+        for number, passing in ((errno.ENOSPC, True), (errno.EROFS, False)):
+            failing = mock.Mock(side_effect=OSError(number, os.strerror(number)))
+            with self.subTest(number), self.assertRaises(StateError) as failure:
+                Journal(self.path, fsync=failing).append(line(1))
+            self.assertEqual(failure.exception.passing, passing)
+
     @unittest.skipUnless(hasattr(os, "fork"), "needs a limit on file sizes")
     def test_a_full_disk_leaves_the_log_as_it_was_and_is_got_over(self) -> None:
         self.journal.append(line(1) * 10)

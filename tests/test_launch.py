@@ -19,7 +19,6 @@ from mailer import launch, supervisor
 from mailer.config import KEYS
 from mailer.errors import ConfigError, ExitCode, StateError
 from mailer.settings import Account, OAuth
-from mailer.tls import client_context
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,7 +41,7 @@ class Folder(unittest.TestCase):
         return path
 
     def values(self, env: Path | None = None, flags: Mapping[str, object] | None = None) -> dict[str, str]:
-        return launch.values(str(env) if env else None, flags or {})
+        return launch.with_password(launch.values(str(env) if env else None, flags or {}))
 
 
 class TheFile(Folder):
@@ -168,6 +167,11 @@ class ThePasswordFile(Folder):
         self.write("geheim", "sub/credential")
         self.assertEqual(self.values()["EMAIL_PASSWORD"], "geheim")
 
+    def test_it_is_left_alone_by_who_needs_no_password(self) -> None:
+        self.assertIsNone(self.password(b"geheim", EMAIL_AUTH=" OAuth2"))
+        os.environ["EMAIL_PASSWORD_FILE"] = "missing"
+        self.assertNotIn("EMAIL_PASSWORD", launch.values(None, {}))
+
     def test_a_password_that_is_given_wins(self) -> None:
         self.assertEqual(self.password(b"from the file", EMAIL_PASSWORD="given"), "given")
         self.assertEqual(self.password(b"from the file", EMAIL_PASSWORD=""), "from the file")
@@ -213,12 +217,20 @@ class TheParser(unittest.TestCase):
                 self.assertIn("usage: server.py", errors)
 
 
+class Diagnostics(unittest.TestCase):
+    def test_without_a_stderr_they_go_nowhere_and_stop_nothing(self) -> None:
+        code = "import sys; sys.stderr = None; from mailer import launch; import logging; launch.start_logging(False)"
+        code += "; logging.error('x'); print('done')"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+        self.assertEqual((done.stdout, done.stderr), ("done\n", ""))
+
+
 class TheWayOut(unittest.TestCase):
     def test_what_ends_a_script_becomes_its_exit_code_and_lines(self) -> None:
         table: tuple[tuple[BaseException, int, str], ...] = (
             (ConfigError("A: is missing", "B: is missing"), 78, "A: is missing\nB: is missing\n"),
             (StateError("/x: damaged"), 78, "/x: damaged\n"),
-            (StateError("/x: another one is running", busy=True), 75, "/x: another one is running\n"),
+            (StateError("/x: another one is running", passing=True), 75, "/x: another one is running\n"),
             (KeyboardInterrupt(), 130, ""),
         )
         for error, code, words in table:
@@ -298,14 +310,14 @@ class Logging(unittest.TestCase):
 
 class Logins(unittest.TestCase):
     def test_a_password_is_the_same_each_time(self) -> None:
-        login = launch.login(Account("a@b.de", "geheim"), client_context(None))
+        login = launch.login(Account("a@b.de", "geheim"), None)
         self.assertEqual((login.user, login.secret(False), login.secret(True), login.oauth), ("a@b.de", "geheim",
         "geheim", False))
         self.assertNotIn("geheim", repr(login))
 
     def test_an_access_token_comes_from_its_source(self) -> None:
         account = Account("a@b.de", "", OAuth(command=f"{sys.executable} -c \"print('access-token')\""))
-        login = launch.login(account, client_context(None))
+        login = launch.login(account, None)
         self.assertTrue(login.oauth)
         self.assertEqual(login.secret(False), "access-token")
         self.assertNotIn("access-token", repr(login))

@@ -29,7 +29,7 @@ FLOORS = {
     2: {
         "intake": {"mailer.intake", "mailer.answers", "mailer.limits"},
         "collect": {"mailer.collect", "mailer.polling"},
-        "transport": {"mailer.transport", "mailer.listener", "mailer.lounge"},
+        "transport": {"mailer.transport", "mailer.listener", "mailer.crew", "mailer.door", "mailer.idlers"},
         "patience": {"mailer.patience"},
         "smtp": {"mailer.smtp"},
         "imap": {"mailer.imap"},
@@ -55,7 +55,7 @@ FLOORS = {
             "mailer.transfer",
         },
     },
-    0: {"pure": {"mailer", "mailer.errors", "mailer.tickets"}},
+    0: {"pure": {"mailer", "mailer.errors", "mailer.tickets", "mailer.steps"}},
 }
 SERVICES = {"intake", "collect"}
 SHARED = "patience"  # a few lines about sockets that more than one adapter needs

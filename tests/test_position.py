@@ -83,7 +83,7 @@ class Positions(unittest.TestCase):
             with self.assertRaises(StateError) as refused:
                 self.open()
             first.send_signal(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
-        self.assertTrue(refused.exception.busy)
+        self.assertTrue(refused.exception.passing)
         self.assertIn("another collector is running", str(refused.exception))
         self.assertIn(str(self.folder / "state"), str(refused.exception))
         wait_until(lambda: self.open().load() == Progress())
@@ -93,7 +93,7 @@ class Positions(unittest.TestCase):
         (self.folder / "state" / "collector.db").write_bytes(b"this is no database" * 1000)
         with self.assertRaises(StateError) as damaged:
             self.open()
-        self.assertFalse(damaged.exception.busy)
+        self.assertFalse(damaged.exception.passing)
         self.assertIn("collector.db", str(damaged.exception))
 
     def test_a_row_that_nobody_wrote_is_a_clear_error(self) -> None:
@@ -118,8 +118,9 @@ class Positions(unittest.TestCase):
         pages = database.execute("PRAGMA page_count").fetchone()[0]
         database.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own way to a full disk
         large = replace(SAVED, pending=",".join(map(str, range(1, 100_000, 2))))
-        with self.assertRaises(StateError):
+        with self.assertRaises(StateError) as full:
             position.begin(large)
+        self.assertTrue(full.exception.passing)
         self.assertEqual(position.load(), SAVED)
         database.execute("PRAGMA max_page_count = 1000000")
         position.begin(large)

@@ -392,3 +392,14 @@ for limit in (0, 100, 600, 4200):
         self.assertEqual(self.take(1), [first[-1] + 1])
         subprocess.run(["mount", "-o", "remount,ro", str(self.folder)], check=True, capture_output=True)
         self.assert_unusable("readonly")
+
+
+class GivingBack(unittest.TestCase):
+    def test_a_folder_that_is_gone_at_the_end_makes_a_gap_and_no_error(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "state"
+            sequence = _open(folder)
+            sequence.next()
+            shutil.rmtree(folder)
+            sequence.close()
+            self.assertFalse(folder.exists())

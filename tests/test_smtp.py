@@ -11,6 +11,7 @@ from unittest import mock
 
 from mailer import smtp, smtp_pool
 from mailer.errors import Code, DeliveryError
+from mailer.steps import finish
 from tests.support.outboxes import ADMINISTRATOR, PERSON, OutboxTestCase, complaint, letter, result
 from tests.support.scripted import (
     CAPABILITIES,
@@ -163,7 +164,7 @@ class AddressTest(OutboxTestCase):
         with ScriptedServer({**SMTP, "EHLO": ehlo("PIPELINING")}) as server:
             box = self.outbox(server.port)
             with self.assertRaises(DeliveryError) as caught:
-                box.deliver(envelope)
+                finish(box.deliver(envelope))
             self.assertEqual(caught.exception.problem.code, Code.EMAIL_INVALID)
             self.assertIn("SMTPUTF8", str(caught.exception))
             self.assertEqual(result(box), "sent")

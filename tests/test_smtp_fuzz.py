@@ -14,6 +14,7 @@ import unittest
 from mailer.errors import DeliveryError, Outcome
 from mailer.smtp_reply import first_reply, may_become_reply
 from mailer.smtp_session import Session
+from mailer.steps import finish
 from tests.support.outboxes import letter
 
 CASES = 100_000 if os.environ.get("MAILER_LONG") else 4_000
@@ -88,7 +89,7 @@ class FuzzTest(unittest.TestCase):
         session._pipelining = True
         outcome = None
         try:
-            session.transact(letter(), time.monotonic() + 30)
+            finish(session.transact(letter(), time.monotonic() + 30))
         except DeliveryError as failure:
             outcome = failure.outcome
         given = any(data.endswith(b"\r\n.\r\n") for data in line.said)

@@ -8,6 +8,7 @@ import traceback
 from mailer.errors import DeliveryError, LoginError
 from mailer.sasl import Login, password_login
 from mailer.settings import Security
+from mailer.steps import finish
 from tests.support.certificates import server_context
 from tests.support.outboxes import ADMINISTRATOR, OutboxTestCase, complaint, letter, result
 from tests.support.scripted import (
@@ -50,7 +51,7 @@ class TlsTest(OutboxTestCase):
     def deliver(self, port: int, security: Security, **options: float) -> str:
         box = self.outbox(port, security=security, host="localhost", **options)  # type: ignore[arg-type]
         try:
-            box.deliver(letter())
+            finish(box.deliver(letter()))
         except DeliveryError as failure:
             self.assertEqual((failure.problem.code, failure.retry), ("mail_unavailable", True))
             return str(failure)
@@ -204,7 +205,7 @@ class PasswordTest(OutboxTestCase):
                 with ScriptedServer(table) as server, self.assertNoLogs(level="DEBUG"):
                     box = self.outbox(server.port, login=LOGIN)
                     with self.assertRaises(DeliveryError) as caught:
-                        box.deliver(letter())
+                        finish(box.deliver(letter()))
                     shown = "".join(traceback.format_exception(caught.exception)) + repr(vars(box))
                     for secret in secrets:
                         self.assertNotIn(secret, shown)
@@ -267,7 +268,7 @@ class TokenTest(OutboxTestCase):
         with ScriptedServer(offering("XOAUTH2", AUTH=refuse, response=b"535 5.7.8 bad token\r\n")) as server:
             box = self.outbox(server.port, login=self.login())
             with self.assertRaises(DeliveryError) as caught:
-                box.deliver(letter())
+                finish(box.deliver(letter()))
             self.assertEqual((caught.exception.problem.code, self.asked), ("mail_auth_failed", [False, True]))
             self.assertIn("bad token", str(caught.exception))
             self.assertIn("https://mail.example/", str(caught.exception))

@@ -1,12 +1,12 @@
 """Frames under deadlines on one socket, and the client's exchange with servers of every kind."""
 
+import contextlib
 import socket
 import ssl
 import threading
 import time
 import unittest
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from unittest import mock
 
 from mailer import transport
@@ -40,7 +40,7 @@ class OneConnection(unittest.TestCase):
         for thread in self.threads:
             thread.join(10)
 
-    def on_wait(self) -> None:
+    def on_wait(self, _connection: Connection) -> None:
         self.waits += 1
 
     def meanwhile(self, *acts: Callable[[], object]) -> None:
@@ -142,6 +142,26 @@ class Receiving(OneConnection):
         self.assertIsNone(self.connection.receive())
         self.assertLess(time.monotonic() - began, 5)
 
+    def test_however_fast_a_peer_drips_its_time_is_limited_and_others_hear_of_it(self) -> None:
+        self.peer.sendall(b"\0\x10\0\0")
+        done = threading.Event()
+        self.addCleanup(done.set)
+
+        def drip() -> None:
+            with contextlib.suppress(OSError):
+                while not done.is_set():
+                    self.peer.send(b" ")
+
+        self.threads.append(threading.Thread(target=drip))
+        self.threads[-1].start()
+        for take in (self.connection.receive, lambda: self.connection.linger(0.3)):
+            began = time.monotonic()
+            with contextlib.suppress(TimeoutError, RequestError):
+                take()
+            self.assertLess(time.monotonic() - began, 1)
+        self.assertGreater(self.waits, 0)
+        done.set()
+
     def test_interrupting_what_has_ended_is_no_error(self) -> None:
         self.peer.close()
         self.connection.interrupt()
@@ -221,7 +241,7 @@ class Lingering(OneConnection):
         self.assertLess(sent, 8 << 20)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _server(act: Callable[[socket.socket], object], context: ssl.SSLContext | None = None) -> Iterator[int]:
     """A server that does this with each connection; the port."""
     done = threading.Event()

@@ -208,7 +208,7 @@ def _passes(dovecot: Dovecot, store: Store, count: int, rounds: int) -> None:
 def _pass_times(values: dict[str, str], rounds: int) -> list[measure.Figures]:
     settings = collector_settings(values, Path())
     context = tls.client_context(None)
-    mailbox = Mailbox(settings.imap, launch.login(settings.account, context), settings.folder, context=context,
+    mailbox = Mailbox(settings.imap, launch.login(settings.account, None), settings.folder, context=context,
                       timeout=settings.timeout)
     position = Position(settings.state_dir, settings.account.login)
     collector = Collector(mailbox, Journal(settings.success_log), Journal(settings.error_log), position,

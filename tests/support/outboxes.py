@@ -9,6 +9,7 @@ from mailer.errors import DeliveryError
 from mailer.sasl import Login
 from mailer.settings import Endpoint, Security
 from mailer.smtp import Outbox
+from mailer.steps import finish
 from tests.support.certificates import certificates
 
 _PLAIN_CONTEXT = ssl.create_default_context()
@@ -50,7 +51,7 @@ class OutboxTestCase(unittest.TestCase):
 def result(box: Outbox, envelope: Envelope | None = None) -> str:
     """"sent", or the code of the error, with "retry" where it says so."""
     try:
-        box.deliver(envelope or letter())
+        finish(box.deliver(envelope or letter()))
     except DeliveryError as failure:
         return f"{failure.problem.code}{' retry' if failure.retry else ''}"
     return "sent"
@@ -59,7 +60,7 @@ def result(box: Outbox, envelope: Envelope | None = None) -> str:
 def complaint(box: Outbox, envelope: Envelope | None = None) -> str:
     """The text of the error that the delivery ends in."""
     try:
-        box.deliver(envelope or letter())
+        finish(box.deliver(envelope or letter()))
     except DeliveryError as failure:
         return str(failure)
     raise AssertionError("the message was sent")

@@ -1,0 +1,103 @@
+"""The listening socket: connections come in one by one, whoever asks for the next one; a few are turned away.
+
+One that cannot be taken in, as the system has no file descriptor or memory left, is made room for. `close` brings out
+whoever waits at the door. Called by `listener`.
+"""
+
+import contextlib
+import logging
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable
+
+from mailer.errors import Code, Problem
+from mailer.protocol import Reply, encode_reply
+from mailer.transport import Connection
+
+# Connections that the kernel completes before they are accepted; the system's own limit (somaxconn) may be lower.
+_BACKLOG = 1024
+_TURN_AWAY_SECONDS = 0.5  # for telling a connection that there is no room: others are waiting
+# Seconds after the system had nothing left for a connection: in which one that is idle ends, or in which one may.
+_ENDING_PAUSE, _PAUSE = 0.002, 0.1
+_QUIET_SECONDS = 60.0  # between two complaints of that
+
+Arrival = tuple[socket.socket, str]  # a connection, and the host it comes from
+
+_log = logging.getLogger(__name__)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises OSError. Port 0 takes any free one."""
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+class Door:
+    """`make_room()` is asked to end a connection that is idle, and says whether there was one."""
+
+    def __init__(self, listening: socket.socket, context: ssl.SSLContext | None, make_room: Callable[[], bool]) -> None:
+        self._listening = listening
+        self._listening.setblocking(False)
+        self._context = context
+        self._make_room = make_room
+        self._bell, self._rope = socket.socketpair()  # the bell rings, for ever, once its other end is closed
+        self._quiet_until = 0.0
+        self._open = True
+
+    def next(self, wait: bool) -> Arrival | None:
+        """The next connection; None when there is none and nobody wants to wait, or when the door is closed."""
+        while self._open:
+            try:
+                if wait:
+                    select.select([self._listening, self._bell], [], [])
+                return self._accept()
+            except BlockingIOError:
+                if not wait:
+                    return None
+            except ValueError:  # closed in this moment
+                break
+            except OSError as failure:
+                if self._open:
+                    self._complain(failure)
+        return None
+
+    def close(self) -> None:
+        """Let in nobody more: whoever waits for the next one gets none."""
+        self._open = False
+        self._rope.close()
+
+    def send_home(self, until: float) -> None:
+        """Turn away those who came too late, but not beyond a moment (monotonic), and stop listening."""
+        with contextlib.suppress(OSError):
+            while time.monotonic() < until:
+                self.turn_away(self._accept()[0])
+        self._listening.close()
+        self._bell.close()
+
+    def turn_away(self, sock: socket.socket) -> None:
+        """Tell a connection that there is no room for it."""
+        try:
+            with contextlib.closing(Connection(sock, _TURN_AWAY_SECONDS, context=self._context)) as connection:
+                connection.send(encode_reply(busy()))
+                connection.linger(_TURN_AWAY_SECONDS)
+        except OSError as failure:
+            _log.debug("a connection that was turned away: %s", failure)
+
+    def _accept(self) -> Arrival:
+        sock, address = self._listening.accept()
+        sock.setblocking(True)  # on some systems it would be as the listening one
+        return sock, address[0]
+
+    def _complain(self, failure: OSError) -> None:
+        """Make room after the system had none, or wait for it a little."""
+        if time.monotonic() > self._quiet_until:
+            self._quiet_until = time.monotonic() + _QUIET_SECONDS
+            _log.warning("cannot accept a connection: %s", failure)
+        time.sleep(_ENDING_PAUSE if self._make_room() else _PAUSE)
+
+
+def busy() -> Reply:
+    """What a connection hears for which nobody has time."""
+    return Reply(problems=(Problem(Code.BUSY, "The server is busy; please try again in a moment."),), retry=True)

@@ -1,0 +1,159 @@
+"""The door: one connection after another, room for one more where the system has none, and nobody left at it."""
+
+import socket
+import threading
+import time
+import unittest
+
+from mailer import door
+from mailer.door import Door, listen
+from mailer.idlers import FAIR_WAIT, Idlers
+from mailer.protocol import decode_reply
+from mailer.transport import Connection
+from tests.support.waiting import wait_until
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+
+class DoorTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.listening = listen("127.0.0.1", 0)
+        self.asked_for_room = threading.Event()
+        self.door = Door(self.listening, None, self.make_room)
+        self.addCleanup(self.door.send_home, 0.0)
+        self.addCleanup(self.door.close)
+
+    def make_room(self) -> bool:
+        self.asked_for_room.set()
+        return False
+
+    def connect(self) -> socket.socket:
+        sock = socket.create_connection(self.listening.getsockname(), 10)
+        self.addCleanup(sock.close)
+        return sock
+
+    def in_background(self, results: list[object]) -> threading.Thread:
+        thread = threading.Thread(target=lambda: results.append(self.door.next(wait=True)))
+        thread.start()
+        self.addCleanup(thread.join, 10)
+        return thread
+
+    def test_it_gives_one_after_another_and_then_none(self) -> None:
+        peers = [self.connect() for _ in range(3)]
+        for peer in peers:
+            arrival = self.door.next(wait=True)
+            assert arrival
+            sock, host = arrival
+            with sock:
+                self.assertEqual((sock.getpeername(), host), (peer.getsockname(), "127.0.0.1"))
+                self.assertIsNone(sock.gettimeout())
+        self.assertIsNone(self.door.next(wait=False))
+
+    def test_whoever_waits_gets_the_next_one(self) -> None:
+        results: list[object] = []
+        thread = self.in_background(results)
+        self.connect()
+        thread.join(10)
+        self.assertIsNotNone(results[0])
+        results[0][0].close()  # type: ignore[index]
+
+    def test_closing_it_brings_out_all_who_wait_and_those_who_come_later(self) -> None:
+        results: list[object] = []
+        threads = [self.in_background(results) for _ in range(3)]
+        self.door.close()
+        for thread in threads:
+            thread.join(10)
+        self.assertEqual(results, [None] * 3)
+        began = time.monotonic()
+        self.assertIsNone(self.door.next(wait=True))
+        self.door.send_home(began)
+        self.assertIsNone(self.door.next(wait=True))
+        self.assertLess(time.monotonic() - began, 1)
+
+    def test_those_who_came_too_late_hear_busy(self) -> None:
+        peers = [self.connect() for _ in range(3)]
+        self.door.close()
+        thread = threading.Thread(target=self.door.send_home, args=(time.monotonic() + 10,))
+        thread.start()
+        for peer in peers:
+            payload = Connection(peer, 5).receive()
+            self.assertEqual(decode_reply(payload or b"").problems[0].code, "busy")
+            peer.close()
+        thread.join(10)
+        self.assertRaises(OSError, self.connect)
+
+    @unittest.skipUnless(resource, "this system has no limit of open files that can be set")
+    def test_without_descriptors_it_asks_for_room_says_so_once_and_goes_on(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        results: list[object] = []
+        thread = self.in_background(results)
+        with self.assertLogs("mailer.door", "WARNING") as log:
+            peer = socket.socket()
+            self.addCleanup(peer.close)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (peer.fileno(), hard))
+            try:
+                peer.connect(self.listening.getsockname())
+                self.assertTrue(self.asked_for_room.wait(10))
+                self.asked_for_room.clear()
+                self.assertTrue(self.asked_for_room.wait(10))
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            thread.join(10)
+        self.assertEqual(len(log.output), 1)
+        self.assertIn("cannot accept a connection", log.output[0])
+        results[0][0].close()  # type: ignore[index]
+
+    def test_the_backlog_is_large(self) -> None:
+        self.assertGreaterEqual(door._BACKLOG, 1024)
+
+
+class IdlersTest(unittest.TestCase):
+    def setUp(self) -> None:
+        self.idlers = Idlers()
+
+    def connection(self) -> Connection:
+        ours, peer = socket.socketpair()
+        self.addCleanup(peer.close)
+        connection = Connection(ours, 5)
+        self.addCleanup(connection.close)
+        return connection
+
+    def test_the_one_that_has_been_waited_for_longest_is_closed(self) -> None:
+        first, second, third = (self.connection() for _ in range(3))
+        for connection in (first, second, first, third):
+            self.idlers.enter(connection)
+        wait_until(self.idlers.close_longest)
+        self.assertEqual([self.idlers.leave(each) for each in (first, second, third)], [False, True, True])
+        self.assertIsNone(first.receive())
+
+    def test_one_that_has_just_begun_to_wait_is_left_alone(self) -> None:
+        self.idlers.enter(self.connection())
+        began = time.monotonic()
+        self.assertFalse(self.idlers.close_longest())
+        wait_until(self.idlers.close_longest)
+        self.assertGreaterEqual(time.monotonic() - began, 0.9 * FAIR_WAIT)
+        self.assertFalse(self.idlers.close_longest())
+
+    def test_one_that_has_left_is_none_of_them(self) -> None:
+        connection = self.connection()
+        self.idlers.enter(connection)
+        self.assertTrue(self.idlers)
+        self.assertTrue(self.idlers.leave(connection))
+        self.assertFalse(self.idlers)
+        self.assertTrue(self.idlers.leave(connection))
+
+    def test_at_the_end_nobody_is_waited_for(self) -> None:
+        before, after = self.connection(), self.connection()
+        self.idlers.enter(before)
+        self.idlers.end()
+        self.idlers.enter(after)
+        for connection in (before, after):
+            self.assertIsNone(connection.receive())
+            self.assertTrue(self.idlers.leave(connection))
+
+
+if __name__ == "__main__":
+    unittest.main()
