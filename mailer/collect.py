@@ -33,9 +33,9 @@ _Batch = list[tuple[int, Reading | None]]  # by UID; None for a mail that the se
 _log = logging.getLogger(__name__)
 
 # Mails asked for at once; the mailbox fetches them in smaller batches.
-_ASKED = 500
+_ASKED = 1_000
 # A batch is committed at so many mails, or characters of text in them: one alone may have a million.
-_MAILS = 200
+_MAILS = 500
 _CHARACTERS = 500_000
 # A mail that the server refuses by itself is tried again in this many passes before it is recorded as unreadable.
 _TRIES = 5

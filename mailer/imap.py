@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from mailer.errors import ExitCode, MailboxError
-from mailer.imap_fetch import beginnings, whole
+from mailer.imap_fetch import ask_ahead, beginnings, whole
 from mailer.imap_login import connect
 from mailer.imap_syntax import for_now, mailbox_name, number, numbers, responses
 from mailer.imap_wire import Wire
@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 # Mails in one FETCH: with their windows that bounds its answer, whatever the sizes that the server claims.
 _MAILS = 100
+# Where they have fewer bytes than this, the next ones are asked for while these are read: both are in memory then.
+_LIGHT = 4_194_304
 # A SEARCH in a larger mailbox than this goes over so many UIDs at a time, which bounds its answer; over more where
 # there would be too many searches: old mailboxes number their mails high.
 _SEARCHED = 50_000
@@ -85,8 +87,11 @@ class Mailbox:
 
     def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]:
         """These mails, ascending; those that are gone are left out, those that the server refuses have no bytes."""
-        for batch in (uids[start : start + _MAILS] for start in range(0, len(uids), _MAILS)):
+        for start in range(0, len(uids), _MAILS):
+            batch, following = uids[start : start + _MAILS], uids[start + _MAILS : start + 2 * _MAILS]
             found = beginnings(self._live(), batch)
+            if following and sum(map(len, found.values())) < _LIGHT:
+                ask_ahead(self._live(), following)
             missing = [uid for uid in batch if uid not in found]
             still_there = self._present(missing)
             for uid in batch:

@@ -28,6 +28,11 @@ def beginnings(wire: Wire, uids: Sequence[int], length: int = _WINDOW) -> dict[i
     return _windows(wire, uids, "", 0, length)
 
 
+def ask_ahead(wire: Wire, uids: Sequence[int]) -> None:
+    """Have the server look for the `beginnings` that will be asked for next."""
+    wire.uid_fetch_ahead(pack(uids), _items("", 0, _WINDOW), len(uids) * _WINDOW)
+
+
 def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool]) -> Mail:
     """A mail with as much of it as the reader wants: windows that grow, and then what comes after attachments."""
     complete, tried = len(raw) != _WINDOW, False
@@ -66,7 +71,7 @@ def _following(wire: Wire, uid: int, missing: Sequence[Cut], wants_more: Callabl
         return piece
 
     def ask(items: str) -> dict[str, bytes]:
-        return _sections(wire, [uid], items, ANSWER).get(uid, {})
+        return _sections(wire, [uid], f"(UID {items})", ANSWER).get(uid, {})
 
     return b"".join(piece for cut in missing for piece in following(cut, ask, text))
 
@@ -74,15 +79,19 @@ def _following(wire: Wire, uid: int, missing: Sequence[Cut], wants_more: Callabl
 def _windows(wire: Wire, uids: Sequence[int], section: str, start: int, length: int) -> dict[int, bytes]:
     """So much of a section of each mail; those that the server refuses are left out."""
     try:
-        found = _sections(wire, uids, f"BODY.PEEK[{section}]<{start}.{length}>", len(uids) * length)
+        found = _sections(wire, uids, _items(section, start, length), len(uids) * length)
     except Refused:
         return {}
     return {uid: found[uid][section] for uid in uids if section in found.get(uid, ())}
 
 
+def _items(section: str, start: int, length: int) -> str:
+    return f"(UID BODY.PEEK[{section}]<{start}.{length}>)"
+
+
 def _sections(wire: Wire, uids: Sequence[int], items: str, expected: int) -> dict[int, dict[str, bytes]]:
     """These items of each mail, by section."""
-    status, parts, words = wire.ask("FETCH", pack(uids), f"(UID {items})", expected=expected)
+    status, parts, words = wire.uid_fetch(pack(uids), items, expected)
     if status == "OK":
         found: dict[int, dict[str, bytes]] = {}
         for uid, bodies in responses(parts):  # those about flags, and about other mails, come in between

@@ -5,11 +5,13 @@ literals, lines and endless untagged responses all count against it before they 
 kept. Raises `MailboxError` only; `imap_login` makes one and `imap` uses it.
 
 Only `imaplib`'s public seams are used (`open`, `read`, `readline`, `send`, `shutdown`, `xatom`, `uid`, `literal`):
-its inside differs between Python 3.11 and 3.14.
+its inside differs between Python 3.11 and 3.14. `imaplib` waits for the answer to each command; a FETCH is therefore
+sent and read here, so that the server can look for the next mails while the last ones are read.
 """
 
 import contextlib
 import imaplib
+import re
 import socket
 import ssl
 import time
@@ -29,6 +31,10 @@ _LOOK = 0.5
 _RECEIVE = 262_144
 # What `imaplib` raises over foreign bytes, besides its own errors: it unpacks and decodes without looking.
 _GARBAGE = (ValueError, TypeError, LookupError, AttributeError)
+_FETCH = re.compile(rb"\* \d+ FETCH ", re.IGNORECASE)
+_LITERAL = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
+
+_Answer = tuple[str, list[Any], str]  # status (OK, NO), the untagged responses, and the words of a refusal
 
 
 class Wire(imaplib.IMAP4):
@@ -50,6 +56,9 @@ class Wire(imaplib.IMAP4):
         self._expected = 0
         self._allowance = _ALLOWANCE
         self._deadline = 0.0
+        self._fetches = 0
+        self._begun: tuple[str, str, int] | None = None  # the FETCH whose answer has not been read
+        self._ahead: tuple[str, str, _Answer] | None = None  # the one whose answer nobody has asked for yet
         self.protection = "without TLS"
         with self.translated(f"{endpoint.host}:{endpoint.port}"):
             super().__init__(endpoint.host, endpoint.port, timeout)
@@ -139,6 +148,7 @@ class Wire(imaplib.IMAP4):
     def command(self, name: str, *arguments: Any) -> tuple[str, str]:
         """Send a command; its status (OK, NO), and the words of a refusal, made safe to show."""
         with self.translated(self.host):
+            self._settle()
             self.untagged_responses.clear()  # or they would pile up for as long as the connection lives
             try:
                 status, answer = self.xatom(name, *arguments)
@@ -148,13 +158,14 @@ class Wire(imaplib.IMAP4):
                 return "NO", self.secrets.safe(str(failure))
             return str(status), "" if status == "OK" else self.words(answer)
 
-    def ask(self, name: str, *arguments: str, expected: int = 0) -> tuple[str, list[Any], str]:
+    def ask(self, name: str, *arguments: str, expected: int = 0) -> _Answer:
         """Send a UID command: its status, the untagged responses that answer it, and the words of a refusal.
 
         The answer may have `expected` bytes more than the usual allowance.
         """
-        self._expected = expected
         with self.translated(self.host):
+            self._settle()
+            self._expected = expected
             self.untagged_responses.clear()
             try:
                 status, answer = self.uid(name, *arguments)
@@ -165,6 +176,52 @@ class Wire(imaplib.IMAP4):
             finally:
                 self._expected = 0
             return (str(status), answer, "") if status == "OK" else ("NO", [], self.words(answer))
+
+    def uid_fetch(self, uids: str, items: str, expected: int) -> _Answer:
+        """Like `ask`, for a UID FETCH of these items."""
+        with self.translated(self.host):
+            if not self._begun or self._begun[:2] != (uids, items):
+                self._settle()
+            if not self._begun and (not self._ahead or self._ahead[:2] != (uids, items)):
+                self._begin(uids, items, expected)
+            self._settle()
+            answer, self._ahead = self._ahead, None
+            assert answer  # noqa: S101 - of the FETCH that was begun here or before
+            return answer[2]
+
+    def uid_fetch_ahead(self, uids: str, items: str, expected: int) -> None:
+        """Begin a `uid_fetch` that will be asked for next."""
+        with self.translated(self.host):
+            self._settle()
+            self._begin(uids, items, expected)
+
+    def _begin(self, uids: str, items: str, expected: int) -> None:
+        self._fetches += 1
+        self._begun = uids, items, expected
+        self.send(f"F{self._fetches} UID FETCH {uids} {items}\r\n".encode())
+
+    def _settle(self) -> None:
+        """Read the answer to the FETCH that was begun, if there is one: nothing else can be asked before."""
+        if self._begun:
+            (uids, items, self._expected), self._begun = self._begun, None
+            self._start_clock()
+            self._expected = 0
+            self._ahead = uids, items, self._read_fetch(b"F%d " % self._fetches)
+
+    def _read_fetch(self, tag: bytes) -> _Answer:
+        """The answer to a FETCH, its responses in the form of `imaplib`'s: text, and pairs of text and literal."""
+        parts: list[Any] = []
+        while not (line := self.readline()).startswith(tag):
+            if line[:5].upper() == b"* BYE" or line[:2] != b"* ":
+                raise imaplib.IMAP4.abort(line[2:].decode("utf-8", "replace"))
+            wanted = _FETCH.match(line)
+            while literal := _LITERAL.search(line):
+                part = (line[: literal.end(1) + 1], self.read(int(literal[1])))
+                parts += [part] if wanted else []
+                line = self.readline()
+            parts += [line.rstrip(b"\r\n")] if wanted else []
+        status, _, words = line.removeprefix(tag).strip().partition(b" ")
+        return ("OK", parts, "") if status.upper() == b"OK" else ("NO", [], self.words([words]))
 
     def words(self, answer: list[Any]) -> str:
         """An answer made safe to show."""

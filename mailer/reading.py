@@ -7,7 +7,7 @@ mail, by the collector's `--read`, and by the mailbox to learn how much of a mai
 """
 
 import logging
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mailer import bounces, content, correspondence, headers, mime, tickets
 
@@ -17,8 +17,7 @@ LOOK_BEHIND = 4_194_304
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What there is to know about one mail. `ticket` is None for all but ticket mail, which has no `reason`."""
 
     ticket: int | None

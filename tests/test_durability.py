@@ -77,8 +77,8 @@ class Collector(Traced):
         }
 
     def test_records_then_the_position_are_on_disk_before_mails_are_marked_in_each_batch(self) -> None:
-        unreadable = {7, 203}
-        for uid in range(1, 206):  # a batch has 200 mails
+        unreadable = {7, 503}
+        for uid in range(1, 506):  # a batch has 500 mails
             subject = f"Subject: [Ticket #{uid}] Mailer\r\n\r\n" if uid % 2 else "Subject: Hello\r\n\r\n"
             self.mail.deliver(ADDRESS, b"no mail at all\r\n" if uid in unreadable else subject.encode())
         found = self.events(self.start("collector.py", "--once"), self.kinds())
@@ -100,7 +100,7 @@ class Collector(Traced):
                 low, high = re.findall(r"UID STORE (\d+):(\d+)", text)[0]
                 marked.append((int(low), int(high)))
                 self.assertEqual(logged, set(range(1, int(high) + 1)), "what is marked is what was logged before")
-        self.assertEqual(marked, [(1, 200), (201, 205)])
+        self.assertEqual(marked, [(1, 500), (501, 505)])
 
 
 class Server(Traced):

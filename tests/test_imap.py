@@ -98,6 +98,30 @@ class Reading(ImapCase):
     def deliver(self, *mails: bytes) -> list[int]:
         return [self.server.deliver(ADDRESS, mail) for mail in mails]
 
+    def test_the_next_ones_are_asked_for_before_the_last_ones_are_handed_out(self) -> None:
+        uids = self.deliver(*[b"small"] * 250)
+        box = self.opened(self.server.imap_port)
+        mails = box.fetch(uids, no_more)
+
+        def fetches() -> int:
+            return sum(" FETCH " in command for command in self.commands)
+
+        for count in (2, 3, 3):  # one hundred at once
+            first = next(mails)
+            wait_until(lambda count=count: fetches() == count)  # type: ignore[misc]
+            box.mark([first.uid])  # asked in between, and answered as ever
+            rest = [next(mails) for _ in range(99 if first.uid < 201 else 49)]
+            self.assertEqual([mail.raw for mail in rest], [b"small"] * len(rest))
+        self.assertEqual(list(mails), [])
+
+    def test_an_answer_that_nobody_asks_for_any_more_disturbs_nothing(self) -> None:
+        uids = self.deliver(*[b"small"] * 250)
+        box = self.opened(self.server.imap_port)
+        next(box.fetch(uids, no_more))
+        self.assertEqual(list(box.since(1)), uids)
+        box.open()
+        self.assertEqual([mail.uid for mail in fetch(box, uids[:3])], uids[:3])
+
     def test_what_is_new_goes_by_uid(self) -> None:
         uids = self.deliver(b"1", b"2", b"3")
         self.server.set_flags(ADDRESS, uids[1], [r"\Seen"])

@@ -3,7 +3,6 @@
 import json
 import random
 import unittest
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from mailer import record
@@ -23,8 +22,8 @@ TICKET = Reading(
     related_ticket=None,
     defects=(),
 )
-BOUNCE = replace(
-    TICKET, ticket=None, subject=None, sender=None, date=None, message_id=None, reason="bounce", related_ticket=7
+BOUNCE = TICKET._replace(
+    ticket=None, subject=None, sender=None, date=None, message_id=None, reason="bounce", related_ticket=7
 )
 # C0, DEL, C1, the two separators that some readers take for line ends, and what turns the direction of text.
 CONTROLS = {
@@ -50,10 +49,10 @@ class Record(unittest.TestCase):
             '"subject": null, "text": "Спасибо", "date": null, "message_id": null, "uidvalidity": 1, "uid": 2}\n',
         )
         self.assertEqual(record.success_or_error(BOUNCE), "error")
-        self.assertNotIn("related_ticket", record.line(replace(BOUNCE, related_ticket=None), time=TIME))
+        self.assertNotIn("related_ticket", record.line(BOUNCE._replace(related_ticket=None), time=TIME))
 
     def test_what_is_there_only_at_times(self) -> None:
-        reading = replace(TICKET, attachments=("a.pdf", "b\n.png"), truncated=True, defects=("parts",))
+        reading = TICKET._replace(attachments=("a.pdf", "b\n.png"), truncated=True, defects=("parts",))
         found = json.loads(record.line(reading, time=TIME, uidvalidity=1, uid=2))
         self.assertEqual(list(found)[-3:], ["attachments", "truncated", "defects"])
         self.assertEqual(found["attachments"], ["a.pdf", "b\n.png"])
@@ -69,7 +68,7 @@ class Record(unittest.TestCase):
         chance = random.Random(1)
         every = "".join(map(chr, range(0x300))) + "".join(sorted(CONTROLS)) + "\ufeff\ufffe😀" + "\\\"/"
         for text in [every, *("".join(chance.choices(every, k=50)) for _ in range(200))]:
-            line = record.line(replace(TICKET, text=text, subject=text, sender=text), time=TIME)
+            line = record.line(TICKET._replace(text=text, subject=text, sender=text), time=TIME)
             self.assertEqual(line.count("\n"), 1)
             self.assertFalse(CONTROLS & set(line[:-1]))
             self.assertEqual(line.splitlines(), [line[:-1]])
@@ -78,7 +77,7 @@ class Record(unittest.TestCase):
 
     def test_letters_of_all_languages_stay_as_they_are(self) -> None:
         for text in ("Ёжик 你好 😀", "שלום عليكم", "\U0001f468\u200d\U0001f467", "می\u200cخواهم"):
-            self.assertIn(text, record.line(replace(TICKET, text=text), time=TIME))
+            self.assertIn(text, record.line(TICKET._replace(text=text), time=TIME))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import json
 import unittest
-from dataclasses import asdict
 from pathlib import Path
 
 from mailer.reading import read, wants_more
@@ -19,7 +18,7 @@ class Corpus(unittest.TestCase):
         for path in MAILS:
             with self.subTest(mail=f"{path.parent.name}/{path.stem}"):
                 expected = json.loads(path.with_suffix(".json").read_text("utf-8"))
-                reading = asdict(read(path.read_bytes()))
+                reading = read(path.read_bytes())._asdict()
                 found = {name: list(value) if isinstance(value, tuple) else value for name, value in reading.items()}
                 self.assertEqual({name: found[name] for name in expected}, expected)
 
