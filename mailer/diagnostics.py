@@ -1,8 +1,9 @@
 """Diagnostics on stderr, a line each: at once while there are few, in batches while there are many.
 
 A server that answers thousands of requests a second would spend a quarter of its time on writing every line by itself.
-So in a busy moment a line waits, a tenth of a second at most; a warning waits never, the end of the process writes what
-is left, and only what kills it at once (SIGKILL, a second SIGTERM) takes such lines along. Called by `launch`.
+So in a busy moment a line waits for some others, a tenth of a second at most; a warning waits never, the end of the
+process writes what is left, and only what kills it at once (SIGKILL, a second SIGTERM) takes such lines along. Called
+by `launch`.
 """
 
 import contextlib
@@ -15,8 +16,7 @@ from typing import Any, TextIO
 
 _BATCH_SECONDS = 0.1  # nobody who watches notices it
 _SINGLY = 10  # lines in that time which are written at once
-# So many lines wait for a reader that has stopped reading; after them, who logs waits as well.
-_MOST_WAITING = 10_000
+_BATCH = 32  # lines: who logs the last one writes them all
 
 
 class _Formatter(logging.Formatter):
@@ -24,6 +24,11 @@ class _Formatter(logging.Formatter):
 
     _second = 0
     _words = ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.exc_info:
+            return super().format(record)
+        return f"{self.formatTime(record)} {record.levelname} {record.getMessage()}"
 
     def formatTime(self, record: logging.LogRecord, _datefmt: str | None = None) -> str:  # noqa: N802 - its name there
         second = int(record.created)
@@ -47,7 +52,10 @@ class _Record(logging.LogRecord):
 
 
 class BatchHandler(logging.Handler):
-    """Writes lines to `stream`; what cannot be written, as when its pipe is gone, stops nothing."""
+    """Writes lines to `stream`; what cannot be written, as when its pipe is gone, stops nothing.
+
+    A reader that has stopped reading stops who logs, once its pipe is full.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
@@ -68,7 +76,7 @@ class BatchHandler(logging.Handler):
             self._batch_ends = record.created + _BATCH_SECONDS
             self._in_batch = 0
         self._in_batch += 1
-        if self._in_batch <= _SINGLY or record.levelno >= logging.WARNING or len(self._waiting) > _MOST_WAITING:
+        if self._in_batch <= _SINGLY or record.levelno >= logging.WARNING or len(self._waiting) >= _BATCH:
             self.flush()
         elif not self._due.is_set():
             self._due.set()

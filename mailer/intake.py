@@ -90,7 +90,10 @@ class Intake:
             _limit(self._per_client, client(host), "from your computer")
             email, message = check(request.email, request.message)
             _limit(self._per_recipient, email.lower(), "to this address")
-            return (yield from self._deliver(email, message))
+            ticket = self._new_ticket()
+            sent = int(time.time())
+            yield from self._send(compose(ticket, email, message, sender=self._sender, sent=sent, unique=self._unique))
+            return Reply(ticket=ticket)
         except RequestError as refused:
             return Reply(problems=refused.problems, retry=refused.retry)
         except DeliveryError as failure:
@@ -99,12 +102,6 @@ class Intake:
             _log.error("%s", failure)
             text = "The server cannot number tickets at the moment; nothing was sent. Its administrator can see why."
             return Reply(problems=(Problem(Code.INTERNAL_ERROR, text),))
-
-    def _deliver(self, email: str, message: str) -> Steps[Reply]:
-        ticket = self._new_ticket()
-        sent = int(time.time())
-        yield from self._send(compose(ticket, email, message, sender=self._sender, sent=sent, unique=self._unique))
-        return Reply(ticket=ticket)
 
 
 def _limit(rate: RateLimit, key: str, what: str) -> None:

@@ -109,10 +109,6 @@ class Listener:
         except OSError as failure:  # with TLS: it was reset before it began
             _log.debug("%s: %s", host, failure)
             return
-        yield from self._attend(connection, host)
-
-    def _attend(self, connection: Connection, host: str) -> Steps[None]:
-        """Answer what a connection asks, until it ends."""
         try:
             if (yield from self._answer(connection, host)):
                 yield  # nearly everybody asks once and closes: in a moment that can be seen without waiting for it
@@ -139,7 +135,6 @@ class Listener:
         if not self._idlers.leave(connection) or request is None:
             return False
         reply = busy() if self._stopping else (yield from self._handle(request, host))
-        yield
         connection.send(encode_reply(reply))
         if reply.problems and reply.problems[0].code is Code.BAD_REQUEST:
             connection.linger()

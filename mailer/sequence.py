@@ -1,8 +1,8 @@
 """Durable unique ticket numbers, reserved in blocks from SQLite in the state folder.
 
 A number is handed out only from a block whose end is on disk, so no crash, restart or second process repeats one. What
-a crash leaves of its block stays unused: gaps happen, repetitions never. Blocks grow with demand, from few numbers
-(small gaps) to many (few flushes). Refuses, with a StateError, a folder that is read-only, full or damaged; as the
+a crash leaves of its block stays unused: gaps happen, repetitions never. Blocks are small (small gaps) and grow as long
+as each is soon used up (few flushes). Refuses, with a StateError, a folder that is read-only, full or damaged; as the
 file is put in place with its table in it, an empty one is damaged too, and not taken for a first start.
 """
 
@@ -11,13 +11,15 @@ import os
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mailer.errors import StateError
 
 _FIRST_BLOCK = 10
-_LARGEST_BLOCK = 1_000
+_LARGEST_BLOCK = 10_000
+_SOON = 10.0  # seconds
 _LOCK_WAIT = 10.0  # seconds for another process on the same folder; it holds the lock for one flush
 _TABLE = "CREATE TABLE IF NOT EXISTS reserved (below INTEGER NOT NULL)"
 _HIGHEST = 10**18 - 1  # a ticket number has at most 18 digits
@@ -38,7 +40,8 @@ class Sequence:
         self._step = step
         self._on_wait = on_wait
         self._lock = threading.Lock()
-        self._block = _FIRST_BLOCK
+        self._block = 0
+        self._reserved_at = 0.0
         self._next = self._end = 0
         with self._translated():  # a folder that cannot be used is found before anything is served
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -69,18 +72,20 @@ class Sequence:
 
     def _reserve(self) -> None:
         self._on_wait()
+        soon = self._block and time.monotonic() - self._reserved_at < _SOON
+        block = min(2 * self._block, _LARGEST_BLOCK) if soon else _FIRST_BLOCK
         with self._transaction() as database:
             (below,) = database.execute("SELECT max(below) FROM reserved").fetchone()
             if not isinstance(below, int | None):
                 raise StateError(f"{self._path}: is damaged, it holds {below!r} where a number should be")
             first = self._first if below is None else max(self._first, below + (self._first - below) % self._step)
-            end = first + self._block * self._step
+            end = first + block * self._step
             if end > _HIGHEST:
                 raise StateError(f"{self._path}: there are no more ticket numbers of 18 digits")
             database.execute("DELETE FROM reserved")
             database.execute("INSERT INTO reserved VALUES (?)", (end,))
         self._next, self._end = first, end
-        self._block = min(2 * self._block, _LARGEST_BLOCK)
+        self._block, self._reserved_at = block, time.monotonic()
 
     def _make(self) -> None:
         """Make the file elsewhere and then give it its name, unless another server was quicker."""

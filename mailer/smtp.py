@@ -49,7 +49,6 @@ class Outbox:
     def deliver(self, envelope: Envelope) -> Steps[None]:
         """Give the message to the mail server for all recipients; raises DeliveryError unless it clearly took it."""
         deadline = time.monotonic() + _OPERATIONS * self._timeout
-        yield
         session = self._pool.take(deadline)
         try:
             yield from self._transact(session, envelope, deadline)

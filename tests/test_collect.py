@@ -282,7 +282,7 @@ class Passes(CollectCase):
         for _ in range(3):
             self.server.deliver(self.address, mail(1) + b"long line\r\n" * 120_000)
         self.start().run_pass()
-        self.assertEqual(self.effects.log.count("save"), 4)  # 500, 401, 1, 1: each of the last two has a million characters
+        self.assertEqual(self.effects.log.count("save"), 4)  # 500 and 401 mails, then one million characters each
         self.assertEqual(len(self.uids()), 903)
 
     def test_an_unreadable_mail_is_recorded_and_its_bytes_are_kept(self) -> None:
