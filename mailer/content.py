@@ -142,7 +142,8 @@ class Content:
         elif part.kind in ("text/enriched", "text/richtext"):
             text = _ENRICHED.sub(lambda tag: "<" if tag[0] == "<<" else "", text)
         elif part.parameters.get("format", "").lower() == "flowed":
-            text = _unflowed(text, part.parameters.get("delsp", "").lower() == "yes")
+            self.cut = self.cut or len(text) > 2 * TEXT_LIMIT  # of which a blank line is all that many lines come to
+            text = _unflowed(text[: 2 * TEXT_LIMIT], part.parameters.get("delsp", "").lower() == "yes")
         # The last line end of a part belongs to the mail's lines, except in base64, which encodes the text alone.
         self._add(text if part.encoding == "base64" and part.kind == "text/plain" else text.removesuffix("\n"))
 
@@ -178,7 +179,7 @@ def _decoded(part: mime.Part) -> tuple[str, bool]:
 
 def _unflowed(text: str, delete_space: bool) -> str:
     """Soft line breaks undone (RFC 3676): after a blank at its end a line goes on in the next of its quote depth."""
-    paragraphs: list[list[str]] = []
+    pieces: list[str] = []
     depth_before, flowing = -1, False
     for line in text.split("\n"):
         depth = len(_QUOTES.match(line)[0])  # type: ignore[index]
@@ -186,8 +187,8 @@ def _unflowed(text: str, delete_space: bool) -> str:
         soft = line.endswith(" ") and line != "-- "
         words = line[:-1] if soft and delete_space else line
         if flowing and depth == depth_before and line != "-- ":
-            paragraphs[-1].append(words)
+            pieces.append(words)
         else:
-            paragraphs.append([">" * depth + (" " if depth else "") + words])
+            pieces.append("\n" + ">" * depth + (" " if depth else "") + words)
         depth_before, flowing = depth, soft
-    return "\n".join("".join(pieces) for pieces in paragraphs)
+    return "".join(pieces)[1:]

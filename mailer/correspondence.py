@@ -19,7 +19,7 @@ _MONTHS = {name: number for number, name in enumerate(_NAMES, 1)}
 _QUOTED = re.compile(rb"\"(?:[^\"\\]|\\.)*+\"")
 _COMMENT = re.compile(rb"\([^()]*\)")
 _ANGLE = re.compile(rb"<([^<>]*)>")
-_ADDRESS = re.compile(rb"[^\s<>()\[\],:;\"@]+@(?:\[[^\]\s]*\]|[^\s<>()\[\],:;\"@]+)")
+_ADDRESS = re.compile(rb"(?<![^\s<>()\[\],:;\"@])[^\s<>()\[\],:;\"@]++@(?:\[[^\]\s]*\]|[^\s<>()\[\],:;\"@]+)")
 _QUOTED_ADDRESS = re.compile(rb"\"(?:[^\"\\]|\\.)*+\"@[^\s<>(),:;\"]+")
 _USUAL = re.compile(rb"[^\"()<>]*<([A-Za-z0-9._+-]++@[A-Za-z0-9.-]++)>[ \t]*")
 # Longer than any address with its display name (RFC 5321, section 4.5.3.1).
@@ -31,7 +31,10 @@ def sender(fields: headers.Fields) -> str | None:
     """The address of whoever wrote the mail: the first one in From, else in Sender."""
     for name in ("from", "sender"):
         value = headers.first(fields, name)
-        address = _address(value[:_ADDRESS_LIMIT]) if value else None
+        value = value[:_ADDRESS_LIMIT]
+        address = _address(value)
+        if not address and b"=?" in value:
+            address = _address(headers.decode(value).replace("=?", "").encode("utf-8", "replace")[:_ADDRESS_LIMIT])
         if address:
             return address
     return None
@@ -49,7 +52,7 @@ def _address(value: bytes) -> str | None:
     if found:
         return charsets.decode(found[0], None)
     if b"=?" in value:
-        return _address(headers.decode(value).replace("=?", "").encode("utf-8", "replace"))
+        return None
     words = plain.split(b"<")[-1].strip(b"<> \t").split()
     return charsets.decode(words[0], None) if len(words) == 1 else None
 

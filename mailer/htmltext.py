@@ -13,6 +13,8 @@ from mailer.htmltags import TAG, Tag, attribute, end_of, tag_at, unescaped
 LIMIT = 1_048_576
 # How often the end of something that is to be left out is looked for in vain; each time costs a look at all the rest.
 _VAIN = 5
+# Levels of quoting that are shown.
+_DEEPEST = 20
 
 # What has no width, except where it joins emoji or letters; U+034F alone of it counts as printable.
 _INVISIBLE = re.compile("[\u200b\ufeff\u00ad\u034f\u2060]+|[\u200c\u200d]+(?=[\\s\u200b-\u200d]|$)")
@@ -140,7 +142,7 @@ class _Writer:
         self.break_line()
         if name == "blockquote":
             self.quote(-1)
-            while self.lines and not self.lines[-1].strip("> "):
+            while self.lines and _is_empty(self.lines[-1]):
                 self.lines.pop()
         elif name in ("ul", "ol") and self.lists:
             self.lists.pop()
@@ -164,9 +166,9 @@ class _Writer:
         self.line.append(f"<{address}>")
 
     def quote(self, more: int) -> None:
-        """One level of quoting more or less; over twenty are not shown."""
+        """One level of quoting more or less."""
         self.quotes = max(0, self.quotes + more)
-        self.margin = "> " * min(self.quotes, 20)
+        self.margin = "> " * min(self.quotes, _DEEPEST)
 
     def block(self, name: str) -> None:
         """A block begins or ends: a new line, and an empty one around paragraphs, but not around lists in lists."""
@@ -178,7 +180,7 @@ class _Writer:
     def empty_line(self, *, second: bool = False) -> None:
         """An empty line, unless there is one already (with `second`, two) or nothing before it."""
         lines = self.lines
-        if lines and (lines[-1].strip("> ") or (second and lines[-2:][0].strip("> "))):
+        if lines and (not _is_empty(lines[-1]) or (second and not _is_empty(lines[-2:][0]))):
             lines.append(self.margin.rstrip())
 
     def break_line(self, *, keep: bool = False) -> None:
@@ -196,3 +198,8 @@ class _Writer:
         elif keep:
             self.empty_line(second=True)
         return None
+
+
+def _is_empty(line: str) -> bool:
+    """Whether a line is nothing but a margin. A longer one is not looked at: that could be done a million times."""
+    return len(line) <= 2 * _DEEPEST and not line.strip("> ")

@@ -64,10 +64,10 @@ class Journal:
                     with self._opened(path) as writable:
                         _mend(writable)
                         found = _mark(writable)
-                start = since.size if since and known and since.size <= found.size else 0
-                for offset, line in _lines(file, start):
-                    # A power cut can leave zeros where the end of a file was never written.
-                    if since is not None and ours and b"\0" in line:
+                start = since.size if since and known and since.size <= found.size else None
+                for offset, line in _lines(file, start or 0):
+                    # A power cut can leave zeros where the end of a file was never written; elsewhere they are old.
+                    if start is not None and b"\0" in line:
                         with self._opened(path) as writable:
                             os.ftruncate(writable, offset)
                         break

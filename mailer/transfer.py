@@ -9,7 +9,7 @@ import re
 from mailer import headers
 
 # Lines of nothing but base64; a longer line of it; and words, which base64 never looks like.
-_BASE64 = re.compile(rb"(?:[ \t]*[A-Za-z0-9+/]*+={0,2}[ \t]*(?:\n|\Z))*+")
+_BASE64 = re.compile(rb"(?:[ \t]*+[A-Za-z0-9+/]*+={0,2}+[ \t]*+(?:\n|\Z))*+")
 _BASE64_LINE = re.compile(rb"^[A-Za-z0-9+/]{56,}=*$", re.MULTILINE)
 _WORDS = re.compile(rb"[A-Za-z]{2} [A-Za-z]{2}|_{10}|-{10}")
 _LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/\n"

@@ -163,6 +163,15 @@ class Recovering(JournalCase):
         self.assertEqual(self.uids(mark), [2])
         self.assertEqual(self.text(), line(1) + line(2))
 
+    def test_zeros_in_a_log_that_nobody_has_a_mark_in_cost_no_records(self) -> None:
+        self.journal.append(line(1))
+        mark = self.journal.mark
+        copy = self.folder / "copy"
+        copy.write_text(line(1) + "\0" * 100 + "\n" + line(2))  # restored from somewhere: another file, the same name
+        copy.replace(self.path)
+        self.assertEqual(self.uids(mark), [1, 2])
+        self.assertIn(line(2), self.text())
+
     def test_a_log_that_was_renamed_is_found_by_what_it_is(self) -> None:
         self.journal.append(line(1))
         mark = self.journal.mark

@@ -34,8 +34,12 @@ HOSTILE = {
     "base64": lambda n: FROM + b"Content-Transfer-Encoding: base64\r\n\r\n" + base64.b64encode(b"x" * n),
     "base64 in crumbs": lambda n: FROM + b"Content-Transfer-Encoding: base64\r\n\r\n" + b"QQ==" * n,
     "base64 that is none": lambda n: FROM + b"Content-Transfer-Encoding: base64\r\n\r\n" + b"= \t!" * n,
+    "blanks before what is no base64": lambda n: FROM + b"Content-Transfer-Encoding: base64\r\n\r\n" + b" " * n + b">",
+    "line breaks behind a margin without an end": lambda n: HTML + b"<p>" + b">" * 4 * n + b"<br>" * n,
+    "empty lines behind a margin without an end": lambda n: HTML + b"<pre>" + b">" * n + b"\n" * n,
     "quoted-printable": lambda n: FROM + b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + b"= \t" * n,
     "uuencode": lambda n: FROM + b"Content-Transfer-Encoding: uuencode\r\n\r\nbegin 644 x\r\n" + b"!!\r\n" * n,
+    "flowed nothing": lambda n: FROM + b"Content-Type: text/plain; format=flowed\r\n\r\n" + b"\n" * n,
     "flowed quotes": lambda n: FROM + b"Content-Type: text/plain; format=flowed\r\n\r\n" + b">>> x \r\n" * n,
     "utf-7": lambda n: FROM + b"Content-Type: text/plain; charset=utf-7\r\n\r\n" + b"+2AA-" * n,
     "tags": lambda n: HTML + b"<b>" * n,
@@ -77,6 +81,16 @@ class HostileMail(unittest.TestCase):
                     self.assertIsInstance(read(raw), Reading)
                     times.append(time.process_time() - begin)
                 self.assertLess(times[1], max(0.5, 9 * times[0]))
+
+    def test_a_sender_that_decodes_into_one_encoded_word_after_the_other(self) -> None:
+        begin = time.process_time()
+        reading = read(b"Subject: [Ticket #7] Mailer\nFrom: " + b"=" * 1010 + b"?" * 1010 + b"\n\nhello")
+        self.assertLess(time.process_time() - begin, 0.5)
+        self.assertEqual((reading.ticket, reading.sender, reading.text), (7, None, "hello\n"))
+
+    def test_flowed_text_over_the_limit_is_marked(self) -> None:
+        raw = FROM + b"Content-Type: text/plain; format=flowed\r\n\r\n" + b"x" + b"\n" * 3 * content.TEXT_LIMIT
+        self.assertTrue(read(raw).truncated)
 
     def test_levels_are_bounded_and_named(self) -> None:
         for levels in (mime.DEPTH + 5, 5000):
