@@ -72,6 +72,7 @@ class Collector:
         self._stopping = stopping
         self._progress = progress
         self._careful = 0  # up to this UID mails are asked for one by one: among them one broke the connection
+        self._suspect = 0  # the one that was asked for when it broke; whether it is to blame shows with the next one
         self._unsure = True  # whether something may be logged that the position does not tell of
         self._pending = unpack(self._ledger.progress.pending)
         self._unmarked = self._ledger.progress.marking
@@ -87,8 +88,9 @@ class Collector:
         if self._unmarked:
             self._mailbox.mark(self._unmarked)
             self._unmarked = ()
-        refused = list(self._ledger.progress.refused)
         before = list(self._ledger.counts)
+        self._blame()
+        refused = list(self._ledger.progress.refused)
         total, new = self._new()
         self._progress(0, total)
         taken = 0
@@ -106,6 +108,11 @@ class Collector:
         self._unsure = False
         tickets, others = self._ledger.counts
         return tickets - before[0], others - before[1]
+
+    @property
+    def over_a_mail(self) -> bool:
+        """Whether the last pass failed over a mail, and the next one may get on."""
+        return bool(self._careful and self._unsure)
 
     # -- what is new -----------------------------------------------------------------------------------------------
 
@@ -164,10 +171,16 @@ class Collector:
             # Whether the connection or one of the mails is to blame shows when they are asked for one by one.
             self._careful = max(self._careful, asked[-1])
             if len(asked) == 1 and failure.exit_code is ExitCode.UNAVAILABLE and not self._stopping():
-                self._commit([(asked[0], None)], asked[0], broke=True)
+                self._suspect = asked[0]
             raise
         if done != asked[-1]:
             yield batch, asked[-1]
+
+    def _blame(self) -> None:
+        """Count the mail that the last connection broke over as refused, if the server gives others on this one."""
+        suspect, self._suspect = self._suspect, 0
+        if suspect and self._mailbox.gives_others({suspect, *self._ledger.progress.refused}):
+            self._commit([(suspect, None)], suspect, to_blame=True)
 
     def _try_again(self, refused: Sequence[int]) -> None:
         """Ask once more for the mails refused before."""
@@ -186,12 +199,12 @@ class Collector:
             self._keep(f"{self._ledger.progress.uidvalidity}-{mail.uid}.eml", mail.raw)
         return reading
 
-    def _commit(self, batch: _Batch, done: int, gone: Sequence[int] = (), *, broke: bool = False) -> None:
+    def _commit(self, batch: _Batch, done: int, gone: Sequence[int] = (), *, to_blame: bool = False) -> None:
         """Log the mails, save the position, mark them: in that order."""
         progress = self._ledger.progress
         all_refused = batch and not any(reading for _, reading in batch)
         # It is the mails' fault only if there are others that the server gives.
-        if all_refused and not broke and not self._mailbox.gives_others({*dict(batch), *progress.refused}):
+        if all_refused and not to_blame and not self._mailbox.gives_others({*dict(batch), *progress.refused}):
             raise MailboxError("the server refuses all mails that it is asked for")
         refused = {uid: tries for uid, tries in progress.refused.items() if uid not in gone}
         readings = [(uid, reading or self._refused(uid, refused)) for uid, reading in batch]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from mailer.errors import ExitCode, MailboxError
 from mailer.imap_fetch import ask_ahead, beginnings, whole
 from mailer.imap_login import connect
-from mailer.imap_syntax import for_now, mailbox_name, number, numbers, responses
+from mailer.imap_syntax import mailbox_name, not_for_good, number, numbers, responses
 from mailer.imap_wire import Wire
 from mailer.progress import Mail, Selected, pack
 from mailer.sasl import Login
@@ -103,8 +103,8 @@ class Mailbox:
                     yield Mail(uid, None)
 
     def gives_others(self, refused: Collection[int]) -> bool:
-        """Whether the server gives the first mail or the last one, if it did not refuse both."""
-        _, parts, _ = self._live().ask("SEARCH", "1,*")
+        """Whether the server gives the first mail, the last one or one in between, if it did not refuse all of them."""
+        _, parts, _ = self._live().ask("SEARCH", f"1,{self._count // 2 or 1},*")
         others = [uid for uid in numbers(parts) if uid not in refused]
         return bool(others) and bool(beginnings(self._live(), others, 1))
 
@@ -131,7 +131,7 @@ class Mailbox:
                 return self._select(readonly=True)
             words = wire.words(answer[:1])
             if status != "OK":
-                code = ExitCode.UNAVAILABLE if for_now(words) else ExitCode.CONFIG
+                code = ExitCode.UNAVAILABLE if not_for_good(words) else ExitCode.CONFIG
                 raise MailboxError(f"the folder {self._folder} cannot be opened: {words}", code)
             self._count = int(answer[-1] or 0)
             uidvalidity, next_uid = (number(wire.response(code)[1][-1]) for code in ("UIDVALIDITY", "UIDNEXT"))

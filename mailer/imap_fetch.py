@@ -68,7 +68,9 @@ def _following(wire: Wire, uid: int, missing: Sequence[Cut], wants_more: Callabl
             more = _windows(wire, [uid], section, start, length).get(uid, b"")
             start, spent, complete = start + len(more), spent + len(more), len(more) != length
             piece += more
-        return piece
+        # What is cut in an attachment of its own may go on behind that.
+        missing = [] if complete or spent >= _LONGEST else cuts(as_mail(piece), in_text=wants_more(piece), number=section)
+        return piece + b"".join(more for cut in missing for more in following(cut, ask, text))
 
     def ask(items: str) -> dict[str, bytes]:
         return _sections(wire, [uid], f"(UID {items})", ANSWER).get(uid, {})

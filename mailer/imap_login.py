@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from mailer import sasl
 from mailer.errors import ExitCode, LoginError, MailboxError
-from mailer.imap_syntax import for_now, quoted
+from mailer.imap_syntax import not_for_good, quoted
 from mailer.imap_wire import Wire
 from mailer.settings import Endpoint, Security
 
@@ -54,10 +54,10 @@ def _log_in(wire: Wire, login: sasl.Login) -> None:
         wanted = "OAuth" if login.oauth else "password"
         raise MailboxError(f"{wire.host} offers no {wanted} login", ExitCode.LOGIN_REFUSED)
     status, words = _authenticate(wire, mechanism, login, fresh=False)
-    if status != "OK" and login.oauth and not for_now(words):
+    if status != "OK" and login.oauth and not not_for_good(words):
         status, words = _authenticate(wire, mechanism, login, fresh=True)
     if status != "OK":
-        code = ExitCode.UNAVAILABLE if for_now(words) else ExitCode.LOGIN_REFUSED
+        code = ExitCode.UNAVAILABLE if not_for_good(words) else ExitCode.LOGIN_REFUSED
         raise MailboxError(f"{wire.host} refuses the login of {login.user}: {words}", code)
     wire.state = "AUTH"
     if "ID" in wire.capabilities:  # some providers open no folder to a client that does not say its name

@@ -5,7 +5,7 @@ by their numbers (RFC 3501, section 6.4.5) and appended, without what is in the 
 of the same structure. Used by `imap`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mailer import headers, mime
@@ -30,19 +30,24 @@ class Cut:
     last: mime.Part
 
 
-def cuts(raw: bytes, *, in_text: bool) -> list[Cut]:
-    """The multiparts, the innermost first, whose further parts are missing; `in_text`: unless it ends in a text."""
+def cuts(raw: bytes, *, in_text: bool, number: str = "") -> list[Cut]:
+    """The multiparts, the innermost first, whose further parts are missing; `in_text`: unless it ends in a text.
+
+    The bytes are those of a mail, or of its part with this number.
+    """
     root, _ = mime.parse(raw, complete=False)
     found: list[Cut] = []
-    part, section = root, ""
+    number = number or ("" if root.kind.startswith("multipart/") else "1")  # the body of what has no parts is its part 1
+    part, section = root, f"{number}." if number else ""
     while part.children and part.raw is root.raw:
         last = part.children[-1]
         if part.kind.startswith("multipart/"):
-            number = len(part.children)
             # All versions of an alternative say the same.
-            if not last.closed and part.kind != "multipart/alternative":
-                found.insert(0, Cut(section, part.boundary, number, last))
-            section += f"{number}."
+            if not last.closed and not (part.kind == "multipart/alternative" and _has_text(part.children[:-1])):
+                found.insert(0, Cut(section, part.boundary, len(part.children), last))
+            section += f"{len(part.children)}."
+        elif not last.kind.startswith("multipart/"):
+            section += "1."
         part = last
     return found if not in_text or _is_attachment(part.fields) else []
 
@@ -69,6 +74,10 @@ def following(
                 header = (header.strip() or b"Content-Type: text/plain") + b"\r\n\r\n"
                 yield b"\r\n--" + cut.boundary + b"\r\n"
                 yield header if _is_attachment(_fields(header)) else text(section, header)
+
+
+def _has_text(parts: Sequence[mime.Part]) -> bool:
+    return any(part.kind.startswith(("text/", "multipart/")) for part in parts)
 
 
 def _fields(header: bytes) -> headers.Fields:

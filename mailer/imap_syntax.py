@@ -20,6 +20,11 @@ def for_now(words: str) -> bool:
     return _FOR_NOW.search(words) is not None
 
 
+def not_for_good(words: str) -> bool:
+    """Whether those of a refused login or folder do; of a mail, a server's bug is said for good."""
+    return for_now(words) or "[SERVERBUG]" in words.upper()
+
+
 def quoted(text: str) -> bytes:
     """A quoted string (RFC 3501, section 9); the text has no line ends."""
     return b'"' + text.replace("\\", "\\\\").replace('"', '\\"').encode() + b'"'

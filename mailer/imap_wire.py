@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from mailer.errors import MailboxError
 from mailer.secrecy import Secrets
@@ -34,6 +34,7 @@ _GARBAGE = (ValueError, TypeError, LookupError, AttributeError)
 _FETCH = re.compile(rb"\* \d+ FETCH ", re.IGNORECASE)
 _LITERAL = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
 
+_T = TypeVar("_T")
 _Answer = tuple[str, list[Any], str]  # status (OK, NO), the untagged responses, and the words of a refusal
 
 
@@ -116,17 +117,8 @@ class Wire(imaplib.IMAP4):
         self._allowance = _ALLOWANCE + self._expected
 
     def _receive(self) -> None:
-        """Wait for more bytes, within the deadline and the allowance, and not much longer than until a stop."""
-        while True:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"no complete answer within {self._timeout:g} s")
-            self.sock.settimeout(min(left, _LOOK))
-            with contextlib.suppress(TimeoutError):
-                data = self.sock.recv(_RECEIVE)
-                break
-            if self._stopping():
-                raise TimeoutError("stopped while waiting for an answer")
+        """Wait for more bytes, within the deadline and the allowance."""
+        data = self._patiently(lambda: self.sock.recv(_RECEIVE))
         if not data:
             raise ConnectionError("it closed the connection")
         self._deadline += len(data) / _SLOWEST
@@ -135,15 +127,29 @@ class Wire(imaplib.IMAP4):
             raise imaplib.IMAP4.abort("it sends more than was asked for")
         self._buffer += data
 
+    def _patiently(self, step: Callable[[], _T]) -> _T:
+        """A step that waits for the server, within the deadline, and not much longer than until a stop."""
+        while True:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"no complete answer within {self._timeout:g} s")
+            self.sock.settimeout(min(left, _LOOK))
+            with contextlib.suppress(TimeoutError):
+                return step()
+            if self._stopping():
+                raise TimeoutError("stopped while waiting for an answer")
+
     # -- for those who use it --------------------------------------------------------------------------------------
 
     def wrap(self) -> None:
         """Go on inside TLS; what came before it is refused, as it may come from somebody in between."""
         if self._buffer:
             raise MailboxError(f"{self.host} sent text in clear after STARTTLS: the connection is tampered with")
-        self.sock.settimeout(self._timeout)
-        self.sock = self._context.wrap_socket(self.sock, server_hostname=self.host)
-        self.protection = str(self.sock.version())
+        secured = self._context.wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
+        self.sock = secured
+        self._start_clock()
+        self._patiently(secured.do_handshake)
+        self.protection = str(secured.version())
 
     def command(self, name: str, *arguments: Any) -> tuple[str, str]:
         """Send a command; its status (OK, NO), and the words of a refusal, made safe to show."""

@@ -120,15 +120,18 @@ def wait_for(stop: threading.Event) -> None:
         pass
 
 
-def login(account: Account, ca_file: Path | None) -> Login:
-    """How the account logs in: its password, or access tokens; their endpoint may have a certificate of `ca_file`."""
+def login(account: Account, ca_file: Path | None, stopping: Callable[[], bool] = lambda: False) -> Login:
+    """How the account logs in: its password, or access tokens; their endpoint may have a certificate of `ca_file`.
+
+    Nobody waits for a token once `stopping()` says so.
+    """
     if account.oauth:
         from mailer.oauth import TokenSource  # here, because http.client behind it would make every other start slower
 
         context = tls.client_context(None)  # the provider's, who may be another one than that of the mail servers
         if ca_file:
             context.load_verify_locations(ca_file)
-        return Login(account.login, TokenSource(account.oauth, context), oauth=True)
+        return Login(account.login, TokenSource(account.oauth, context, stopping), oauth=True)
     return password_login(account.login, account.password)
 
 

@@ -23,6 +23,8 @@ from mailer.supervisor import notify
 
 _LONGEST_FILE = 64 * 1024 * 1024  # bytes of a file that --read looks at
 
+_TRIES_OVER_A_MAIL = 3
+
 _log = logging.getLogger("collector")
 
 
@@ -86,7 +88,7 @@ def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = 
             stopping=stop.is_set, progress=progress,
         )
         if once:
-            polling.report(*run_pass())
+            polling.report(*_once(run_pass, collector))
             if stop.is_set():
                 return ExitCode.INTERRUPTED
         else:
@@ -104,20 +106,35 @@ def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = 
     return ExitCode.DONE
 
 
+def _once(run_pass: Callable[[], tuple[int, int]], collector: Collector) -> tuple[int, int]:
+    """One pass; with some more tries where it fails over a mail, which would otherwise stop every run."""
+    for _ in range(_TRIES_OVER_A_MAIL):
+        try:
+            return run_pass()
+        except MailboxError as failure:
+            if failure.exit_code is not ExitCode.UNAVAILABLE or not collector.over_a_mail:
+                raise
+    return run_pass()
+
+
 def _require_logs(settings: CollectorSettings) -> None:
     """Raise ConfigError for a log that no disk being freed again would let be written."""
     for key, path in (("SUCCESS_LOG", settings.success_log), ("ERROR_LOG", settings.error_log)):
         if path.is_dir() or not path.parent.is_dir():
             raise ConfigError(f"{key}: {path} is a folder, or in one that does not exist")
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{key}: {path} is no ordinary file")
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
             raise ConfigError(f"{key}: {path} cannot be written to")
         launch.require_writable(key, path.parent)
+    if settings.success_log.resolve() == settings.error_log.resolve():
+        raise ConfigError("ERROR_LOG: is the same file as SUCCESS_LOG, by another name")
 
 
 def _mailbox(settings: CollectorSettings, stop: threading.Event) -> Mailbox:
     context: ssl.SSLContext = tls.client_context(settings.ca_file)
     return Mailbox(
-        settings.imap, launch.login(settings.account, settings.ca_file), settings.folder, context=context,
+        settings.imap, launch.login(settings.account, settings.ca_file, stop.is_set), settings.folder, context=context,
         timeout=settings.timeout, mark_seen=settings.mark_seen, stopping=stop.is_set,
     )
 

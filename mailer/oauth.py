@@ -11,6 +11,7 @@ import re
 import ssl
 import threading
 import time
+from collections.abc import Callable
 
 from mailer.errors import LoginError, safe
 from mailer.oauth_asking import Endpoint, run
@@ -32,14 +33,17 @@ _WORD = re.compile(r"[\w~+/%-]{6,}")
 class TokenSource:
     """Gives the access token: the one at hand, or a renewed one when `fresh`."""
 
-    def __init__(self, oauth: OAuth, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, oauth: OAuth, context: ssl.SSLContext, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
         self._oauth = oauth
+        self._stopping = stopping
         self._refresh_token = oauth.refresh_token or ""
         self._lock = threading.Lock()
         self._token = ""
         self._good_until = 0.0
         self._given = threading.local()  # the token that this thread had last: the one that was refused, if any
-        self._endpoint = Endpoint(oauth.token_url or "", context)
+        self._endpoint = Endpoint(oauth.token_url or "", context, stopping)
         self._failure = LoginError("never asked")
         self._failed = -math.inf  # when, on the clock of `time.monotonic`
 
@@ -64,7 +68,7 @@ class TokenSource:
 
     def _run_command(self) -> tuple[str, float]:
         """The token that the command prints."""
-        code, output, errors = run(self._oauth.command or "")
+        code, output, errors = run(self._oauth.command or "", self._stopping)
         printed = output.decode("utf-8", "replace").strip()
         if code:
             last = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]

@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 
 from mailer.errors import LoginError, safe
 from mailer.settings import may_have_secrets
@@ -24,10 +25,11 @@ from mailer.settings import may_have_secrets
 _PATIENCE = 30.0  # seconds
 _LONGEST_ANSWER = 1 << 16  # bytes; tokens have up to some thousand
 _LAST_STEPS = 1.0  # seconds; a thread that waits no more needs much less for them
+_MOMENT = 0.2  # seconds between two looks whether anybody still waits
 _LOOK = 0.01  # seconds between two looks at what a command does: in these, a flood brings some megabytes
 
 
-def run(line: str) -> tuple[int, bytes, bytes]:
+def run(line: str, stopping: Callable[[], bool] = lambda: False) -> tuple[int, bytes, bytes]:
     """Run a command, without a shell: its exit code, what it printed, and what it complained of.
 
     It has ended when its own process has, whoever of its children still holds its output. When it is given up, they
@@ -43,13 +45,13 @@ def run(line: str) -> tuple[int, bytes, bytes]:
         raise LoginError(f"EMAIL_TOKEN_COMMAND cannot be run ({safe(str(failure))})") from None
     with process:
         try:
-            return _result(process, end)
+            return _result(process, end, stopping)
         except BaseException:
             _kill(process)
             raise
 
 
-def _result(process: "subprocess.Popen[bytes]", end: float) -> tuple[int, bytes, bytes]:
+def _result(process: "subprocess.Popen[bytes]", end: float, stopping: Callable[[], bool]) -> tuple[int, bytes, bytes]:
     """The exit code of a command that ends by then, and its output and complaints, if they are not too long."""
     while True:
         ended = process.poll() is not None
@@ -62,7 +64,7 @@ def _result(process: "subprocess.Popen[bytes]", end: float) -> tuple[int, bytes,
             raise LoginError("EMAIL_TOKEN_COMMAND gave no access token: it prints too much")
         if ended:
             return process.wait(), output, errors
-        if time.monotonic() > end:
+        if time.monotonic() > end or stopping():
             raise LoginError("EMAIL_TOKEN_COMMAND did not end in time", temporary=True)
 
 
@@ -78,8 +80,11 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 class Endpoint:
     """A token endpoint, asked over verified HTTPS; secrets go where the settings say, and follow no redirect."""
 
-    def __init__(self, url: str, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, url: str, context: ssl.SSLContext, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
         self._url = url
+        self._stopping = stopping
         self._context = context
         self._asking = threading.Thread()
 
@@ -104,7 +109,7 @@ class Endpoint:
         if not self._asking.is_alive():  # a name or a connection may take longer than anybody waits
             self._asking = threading.Thread(target=ask, name="token", daemon=True)
             self._asking.start()
-            self._asking.join(_PATIENCE)
+            self._wait(end)
         if not outcome:
             for sock in opened:
                 with contextlib.suppress(OSError):
@@ -115,6 +120,10 @@ class Endpoint:
         if isinstance(outcome[0], LoginError):
             raise outcome[0]
         return outcome[0]
+
+    def _wait(self, end: float) -> None:
+        while self._asking.is_alive() and (left := end - time.monotonic()) > 0 and not self._stopping():
+            self._asking.join(min(left, _MOMENT))
 
     def _exchange(self, form: dict[str, str], opened: list[socket.socket], end: float) -> tuple[int, bytes]:
         """Ask; `opened` gets the socket, and nothing is sent after `end`, when nobody waits any more."""

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 # Seconds between tries: doubled up to the first; to the second after a refused login, as providers count those.
 _LONGEST = 60.0
-_LONGEST_LOGIN = 900.0
+_LONGEST_LOGIN = 300.0
 
 
 def keep_going(
@@ -44,6 +44,8 @@ def keep_going(
             code = failure.exit_code if isinstance(failure, MailboxError) else ExitCode.TEMPORARY
             if not ever and code in (ExitCode.LOGIN_REFUSED, ExitCode.CONFIG):
                 raise
+            if code is ExitCode.LOGIN_REFUSED:
+                alive()  # a restart would not help, but end: at a start a refused login is final
             if not failures:
                 began = clock()
             if code is not told:  # by its kind: the words of some servers are never twice the same

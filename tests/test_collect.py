@@ -444,6 +444,30 @@ class Refusals(CollectCase):
         self.assertEqual(self.uids(), uids)
         self.assertEqual(failures, 6, "once with the others, then five times alone")
 
+    def test_an_outage_is_no_fault_of_the_only_mail(self) -> None:
+        uids = self.deliver(1)
+        collector = self.start()
+        self.mailbox.breaking = frozenset(uids)
+        for _ in range(12):
+            with self.assertRaises(MailboxError):
+                collector.run_pass()
+        self.mailbox.breaking = frozenset()
+        collector.run_pass()
+        self.assertEqual(self.uids(), uids)
+        self.assertNotIn("unreadable", [record["reason"] for record in self.records("error")])
+
+    def test_a_mail_that_breaks_the_connection_is_to_blame_once_others_are_given(self) -> None:
+        uids = self.deliver(1)
+        collector = self.start()
+        self.mailbox.breaking = frozenset(uids)
+        for number in range(20):
+            if number == 8:
+                uids += self.deliver(1)
+            with suppress(MailboxError):
+                collector.run_pass()
+        self.assertEqual(sorted(self.uids()), uids)
+        self.assertEqual([record["uid"] for record in self.records("error") if record["reason"] == "unreadable"], uids[:1])
+
     def test_a_refused_mail_that_disappears_is_forgotten(self) -> None:
         uids = self.deliver(2)
         collector = self.start()
@@ -562,7 +586,7 @@ class Loop(unittest.TestCase):
                 with self.assertRaises(MailboxError):
                     self.run_loop(MailboxError("away"), refused)
                 waits, _, _ = self.run_loop(0, *[refused] * 15, 0)
-                self.assertEqual(max(waits), 900.0 if code is ExitCode.LOGIN_REFUSED else 60.0)
+                self.assertEqual(max(waits), 300.0 if code is ExitCode.LOGIN_REFUSED else 60.0)
 
     def test_a_stop_in_an_outage_is_silent(self) -> None:
         def failing() -> tuple[int, int]:

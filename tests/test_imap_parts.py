@@ -48,6 +48,16 @@ MAILS = {
         "related", "c", text("<p>html", "html"), file("1.png"), file("2.png")), file("1.pdf"), file("2.pdf")), 80),
     "a forwarded mail": (HEAD + multipart("mixed", "b", text("see"), FORWARDED + multipart(
         "mixed", "c", text("inside"), file("1.png"), file("2.png")), file("z")), 80),
+    "a mixture behind": (HEAD + multipart("mixed", "b", text("one"), file("a"), multipart(
+        "mixed", "c", text("two"), file("b"), text("three")), text("four")), 300),
+    "a forwarded mail behind": (HEAD + multipart("mixed", "b", text("one"), file("a"), FORWARDED + multipart(
+        "mixed", "c", text("two"), file("b"), text("three"))), 300),
+    "a forwarded mail in a forwarded mail": (HEAD + multipart("mixed", "b", text("one"), FORWARDED + FORWARDED +
+        multipart("mixed", "c", file("a"), text("two")), text("three")), 150),
+    "an attachment as a version of the text": (HEAD + multipart("mixed", "b", text("one"), multipart(
+        "alternative", "c", file("a"), text("two")), text("three")), 150),
+    "two attachments in a mixture behind": (HEAD + multipart("mixed", "b", text("one"), file("a"), multipart(
+        "mixed", "c", file("small", 100), text("two"), file("b"), text("three")), text("four")), 300),
     "cut in an alternative": (HEAD + multipart("mixed", "b", multipart(
         "alternative", "c", text("plain"), text("<p>" + "html " * 50_000, "html")), file("z")), 80),
 }  # fmt: skip
@@ -92,7 +102,10 @@ class Answers:
 def _children(part: bytes) -> list[bytes]:
     header, _, body = part.partition(b"\r\n\r\n")
     if b"message/rfc822" in header:
-        header, _, body = body.partition(b"\r\n\r\n")
+        inner = body
+        header, _, body = inner.partition(b"\r\n\r\n")
+        if b"multipart/" not in header:
+            return [inner]
     boundary = re.search(rb'boundary="(\w+)"', header)
     return re.split(rb"(?:\r\n|^)--" + boundary[1] + rb"(?:--)?\r\n", body)[1:-1] if boundary else []
 
