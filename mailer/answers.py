@@ -28,11 +28,16 @@ class _Entry:
 
 
 class Answers:
-    """Answers by request `id`; `clock` gives monotonic seconds, `on_wait` is called before waiting for a first one."""
+    """Answers by request `id`; `clock` gives monotonic seconds, `on_wait` is called before waiting for a first one.
 
-    def __init__(self, clock: Callable[[], float], on_wait: Callable[[], None]) -> None:
+    So many repetitions wait at once; who repeats costs nothing and counts for nothing, so more could take all threads.
+    """
+
+    def __init__(self, clock: Callable[[], float], on_wait: Callable[[], None], most_waiting: int = 192) -> None:
         self._clock = clock
         self._on_wait = on_wait
+        self._most_waiting = most_waiting
+        self._waiting = 0
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()  # under way or kept, in the order they came
 
@@ -64,16 +69,29 @@ class Answers:
             text = "The same id was used before, for another address or message."
             raise RequestError(Problem(Code.BAD_REQUEST, text))
         if first.done:
-            self._on_wait()
-            first.done.wait()
+            self._wait(first.done)
         if first.reply is None:
             raise RequestError(Problem(Code.INTERNAL_ERROR, "The same request ended in an error in the server."))
         return first.reply
 
+    def _wait(self, done: threading.Event) -> None:
+        """Wait for a first answer; raises RequestError (`busy`) when as many do already as may."""
+        with self._lock:
+            if self._waiting >= self._most_waiting and not done.is_set():
+                problem = Problem(Code.BUSY, "The first request with this id is still under way; please ask later.")
+                raise RequestError(problem, retry=True)
+            self._waiting += 1
+        try:
+            self._on_wait()
+            done.wait()
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
     def _finish(self, key: str, entry: _Entry) -> None:
         with self._lock:
             entry.kept_until = self._clock() + _KEPT_SECONDS
-            if entry.reply is None or entry.reply.retry:
+            if entry.reply is None or entry.reply.retry or _is_error(entry.reply):
                 del self._entries[key]
             while len(self._entries) > _KEPT_ANSWERS and self._drop_oldest():
                 pass
@@ -87,6 +105,11 @@ class Answers:
                 del self._entries[key]
                 return True
         return False
+
+
+def _is_error(reply: Reply) -> bool:
+    """Whether the server failed before it sent anything: it may be mended when the request comes again."""
+    return any(problem.code is Code.INTERNAL_ERROR for problem in reply.problems)
 
 
 def _digest(request: Request) -> int:

@@ -81,10 +81,11 @@ class Crew:
             self._dismiss(len(self._parked) - self._promised)
             self._change.notify_all()
 
-    def join(self, until: float) -> None:
-        """Wait for the threads to end, but not beyond a moment (monotonic)."""
+    def join(self, until: float) -> int:
+        """Wait for the threads to end, but not beyond a moment (monotonic); how many have not."""
         for thread in self._threads:
             thread.join(max(until - time.monotonic(), 0))
+        return sum(thread.is_alive() for thread in self._threads)
 
     # -- for those who have visits to give -------------------------------------------------------------------------
 
@@ -92,6 +93,16 @@ class Crew:
     def full_since(self) -> float:
         """Since when (monotonic) all threads have been taken by the visits that they have now."""
         return self._full_since
+
+    @property
+    def taken(self) -> int:
+        """How many threads have a visit, or lead."""
+        return self._size - len(self._parked)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a visit waits for a thread."""
+        return self._offered is not None
 
     def offer(self, visit: Visit, seconds: float) -> bool:
         """Have the first thread that is free within so many seconds look after a visit; False when none was."""

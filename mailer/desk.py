@@ -94,7 +94,7 @@ def _intake(settings: ServerSettings, outbox: Outbox, tickets: Sequence) -> Inta
         new_ticket=tickets.next,
         sender=_sender(settings),
         token=settings.token,
-        answers=Answers(time.monotonic, stand_aside),
+        answers=Answers(time.monotonic, stand_aside, most_waiting=max(1, settings.workers * 3 // 4)),
         per_client=RateLimit(settings.rate_per_client, time.monotonic),
         per_recipient=RateLimit(settings.rate_per_recipient, time.monotonic),
     )

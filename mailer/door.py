@@ -10,6 +10,7 @@ import select
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable
 
 from mailer.errors import Code, Problem
@@ -18,7 +19,8 @@ from mailer.transport import Connection
 
 # Connections that the kernel completes before they are accepted; the system's own limit (somaxconn) may be lower.
 _BACKLOG = 1024
-_TURN_AWAY_SECONDS = 0.5  # for telling a connection that there is no room: others are waiting
+_TURN_AWAY_SECONDS = 0.5  # for a connection to hear that there is no room
+_MOST_LEAVING = 64  # connections that do so at the same time; each is an open file
 # Seconds after the system had nothing left for a connection: in which one that is idle ends, or in which one may.
 _ENDING_PAUSE, _PAUSE = 0.002, 0.1
 _QUIET_SECONDS = 60.0  # between two complaints of that
@@ -44,6 +46,7 @@ class Door:
         self._make_room = make_room
         self._bell, self._rope = socket.socketpair()  # the bell rings, for ever, once its other end is closed
         self._quiet_until = 0.0
+        self._leaving: deque[tuple[float, Connection]] = deque()  # told to go, and when they are closed
         self._open = True
 
     def next(self, wait: bool) -> Arrival | None:
@@ -73,17 +76,29 @@ class Door:
         with contextlib.suppress(OSError):
             while time.monotonic() < until:
                 self.turn_away(self._accept()[0])
+        if self._leaving:
+            time.sleep(min(_TURN_AWAY_SECONDS, max(until - time.monotonic(), 0)))
+        self._see_off(0)
         self._listening.close()
         self._bell.close()
 
     def turn_away(self, sock: socket.socket) -> None:
-        """Tell a connection that there is no room for it."""
+        """Tell a connection that there is no room for it; it is closed a little later, so that it hears that."""
         try:
-            with contextlib.closing(Connection(sock, _TURN_AWAY_SECONDS, context=self._context)) as connection:
-                connection.send(encode_reply(busy()))
-                connection.linger(_TURN_AWAY_SECONDS)
+            connection = Connection(sock, _TURN_AWAY_SECONDS, context=self._context)
+            self._leaving.append((time.monotonic() + _TURN_AWAY_SECONDS, connection))
+            connection.send(encode_reply(busy()))
+            connection.interrupt(socket.SHUT_WR)
         except OSError as failure:
             _log.debug("a connection that was turned away: %s", failure)
+        self._see_off(_MOST_LEAVING)
+
+    def _see_off(self, most: int) -> None:
+        """Close those whose time is over, and more until so many are left."""
+        while self._leaving and (len(self._leaving) > most or self._leaving[0][0] < time.monotonic()):
+            _, connection = self._leaving.popleft()
+            connection.linger(0.0)
+            connection.close()
 
     def _accept(self) -> Arrival:
         sock, address = self._listening.accept()

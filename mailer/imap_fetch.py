@@ -69,7 +69,8 @@ def _following(wire: Wire, uid: int, missing: Sequence[Cut], wants_more: Callabl
             start, spent, complete = start + len(more), spent + len(more), len(more) != length
             piece += more
         # What is cut in an attachment of its own may go on behind that.
-        missing = [] if complete or spent >= _LONGEST else cuts(as_mail(piece), in_text=wants_more(piece), number=section)
+        cut_short = not complete and spent < _LONGEST
+        missing = cuts(as_mail(piece), in_text=wants_more(piece), number=section) if cut_short else []
         return piece + b"".join(more for cut in missing for more in following(cut, ask, text))
 
     def ask(items: str) -> dict[str, bytes]:

@@ -37,7 +37,8 @@ def cuts(raw: bytes, *, in_text: bool, number: str = "") -> list[Cut]:
     """
     root, _ = mime.parse(raw, complete=False)
     found: list[Cut] = []
-    number = number or ("" if root.kind.startswith("multipart/") else "1")  # the body of what has no parts is its part 1
+    if not number and not root.kind.startswith("multipart/"):
+        number = "1"  # the body of what has no parts is its part 1
     part, section = root, f"{number}." if number else ""
     while part.children and part.raw is root.raw:
         last = part.children[-1]

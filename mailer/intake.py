@@ -30,6 +30,8 @@ _LEVELS = {
     Code.INTERNAL_ERROR: logging.ERROR,
 }
 
+_QUIET_SECONDS = 1.0  # between two lines of the log about requests over a rate
+
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +60,7 @@ class Intake:
         self._unique = secrets.token_hex(8)
         self._outcomes: Counter[str] = Counter()
         self._counting = threading.Lock()
+        self._quiet_until = 0.0
 
     def handle(self, request: Request, host: str) -> Steps[Reply]:
         """The reply to a request that came from this host; raises nothing that a request can cause."""
@@ -70,7 +73,7 @@ class Intake:
         outcome = "OK" if reply.ok else reply.problems[0].code.value
         with self._counting:
             self._outcomes[outcome] += 1
-        level = logging.INFO if reply.ok else _LEVELS.get(reply.problems[0].code, logging.INFO)
+        level = logging.INFO if reply.ok else self._level(reply.problems[0].code)
         _log.log(level, "%s", _Line(request.email, reply, time.perf_counter() - began))
         return reply
 
@@ -78,6 +81,14 @@ class Intake:
         """How many requests were answered, and how."""
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in self._outcomes.most_common())
         return f"{self._outcomes.total()} requests answered" + (f": {outcomes}" if outcomes else "")
+
+    def _level(self, code: Code) -> int:
+        """How loudly a refusal is logged: one that costs its client nothing is not to fill the log."""
+        if code is Code.RATE_LIMITED:
+            if time.monotonic() < self._quiet_until:
+                return logging.DEBUG
+            self._quiet_until = time.monotonic() + _QUIET_SECONDS
+        return _LEVELS.get(code, logging.INFO)
 
     def _authorize(self, request: Request, host: str) -> None:
         offered = (request.token or "").encode(errors="surrogatepass")

@@ -26,9 +26,17 @@ _AT_ONCE = 8
 # Seconds that a newcomer has, however long all threads have been taken: where idlers have some of them, one of those
 # goes soon, and otherwise one may be about to be free.
 _SOON, _MOMENT = 0.5, 0.05
-# JSON made to be costly takes a tenth of a second for a MiB. Frames larger than this, which honest ones hardly are, are
-# decoded one at a time: everybody else competes with one of them for the interpreter, and not with hundreds.
+# Seconds in which the last answer of a connection that makes room arrives, whatever else its peer has sent.
+_FAREWELL = 0.05
+# Where more threads than a few have connections that go on asking, each pauses after a request, for so many seconds for
+# each of them: they would leave newcomers nothing of the interpreter otherwise.
+_FEW, _SHARE = 16, 0.0003
+# JSON made to be costly takes a tenth of a second for a MiB, in which nobody else gets the interpreter. Frames larger
+# than this, which honest ones hardly are, are decoded one at a time, after each of them is a respite of so many times
+# as long, and of more than so many at once the others hear `busy`.
 _LARGE = 1 << 16  # bytes
+_RESPITE = 2
+_MOST_LARGE = 16
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +63,7 @@ class Listener:
         self._idlers = Idlers()
         self._door = Door(listening, context, self._idlers.close_longest)
         self._crew = Crew(workers, min(at_once, _AT_ONCE), self._next_visit)
+        self._at_decoder = threading.BoundedSemaphore(_MOST_LARGE)
         self._decoding = threading.Lock()  # held for a large frame
         self._stopping = False
 
@@ -71,7 +80,8 @@ class Listener:
         self._idlers.end()
         self._door.close()
         self._door.send_home(end)
-        self._crew.join(end)
+        if left := self._crew.join(end):
+            _log.warning("%d connections are given up: what they asked for may still have been sent", left)
 
     # -- at the door -----------------------------------------------------------------------------------------------
 
@@ -113,7 +123,10 @@ class Listener:
             if (yield from self._answer(connection, host)):
                 yield  # nearly everybody asks once and closes: in a moment that can be seen without waiting for it
                 while (yield from self._answer(connection, host)):
-                    stand_aside()  # behind a second request there may be many: others are let in meanwhile
+                    if self._crew.wanted:  # whoever goes on asking is as much in the way as one who says nothing
+                        connection.linger(_FAREWELL)
+                        break
+                    self._give_way()
         except OSError as failure:
             _log.debug("%s: %s", host, failure)
         except Exception:  # noqa: BLE001 - the boundary of a connection: after whatever goes wrong in one comes the next
@@ -129,7 +142,7 @@ class Listener:
             payload = connection.receive()
             request = self._decode(payload) if payload is not None else None
         except RequestError as wrong:
-            connection.send(encode_reply(Reply(problems=wrong.problems)))
+            connection.send(encode_reply(Reply(problems=wrong.problems, retry=wrong.retry)))
             connection.linger()
             return False
         if not self._idlers.leave(connection) or request is None:
@@ -141,6 +154,13 @@ class Listener:
             return False
         return self._idlers.leave(connection) and not self._stopping
 
+    def _give_way(self) -> None:
+        """Behind a second request there may be many: let others in meanwhile, and leave them time."""
+        stand_aside()
+        crowd = self._crew.taken - _FEW
+        if crowd > 0:
+            time.sleep(crowd * _SHARE)
+
     def _wait_for(self, connection: Connection) -> None:
         """A thread is going to wait for the other side of a connection."""
         self._idlers.enter(connection)
@@ -150,8 +170,17 @@ class Listener:
         if len(payload) <= _LARGE:
             return decode_request(payload)
         stand_aside()
-        with self._decoding:
-            return decode_request(payload)
+        if not self._at_decoder.acquire(blocking=False):
+            raise RequestError(*busy().problems, retry=True)
+        try:
+            with self._decoding:
+                began = time.monotonic()
+                try:
+                    return decode_request(payload)
+                finally:
+                    time.sleep(_RESPITE * (time.monotonic() - began))
+        finally:
+            self._at_decoder.release()
 
 
 def _apologise(connection: Connection) -> None:

@@ -1,12 +1,14 @@
 """Secrets in the words of others: mail servers and token endpoints may repeat what they were told.
 
 Promises that no form in which a secret is usually repeated is left of words that are shown: as it is, in another case,
-quoted, escaped, as a `repr`, URL-encoded, with its blanks squeezed, in base64, decoded wrongly, or (if it is long) a
-part of it. Nothing is worked out before there are words to show. Pure; used by `smtp`, `imap` and `oauth`.
+quoted, escaped (for HTML, too), as a `repr`, URL-encoded, with its blanks squeezed, in two lines, in base64 or hex,
+decoded wrongly, or (if it is long) a part of it. Nothing is worked out before there are words to show. Pure; used by
+`smtp`, `imap` and `oauth`.
 """
 
 import re
 from base64 import b64encode
+from html import escape
 
 from mailer.errors import safe
 
@@ -16,6 +18,8 @@ _SHORT = 4  # characters
 # Of a secret without blanks that is at least twice as long as this, such a part is hidden, with the word around it:
 # servers cut what they repeat, or go on in another line.
 _PART = 16  # characters
+# A secret of at least so many characters is hidden also where it goes on in another line.
+_BROKEN = 8  # characters
 _KEPT = 8  # secrets at most: access tokens are renewed for as long as a script runs
 _BACKSLASH = r"(?:\\|%5c)"
 
@@ -55,7 +59,9 @@ def _patterns(secret: str) -> tuple[re.Pattern[str], ...]:
     """What finds the whole of a secret, and then what finds parts of it."""
     encoded = b64encode(secret.encode("utf-8", "surrogatepass")).decode()
     url_safe = encoded.replace("+", "-").replace("/", "_")
-    forms = [_repeated(secret.strip()), *(_repeated(form.rstrip("=")) + "(?:=|%3d)*+" for form in (encoded, url_safe))]
+    in_hex = secret.encode("utf-8", "surrogatepass").hex()
+    forms = [*map(_repeated, (secret.strip(), in_hex))]
+    forms += [_repeated(form.rstrip("=")) + "(?:=|%3d)*+" for form in (encoded, url_safe)]
     whole = f"(?:{'|'.join(forms)})"
     if len(secret) < _SHORT:
         whole = rf"(?<!\w){whole}(?!\w)"
@@ -74,7 +80,8 @@ def _repeated(text: str) -> str:
     """A pattern for a text in all forms that its characters can take; it takes linear time whatever it looks at."""
     squeezed = re.sub(r"(\\)\\+|[ \t-\r]+", lambda run: run[1] or " ", text)
     beginning = "" if _plain(squeezed[0]) else r"(?<!\\)(?<!%5c)"  # a run of backslashes is looked at once
-    return beginning + "".join(map(_character, squeezed))
+    between = "\n?" if len(text) >= _BROKEN else ""
+    return beginning + between.join(map(_character, squeezed))
 
 
 def _character(character: str) -> str:
@@ -91,6 +98,8 @@ def _character(character: str) -> str:
         character,
         repr(character)[1:-1],
         repr(octets)[2:-1],
+        escape(character),
+        f"&#{ord(character)};",
         "".join(rf"\u{units[index : index + 2].hex()}" for index in range(0, len(units), 2)),  # JSON
         "".join(f"%{octet:02x}" for octet in octets),
         octets.decode("latin-1"),

@@ -124,6 +124,7 @@ def _ascii_domain(domain: str) -> str:
 def _ascii_label(label: str) -> str:
     """The A-label (RFC 5890, section 2.3.2.1) of one label; raises UnicodeError."""
     label = unicodedata.normalize("NFKC", label)
+    label = label if label.isascii() else label.lower()  # a capital ß, too, is kept
     if "." in label or label != label.strip("-"):  # a dot may have been another character until now
         raise UnicodeError("not one label")
     ascii_label = label.encode("idna").decode("ascii")

@@ -45,6 +45,28 @@ class Counting(unittest.TestCase):
         return finish(self.answers.once(request, steps))
 
 
+class Waiting(Counting):
+    def test_so_many_wait_at_once_and_one_more_hears_busy(self) -> None:
+        self.answers = Answers(lambda: self.now, self.on_wait, most_waiting=2)
+        go = threading.Event()
+        first = threading.Thread(target=self.ask, args=(_request(), lambda: [go.wait(10), self.answer()][1]))
+        first.start()
+        wait_until(lambda: self.answers._entries)
+        tickets: list[int | None] = []
+        others = [threading.Thread(target=lambda: tickets.append(self.ask(_request()).ticket)) for _ in range(2)]
+        for thread in others:
+            thread.start()
+        wait_until(lambda: self.waits == 2)
+        with self.assertRaises(RequestError) as refused:
+            self.ask(_request())
+        self.assertEqual((refused.exception.problems[0].code, refused.exception.retry), (Code.BUSY, True))
+        go.set()
+        for thread in (first, *others):
+            thread.join(10)
+        self.assertEqual(tickets, [1, 1])
+        self.assertEqual(self.ask(_request()).ticket, 1)
+
+
 class Afterwards(Counting):
     def test_the_same_request_gets_the_first_answer(self) -> None:
         self.assertEqual([self.ask(_request()).ticket for _ in range(5)], [1] * 5)
@@ -104,6 +126,10 @@ class Afterwards(Counting):
                 self.assertEqual(self.ask(_request(code.value), lambda reply=reply: reply), reply)  # type: ignore[misc]
                 again = self.ask(_request(code.value))
                 self.assertEqual(again.ok, retry)
+
+    def test_an_error_of_the_server_is_not_remembered(self) -> None:
+        self.ask(_request(), lambda: _refusal(Code.INTERNAL_ERROR, False))
+        self.assertEqual(self.ask(_request()).ticket, 1)
 
     def test_after_an_error_it_is_tried_again(self) -> None:
         def fail() -> Reply:

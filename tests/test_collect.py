@@ -466,7 +466,8 @@ class Refusals(CollectCase):
             with suppress(MailboxError):
                 collector.run_pass()
         self.assertEqual(sorted(self.uids()), uids)
-        self.assertEqual([record["uid"] for record in self.records("error") if record["reason"] == "unreadable"], uids[:1])
+        unreadable = [record["uid"] for record in self.records("error") if record["reason"] == "unreadable"]
+        self.assertEqual(unreadable, uids[:1])
 
     def test_a_refused_mail_that_disappears_is_forgotten(self) -> None:
         uids = self.deliver(2)

@@ -85,6 +85,19 @@ class DoorTest(unittest.TestCase):
         thread.join(10)
         self.assertRaises(OSError, self.connect)
 
+    def test_nobody_waits_while_others_are_turned_away(self) -> None:
+        peers = [self.connect() for _ in range(70)]  # and none of them says anything, or ends
+        began = time.monotonic()
+        for _ in peers:
+            arrival = self.door.next(wait=True)
+            assert arrival
+            self.door.turn_away(arrival[0])
+        self.assertLess(time.monotonic() - began, 0.4)
+        for peer in peers:
+            connection = Connection(peer, 5)
+            self.assertEqual(decode_reply(connection.receive() or b"").problems[0].code, "busy")
+            self.assertIsNone(connection.receive())
+
     @unittest.skipUnless(resource, "this system has no limit of open files that can be set")
     def test_without_descriptors_it_asks_for_room_says_so_once_and_goes_on(self) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

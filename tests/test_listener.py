@@ -484,6 +484,64 @@ class Floods(unittest.TestCase):
             asked.set()
         self.assertLess(handled_before, 500)
 
+    def test_those_who_ask_without_a_pause_make_room_for_others(self) -> None:
+        frames = encode_request(Request("flood@example.com", "x")) * 200
+        done = threading.Event()
+
+        def flood(sock: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                while not done.is_set():
+                    sock.send(frames)
+
+        def drink(sock: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                while sock.recv(65_536):
+                    pass
+
+        for workers in (2, 40):
+            done.clear()
+            with self.subTest(workers), _serving(workers=workers, timeout=15) as port, contextlib.ExitStack() as stack:
+                threads = []
+                for _ in range(workers + 2):
+                    sock = stack.enter_context(_connect(port))
+                    threads += [threading.Thread(target=each, args=(sock,)) for each in (flood, drink)]
+                for thread in threads:
+                    thread.start()
+                try:
+                    for _ in range(5):
+                        began = time.monotonic()
+                        self.assertTrue(exchange("127.0.0.1", port, REQUEST, timeout=20).ok)
+                        self.assertLess(time.monotonic() - began, QUICKLY)
+                finally:
+                    done.set()
+                    stack.close()
+                    for thread in threads:
+                        thread.join(10)
+
+    def test_of_too_many_large_frames_at_once_some_hear_busy(self) -> None:
+        large = _frame(b'{"email": "a@b.de", "message": "x", "more": [' + b'{"a": 1},' * 20_000 + b"1]}")
+        decoding, go = threading.Event(), threading.Event()
+
+        def decode(payload: bytes) -> Request:
+            if len(payload) > listener._LARGE:
+                decoding.set()
+                go.wait(10)
+            return decode_request(payload)
+
+        with mock.patch.object(listener, "decode_request", decode), _serving(workers=30) as port:
+            self.addCleanup(go.set)
+            with contextlib.ExitStack() as stack:
+                socks = [stack.enter_context(_connect(port)) for _ in range(listener._MOST_LARGE + 4)]
+                for sock in socks:
+                    sock.sendall(large)
+                    sock.shutdown(socket.SHUT_WR)
+                self.assertTrue(decoding.wait(10))
+                self.assertTrue(exchange("127.0.0.1", port, REQUEST, timeout=5).ok)
+                waiting = threading.Timer(0.5, go.set)
+                waiting.start()
+                codes = [code for sock in socks for code in _codes(_replies(sock))]
+        self.assertEqual((codes.count("OK"), codes.count("busy")), (listener._MOST_LARGE, 4))
+
     def test_large_frames_are_decoded_one_at_a_time(self) -> None:
         decoding = most = 0
 

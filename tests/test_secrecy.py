@@ -1,6 +1,7 @@
 """Secrets, however foreign words repeat them."""
 
 import base64
+import html
 import json
 import time
 import unittest
@@ -25,6 +26,10 @@ def repetitions(secret: str) -> Iterator[str]:
         yield from (repr(text), repr(text.encode()), json.dumps(text), json.dumps(json.dumps(text)))
         yield from (text.encode().decode("ascii", "replace"), text.encode().decode("latin-1"))
         yield str([f'LOGIN "{text}"'.encode()])
+        yield from (html.escape(text), html.escape(text, quote=False))
+    if len(secret) >= 8:
+        yield "\n".join((secret[:5], secret[5:])) if not secret[4:6].count(" ") else secret
+    yield secret.encode().hex()
     yield base64.b64encode(secret.encode()).decode()
     yield base64.urlsafe_b64encode(secret.encode()).decode()
     yield quote(base64.b64encode(secret.encode()))
@@ -61,8 +66,8 @@ class HiddenTest(unittest.TestCase):
         encoded = base64.b64encode(f"\1auth=Bearer {TOKEN}".encode()).decode()
         for words, shown in (
             (f"too long: {TOKEN[:60]}", "too long: …"),
-            (f"too long: {TOKEN[:60]}\n{TOKEN[60:]}", "too long: … …"),
-            (f"too long: AUTH {encoded[:80]}\n{encoded[80:]}", "too long: AUTH … …"),
+            (f"too long: {TOKEN[:60]}\n{TOKEN[60:]}", "too long: …"),
+            (f"too long: AUTH {encoded[:80]}\n{encoded[80:]}", "too long: AUTH …"),
             (f"Bearer {TOKEN}, no", "Bearer …, no"),
         ):
             with self.subTest(words):

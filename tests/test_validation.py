@@ -181,7 +181,8 @@ class Addresses(unittest.TestCase):
             "user@münchen.de": "user@xn--mnchen-3ya.de",
             "user@MÜNCHEN.DE": "user@xn--mnchen-3ya.DE",
             "почта@пример.рф": "почта@xn--e1afmkfd.xn--p1ai",
-            "user@faß.de": "user@xn--fa-hia.de",  # IDNA 2008, not "fass"
+            "user@faß.de": "user@xn--fa-hia.de",
+            "user@FAẞ.de": "user@xn--fa-hia.de",  # IDNA 2008, not "fass"
             "user@βόλος.com": "user@xn--nxasmm1c.com",
             "user@ＥＸＡＭＰＬＥ．com": "user@EXAMPLE.com",
             "user@例子。广告": "user@xn--fsqu00a.xn--4rr70v",
