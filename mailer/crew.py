@@ -18,6 +18,8 @@ from collections.abc import Callable
 
 from mailer.steps import Steps, finish
 
+_GLANCE = 0.002  # seconds; most of those that rest are over before the next one comes
+
 _here = threading.local()  # in a thread of a crew: what makes it stand aside
 
 Visit = Steps[None]
@@ -45,14 +47,17 @@ class _Member:
 class Crew:
     """`size` threads that look after visits, up to `at_once` of them in the hands of the one that leads.
 
-    `accept(wait)` gives the next visit: None when it does not wait and none has come, or when the crew is to end.
+    `accept(seconds)` gives the next visit; None when there is none in that time, if it is limited, or when the crew is
+    to end.
     """
 
-    def __init__(self, size: int, at_once: int, accept: Callable[[bool], Visit | None]) -> None:
+    def __init__(self, size: int, at_once: int, accept: Callable[[float | None], Visit | None]) -> None:
         self._size = size
         self._at_once = at_once
         self._accept = accept
-        self._visits: deque[Visit] = deque()  # the leader's; nobody else touches them
+        # The leader's; nobody else touches them.
+        self._visits: deque[Visit] = deque()
+        self._resting: deque[Visit] = deque()  # until the next one comes, or for a glance
         # The lock guards all that follows. Members park on locks of their own, others wait for changes.
         self._lock = threading.Lock()
         self._change = threading.Condition(self._lock)
@@ -100,6 +105,11 @@ class Crew:
         return self._size - len(self._parked)
 
     @property
+    def crowded(self) -> bool:
+        """Whether other visits wait for the step that the leader is in."""
+        return bool(self._visits)
+
+    @property
     def wanted(self) -> bool:
         """Whether a visit waits for a thread."""
         return self._offered is not None
@@ -139,7 +149,7 @@ class Crew:
             if me.visit:
                 visit, me.visit = me.visit, None
                 finish(visit)
-            elif me.leads and (self._visits or not self._ending):
+            elif me.leads and (self._visits or self._resting or not self._ending):
                 self._lead(me)
             elif self._ending:
                 break
@@ -157,28 +167,33 @@ class Crew:
         while me.leads and visits:
             visit = visits.popleft()
             try:
-                next(visit)
+                rests = next(visit)
             except StopIteration:
                 continue
-            if me.leads:
-                visits.append(visit)
-            else:
+            if not me.leads:
                 finish(visit)
+            elif rests:
+                self._resting.append(visit)
+            else:
+                visits.append(visit)
 
     def _take_on(self) -> None:
-        self._promised = 0
-        visit = self._accept(True)
-        if not visit:
-            return
-        self._visits.append(visit)
-        with self._lock:
-            self._promised = min(self._at_once - 1, len(self._parked))
-        for _ in range(self._promised):
-            visit = self._accept(False)
-            if not visit:
-                break
+        """Wait for a visit, and take on as many more as have come and could have threads, beside those at rest."""
+        at_rest = len(self._resting)
+        self._promised = max(at_rest - 1, 0)
+        visit = self._accept(_GLANCE if at_rest else None)
+        if visit:
             self._visits.append(visit)
-        self._promised = len(self._visits) - 1
+            with self._lock:
+                self._promised = min(self._at_once - 1, len(self._parked))
+            for _ in range(self._promised - at_rest):
+                visit = self._accept(0.0)
+                if not visit:
+                    break
+                self._visits.append(visit)
+        self._visits.extend(self._resting)
+        self._resting.clear()
+        self._promised = max(len(self._visits) - 1, 0)
 
     def _release(self, me: _Member) -> None:
         if not me.leads:

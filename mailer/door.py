@@ -47,17 +47,18 @@ class Door:
         self._bell, self._rope = socket.socketpair()  # the bell rings, for ever, once its other end is closed
         self._quiet_until = 0.0
         self._leaving: deque[tuple[float, Connection]] = deque()  # told to go, and when they are closed
+        self._most_leaving = _MOST_LEAVING
         self._open = True
 
-    def next(self, wait: bool) -> Arrival | None:
-        """The next connection; None when there is none and nobody wants to wait, or when the door is closed."""
+    def next(self, seconds: float | None) -> Arrival | None:
+        """The next connection; None when there is none in so many seconds, if limited, or when the door is closed."""
         while self._open:
             try:
-                if wait:
-                    select.select([self._listening, self._bell], [], [])
+                if seconds != 0:
+                    select.select([self._listening, self._bell], [], [], seconds)
                 return self._accept()
             except BlockingIOError:
-                if not wait:
+                if seconds is not None:
                     return None
             except ValueError:  # closed in this moment
                 break
@@ -78,6 +79,7 @@ class Door:
                 self.turn_away(self._accept()[0])
         if self._leaving:
             time.sleep(min(_TURN_AWAY_SECONDS, max(until - time.monotonic(), 0)))
+        self._most_leaving = 0
         self._see_off(0)
         self._listening.close()
         self._bell.close()
@@ -85,13 +87,15 @@ class Door:
     def turn_away(self, sock: socket.socket) -> None:
         """Tell a connection that there is no room for it; it is closed a little later, so that it hears that."""
         try:
-            connection = Connection(sock, _TURN_AWAY_SECONDS, context=self._context)
+            # There is less time for a TLS handshake: it is waited for.
+            seconds = _TURN_AWAY_SECONDS / 5 if self._context else _TURN_AWAY_SECONDS
+            connection = Connection(sock, seconds, context=self._context)
             self._leaving.append((time.monotonic() + _TURN_AWAY_SECONDS, connection))
             connection.send(encode_reply(busy()))
             connection.interrupt(socket.SHUT_WR)
         except OSError as failure:
             _log.debug("a connection that was turned away: %s", failure)
-        self._see_off(_MOST_LEAVING)
+        self._see_off(self._most_leaving)
 
     def _see_off(self, most: int) -> None:
         """Close those whose time is over, and more until so many are left."""

@@ -18,11 +18,11 @@ from mailer.door import Arrival, Door, busy
 from mailer.errors import Code, Problem, RequestError
 from mailer.idlers import FAIR_WAIT, Idlers
 from mailer.protocol import Reply, Request, decode_request, encode_reply
-from mailer.steps import Steps
+from mailer.steps import REST, Steps
 from mailer.transport import Connection
 
 # Connections in the hands of one thread: with more of them the first ones wait for the last.
-_AT_ONCE = 8
+_AT_ONCE = 16
 # Seconds that a newcomer has, however long all threads have been taken: where idlers have some of them, one of those
 # goes soon, and otherwise one may be about to be free.
 _SOON, _MOMENT = 0.5, 0.05
@@ -85,13 +85,13 @@ class Listener:
 
     # -- at the door -----------------------------------------------------------------------------------------------
 
-    def _next_visit(self, wait: bool) -> Steps[None] | None:
-        arrival = self._door.next(wait)
+    def _next_visit(self, seconds: float | None) -> Steps[None] | None:
+        arrival = self._door.next(seconds)
         return self._visit(arrival) if arrival else None
 
     def _keep_the_door(self) -> None:
         while self._crew.wait_for_vacancy():
-            arrival = self._door.next(wait=True)
+            arrival = self._door.next(None)
             if arrival and not self._find_place(self._visit(arrival)):
                 self._door.turn_away(arrival[0])
             self._crew.fill_vacancy()
@@ -120,8 +120,12 @@ class Listener:
             _log.debug("%s: %s", host, failure)
             return
         try:
+            if self._crew.crowded and not connection.ready():
+                self._wait_for(connection)  # at once: others would wait as well
             if (yield from self._answer(connection, host)):
-                yield  # nearly everybody asks once and closes: in a moment that can be seen without waiting for it
+                yield REST  # nearly everybody asks once and closes: soon that can be seen without waiting for it
+                if not connection.ready():
+                    self._wait_for(connection)
                 while (yield from self._answer(connection, host)):
                     if self._crew.wanted:  # whoever goes on asking is as much in the way as one who says nothing
                         connection.linger(_FAREWELL)

@@ -16,7 +16,7 @@ from mailer.errors import Code, DeliveryError, Outcome
 from mailer.settings import Endpoint
 from mailer.smtp_reply import SessionLostError, refusal
 from mailer.smtp_wire import Wire
-from mailer.steps import Steps, finish
+from mailer.steps import WAIT, Steps, finish
 
 # The last line of defence: no address that could end its command, or add a parameter to it, goes out.
 _UNSAFE = re.compile(r"[\s<>\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -58,7 +58,7 @@ class Session(Wire):
         if data[:1] == b"." or b"\n." in data:
             data = _LEADING_DOT.sub(b"..", data)
         self.send(data + b".\r\n")
-        yield
+        yield WAIT
         try:
             code, whole = self.reply()
         except SessionLostError as lost:
@@ -90,14 +90,14 @@ class Session(Wire):
         refused: DeliveryError | None = None
         if self._pipelining:
             self.send("".join(commands))
-            yield
+            yield WAIT
         code = b""
         for index, command in enumerate(commands):
             if not self._pipelining:
                 if refused:
                     break
                 self.send(command)
-                yield
+                yield WAIT
             try:
                 code, whole = self.reply()
                 if code != b"354" if command is _DATA else code[:1] != b"2":

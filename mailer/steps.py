@@ -1,7 +1,8 @@
-"""Work in steps: a generator that stops, with a `yield`, wherever it has asked something and would wait for the answer.
+"""Work in steps: a generator that stops, with `yield WAIT`, where it has asked something and would wait for the answer.
 
 Whoever runs it may take the steps of other work meanwhile, and so have one thread do the work of many; or take one step
-after the other, as if there were no steps. A step may wait all the same; nothing is wrong then, only slower.
+after the other, as if there were no steps. A step may wait all the same; nothing is wrong then, only slower. With
+`yield REST` it says that nothing is due, and that there is no hurry with its next step.
 """
 
 from collections.abc import Generator
@@ -9,7 +10,8 @@ from typing import TypeVar
 
 _T = TypeVar("_T")
 
-Steps = Generator[None, None, _T]
+WAIT, REST = False, True
+Steps = Generator[bool, None, _T]
 
 
 def finish(steps: Steps[_T]) -> _T:

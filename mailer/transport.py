@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from mailer.errors import RequestError, TransportError
-from mailer.patience import QUICK, TOO_LONG, be_quick, send_at_once
+from mailer.patience import QUICK, TOO_LONG, be_quick, receive_at_once, send_at_once
 from mailer.protocol import Reply, Request, decode_reply, encode_request, split_frame
 
 _READ_SIZE = 1 << 16
@@ -37,6 +37,7 @@ class Connection:
         self._timeout = timeout
         self._on_wait = on_wait
         self._buffer = b""  # what has come behind the last frame
+        self._ended = False  # as `ready` has seen
         self.given_up = False
         self._handshake: Callable[[], None] | None = None
         if context:
@@ -58,7 +59,7 @@ class Connection:
         """
         deadline = time.monotonic() + self._timeout
         self._shake_hands()
-        received = self._buffer or self._read(deadline)
+        received = self._buffer or (b"" if self._ended else self._read(deadline))
         if not received:
             return None
         if (frame := split_frame(received)) is None:
@@ -82,6 +83,18 @@ class Connection:
             self._sock.sendall(memoryview(frame)[sent:])
             be_quick(self._sock)
 
+    def ready(self) -> bool:
+        """Without waiting: whether more has come, or the end."""
+        if not self._buffer and not self._handshake:
+            try:
+                data = receive_at_once(self._sock, _READ_SIZE)
+            except OSError:
+                return True  # `receive` will raise it
+            if data is None:
+                return False
+            self._buffer, self._ended = data, not data
+        return True
+
     def interrupt(self, how: int = socket.SHUT_RDWR) -> None:
         """End the connection, or one direction of it, from another thread: a blocked `receive` returns."""
         try:
@@ -93,6 +106,7 @@ class Connection:
     def linger(self, seconds: float = _LINGER_SECONDS) -> None:
         """End our side and take in what still comes for a moment, so that the answer sent last arrives."""
         self.interrupt(socket.SHUT_WR)
+        self._on_wait(self)
         end = time.monotonic() + seconds
         taken = 0
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from mailer.answers import _KEPT_ANSWERS, Answers
 from mailer.errors import Code, Problem, RequestError
 from mailer.protocol import Reply, Request
-from mailer.steps import Steps, finish
+from mailer.steps import WAIT, Steps, finish
 from tests.support.waiting import wait_until
 
 HOUR = 3600.0
@@ -39,7 +39,7 @@ class Counting(unittest.TestCase):
 
     def ask(self, request: Request, answer: Callable[[], Reply] | None = None) -> Reply:
         def steps() -> Steps[Reply]:
-            yield
+            yield WAIT
             return (answer or self.answer)()
 
         return finish(self.answers.once(request, steps))

@@ -8,7 +8,7 @@ import unittest
 from collections.abc import Callable, Iterator
 
 from mailer.crew import Crew, Visit, stand_aside
-from mailer.steps import Steps, finish
+from mailer.steps import REST, WAIT, Steps, finish
 from tests.support.waiting import wait_until
 
 WORKERS = 5
@@ -24,9 +24,10 @@ class CrewTest(unittest.TestCase):
         self.events: list[tuple[str, int]] = []
         self.go = threading.Event()
 
-    def accept(self, wait: bool) -> Visit | None:
-        if wait and not self.together:
-            self.together = self.arrived.get()
+    def accept(self, seconds: float | None) -> Visit | None:
+        if seconds != 0 and not self.together:
+            with contextlib.suppress(queue.Empty):
+                self.together = self.arrived.get(timeout=seconds)
         return self.together.pop(0) if self.together else None
 
     def arrive(self, *visits: Visit) -> None:
@@ -56,12 +57,12 @@ class CrewTest(unittest.TestCase):
     def quick(self, name: str, steps: int = 2) -> Visit:
         for number in range(steps):
             self.say(f"{name}{number}")
-            yield
+            yield WAIT
         self.say(f"{name} done")
 
     def slow(self, name: str) -> Visit:
         self.say(f"{name} begins")
-        yield
+        yield WAIT
         stand_aside()
         self.say(f"{name} waits")
         self.go.wait(10)
@@ -102,6 +103,39 @@ class OneForMany(CrewTest):
         stand_aside()
 
 
+class Resting(CrewTest):
+    def resting(self, name: str) -> Visit:
+        self.say(f"{name} rests")
+        yield REST
+        self.say(f"{name} goes on")
+
+    def test_one_that_rests_goes_on_behind_the_next_one(self) -> None:
+        with self.working(self.resting("a"), self.quick("b", 4), workers=3):
+            self.until("b done", "a goes on")
+            self.assertLess(self.told().index("b done"), self.told().index("a goes on"))
+
+    def test_or_after_a_glance_when_no_other_comes(self) -> None:
+        with self.working(self.resting("a")):
+            self.until("a goes on")
+
+    def test_those_that_rest_have_a_thread_each_to_go_on_in(self) -> None:
+        def visit(name: str) -> Visit:
+            yield REST
+            yield from self.slow(name)
+
+        names = [f"s{number}" for number in range(WORKERS)]
+        with self.working(*map(visit, names)) as crew:
+            self.until(*(f"{name} waits" for name in names))
+            self.assertEqual(crew.taken, WORKERS)
+            self.go.set()
+            self.until(*(f"{name} done" for name in names))
+
+    def test_at_the_end_they_go_on(self) -> None:
+        with self.working(self.resting("a"), self.resting("b")):
+            self.until("a rests", "b rests")
+        self.until("a goes on", "b goes on")
+
+
 class WaitingSideBySide(CrewTest):
     def test_one_that_waits_keeps_its_thread_and_the_others_go_on_in_another(self) -> None:
         with self.working(self.quick("a", 3), self.slow("s"), self.quick("b", 3)):
@@ -127,13 +161,13 @@ class WaitingSideBySide(CrewTest):
 
         def first() -> Visit:
             self.say("first begins")
-            yield
-            yield
+            yield WAIT
+            yield WAIT
             done.set()
             self.say("first done")
 
         def second() -> Visit:
-            yield
+            yield WAIT
             stand_aside()
             self.assertTrue(done.wait(10))
             self.say("second done")
@@ -147,7 +181,7 @@ class WaitingSideBySide(CrewTest):
 
         def visit(number: int) -> Visit:
             for step in range(number % 4):
-                yield
+                yield WAIT
                 if (number + step) % 5 == 0:
                     stand_aside()
                     time.sleep(0.0005)
@@ -157,7 +191,7 @@ class WaitingSideBySide(CrewTest):
 
             def deputise() -> None:
                 while crew.wait_for_vacancy():
-                    if arrived := self.accept(True):
+                    if arrived := self.accept(None):
                         while not crew.offer(arrived, 0.01):
                             pass
                     crew.fill_vacancy()
@@ -212,7 +246,7 @@ class TheEnd(CrewTest):
             ended = threading.Event()
 
             def ends_the_crew() -> Visit:
-                yield
+                yield WAIT
                 crew.end()
                 ended.set()
 
@@ -236,7 +270,7 @@ class StepsTest(unittest.TestCase):
         def steps() -> Steps[str]:
             for number in range(3):
                 taken.append(number)
-                yield
+                yield WAIT
             return "result"
 
         begun = steps()
@@ -247,7 +281,7 @@ class StepsTest(unittest.TestCase):
 
     def test_what_a_step_raises_comes_through(self) -> None:
         def steps() -> Steps[None]:
-            yield
+            yield WAIT
             raise ZeroDivisionError
 
         self.assertRaises(ZeroDivisionError, finish, steps())

@@ -36,7 +36,7 @@ class DoorTest(unittest.TestCase):
         return sock
 
     def in_background(self, results: list[object]) -> threading.Thread:
-        thread = threading.Thread(target=lambda: results.append(self.door.next(wait=True)))
+        thread = threading.Thread(target=lambda: results.append(self.door.next(None)))
         thread.start()
         self.addCleanup(thread.join, 10)
         return thread
@@ -44,13 +44,13 @@ class DoorTest(unittest.TestCase):
     def test_it_gives_one_after_another_and_then_none(self) -> None:
         peers = [self.connect() for _ in range(3)]
         for peer in peers:
-            arrival = self.door.next(wait=True)
+            arrival = self.door.next(None)
             assert arrival
             sock, host = arrival
             with sock:
                 self.assertEqual((sock.getpeername(), host), (peer.getsockname(), "127.0.0.1"))
                 self.assertIsNone(sock.gettimeout())
-        self.assertIsNone(self.door.next(wait=False))
+        self.assertIsNone(self.door.next(0.0))
 
     def test_whoever_waits_gets_the_next_one(self) -> None:
         results: list[object] = []
@@ -68,9 +68,9 @@ class DoorTest(unittest.TestCase):
             thread.join(10)
         self.assertEqual(results, [None] * 3)
         began = time.monotonic()
-        self.assertIsNone(self.door.next(wait=True))
+        self.assertIsNone(self.door.next(None))
         self.door.send_home(began)
-        self.assertIsNone(self.door.next(wait=True))
+        self.assertIsNone(self.door.next(None))
         self.assertLess(time.monotonic() - began, 1)
 
     def test_those_who_came_too_late_hear_busy(self) -> None:
@@ -89,7 +89,7 @@ class DoorTest(unittest.TestCase):
         peers = [self.connect() for _ in range(70)]  # and none of them says anything, or ends
         began = time.monotonic()
         for _ in peers:
-            arrival = self.door.next(wait=True)
+            arrival = self.door.next(None)
             assert arrival
             self.door.turn_away(arrival[0])
         self.assertLess(time.monotonic() - began, 0.4)

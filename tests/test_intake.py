@@ -13,7 +13,7 @@ from mailer.intake import Intake
 from mailer.limits import RateLimit
 from mailer.protocol import Reply, Request
 from mailer.settings import Rate
-from mailer.steps import Steps, finish
+from mailer.steps import WAIT, Steps, finish
 
 HOST = "192.0.2.7"
 
@@ -53,7 +53,7 @@ class Desk(unittest.TestCase):
         return 10_000 + self.events.count("ticket") - 1
 
     def send(self, envelope: Envelope) -> Steps[None]:
-        yield
+        yield WAIT
         self.events.append(envelope)
         if self.failure:
             raise self.failure

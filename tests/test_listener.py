@@ -18,7 +18,7 @@ from mailer.door import listen
 from mailer.errors import Code, Problem, TransportError
 from mailer.listener import Listener
 from mailer.protocol import MAX_FRAME, Reply, Request, decode_reply, decode_request, encode_reply, encode_request
-from mailer.steps import Steps
+from mailer.steps import WAIT, Steps
 from mailer.tls import client_context, server_context
 from mailer.transport import Connection, exchange
 from tests.support import certificates
@@ -38,7 +38,7 @@ def _in_steps(handle: Callable[[Request, str], Reply]) -> Callable[[Request, str
     """A handler as the server wants it, which asks something once and has to wait for it."""
 
     def steps(request: Request, host: str) -> Steps[Reply]:
-        yield
+        yield WAIT
         return handle(request, host)
 
     return steps
