@@ -31,6 +31,9 @@ _EDITABLE = 4_000
 # What is left of a paste has all come when nothing comes for this long; a key that is held down ends the wait as well.
 _PAUSE, _LONGEST_PASTE = 0.05, 2.0  # seconds
 _END_OF_INPUT, _ERASE, _KILL_LINE = b"\x04", b"\x7f\b", b"\x15"
+# What has a terminal say where a paste begins and ends. Said here: if readline 8.2 says it, then after an end of input
+# it puts an empty line behind every other one.
+_MARK_PASTES, _MARK_NO_PASTES = b"\x1b[?2004h", b"\x1b[?2004l"
 # What ends a conversation from outside; the draft is kept then.
 ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -48,7 +51,8 @@ class Terminal:
         gnu = self._readline is not None and "libedit" not in (self._readline.__doc__ or "")
         self._takes_pastes = gnu and os.environ.get("TERM") != "dumb"  # whole, and edits several lines in place
         if self._readline and self._takes_pastes:
-            self._readline.parse_and_bind("set enable-bracketed-paste on")  # Python turns it off
+            self._readline.parse_and_bind("set enable-bracketed-paste off")
+            self._readline.parse_and_bind(r'"\e[200~": bracketed-paste-begin')
         self._typed = bytearray()
         self._mode = termios.tcgetattr(0) if termios else []
         self.unfinished = ""
@@ -60,13 +64,17 @@ class Terminal:
             mode[3] &= ~(termios.ICANON if self._readline else termios.ICANON | termios.ECHO)
             mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
             termios.tcsetattr(0, termios.TCSANOW, mode)
+        if self._takes_pastes:
+            os.write(1, _MARK_PASTES)
         return self
 
     def __exit__(self, *_: object) -> None:
         if termios:
-            with suppress(termios.error):  # the terminal has gone
-                try:  # what is left of a paste is not for the shell to run
-                    self.drop_unread()
+            with suppress(OSError, termios.error):  # the terminal has gone
+                try:
+                    if self._takes_pastes:
+                        os.write(1, _MARK_NO_PASTES)
+                    self.drop_unread()  # what is left of a paste is not for the shell to run
                 finally:
                     termios.tcsetattr(0, termios.TCSANOW, self._mode)
 
@@ -87,8 +95,7 @@ class Terminal:
                 self.unfinished = self._readline.get_line_buffer() if self._readline else _text(self._typed)
             if gone:
                 raise KeyboardInterrupt from None
-            if not (self._takes_pastes and isinstance(end, EOFError)):  # with bracketed pastes, readline says it
-                self.say("")
+            self.say("")
             raise
 
     def drop_unread(self) -> None:

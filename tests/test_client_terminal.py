@@ -45,6 +45,11 @@ class TerminalTestCase(ClientTestCase):
         self.assertTrue(script.endswith("client.py"))
         return [sys.executable, "-c", WITHOUT_READLINE, *rest]
 
+    def shown(self, person: Person) -> list[str]:
+        """The lines on the screen, without their styles and the blanks around them."""
+        plain = re.sub(r"\x1b\[[?0-9]*[a-z]|\r", "", person.screen)
+        return [line.strip() for line in plain.split("\n")]
+
     def kept(self) -> list[str]:
         """The texts of the drafts."""
         return [file.read_text(encoding="utf-8").partition("\n")[2] for file in self.drafts.glob("draft-*")]
@@ -65,10 +70,20 @@ class AskingTest(TerminalTestCase):
     def test_an_empty_line_is_shown(self) -> None:
         with FakeServer() as server, self.person(server.port, *ADDRESS) as person:
             for line in ("one\r", "\r", "two\r", ".\r"):
-                person.answers("\x1b[?2004h", line)
+                person.answers("\n ", line)
             self.assertEqual(person.ends(), 0)
-            shown = re.sub(r"\x1b\[[?0-9]*[a-z]|\r", "", person.screen)
-            self.assertEqual([line.strip() for line in shown.split("\n")[1:5]], ["one", "", "two", "."])
+            self.assertEqual(self.shown(person)[1:5], ["one", "", "two", "."])
+
+    @unittest.skipUnless(GNU_READLINE, "nothing tells here when a line may be typed")
+    def test_after_an_end_of_input_lines_follow_each_other(self) -> None:
+        with FakeServer() as server, self.person(server.port, *ADDRESS) as person:
+            for line in (CTRL_D, "one\r", "two\r", CTRL_D):
+                person.answers("\n ", line)
+            self.assertEqual(person.ends(), 0)
+            shown = self.shown(person)
+            self.assertEqual(shown[1:3], ["", "The message is empty."])
+            self.assertEqual(shown[4:7], ["one", "two", ""])
+            self.assertEqual(server.requests[0]["message"], "one\ntwo")
 
     def test_a_wrong_address_is_caught_before_the_text_is_typed(self) -> None:
         with FakeServer() as server, self.person(server.port) as person:
