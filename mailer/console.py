@@ -73,6 +73,10 @@ def _send(courier: Courier, request: Request, as_json: bool) -> ExitCode:
     except TransportError as failure:
         _complain(courier.explain(failure))
         return exit_code(failure)
+    except KeyboardInterrupt:
+        after_what_ctrl_c_shows = "\n" if is_terminal(sys.stderr) else ""
+        _complain(after_what_ctrl_c_shows + _("It may have been sent all the same."))
+        raise
     for words in explain_all(reply.problems):
         _complain(words)
     _show(reply, as_json, sys.stdout)
