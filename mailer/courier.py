@@ -16,8 +16,9 @@ from mailer.translation import _, translate
 Say = Callable[[str], None]
 # A wait that is shorter than this needs no words.
 _SILENCE = 2.0
-# What `transport` says when there is no TLS, and what a server of TLS does when it is spoken to without.
-_TLS_FAILED = "TLS failed: "
+# What `transport` says when there is no TLS, with Python's words for a certificate of another name; and what a server
+# of TLS does when it is spoken to without.
+_TLS_FAILED, _CERTIFICATE, _NAME = "TLS failed: ", "certificate", "certificate is not valid for"
 _LIKE_TLS = re.compile("closed|reset|aborted|no Mailer server")
 
 
@@ -62,12 +63,20 @@ class Courier:
         if failure.sent:
             words = _("Nobody can tell whether the message was sent: {server} got it, but its answer was lost ({why}).")
         elif str(failure).startswith(_TLS_FAILED):
-            words = _("No TLS with {server}: {why}. SERVER_TLS_CA here has to fit SERVER_TLS_CERT there.")
+            words = _no_tls(str(failure))
         else:
             words = _("Cannot reach {server}: {why}. Is server.py running there?")
         if not self.tls and _LIKE_TLS.search(str(failure)):
             words += " " + _("If it speaks TLS, nothing was sent: set SERVER_TLS_CA here.")
         return words.format(server=self.server, why=why)
+
+
+def _no_tls(why: str) -> str:
+    if _NAME in why:
+        return _("No TLS with {server}: {why}. SERVER_HOST here has to be a name in SERVER_TLS_CERT there.")
+    if _CERTIFICATE in why:
+        return _("No TLS with {server}: {why}. SERVER_TLS_CA here has to fit SERVER_TLS_CERT there.")
+    return _("No TLS with {server}: {why}. Perhaps SERVER_TLS_CERT is not set there, and the server speaks no TLS.")
 
 
 def exit_code(outcome: Reply | TransportError) -> ExitCode:

@@ -187,7 +187,9 @@ def _try_to_send(connection: Connection, frame: bytes) -> OSError | None:
 
 def _words(failure: Exception) -> str:
     if isinstance(failure, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not to be trusted, {failure.verify_message}"
+        return f"the server's certificate is not to be trusted, {failure.verify_message.rstrip('.')}"
     if isinstance(failure, TimeoutError):
         return "no answer in time"
+    if isinstance(failure, ssl.SSLError):
+        return (failure.reason or str(failure)).replace("_", " ").lower()
     return (isinstance(failure, OSError) and failure.strerror) or str(failure)

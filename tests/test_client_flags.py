@@ -139,7 +139,15 @@ class FailureTest(ClientTestCase):
         with FakeServer() as server:
             done = self.main(server.port, *BOTH)
         self.assertEqual((done.returncode, server.requests), (69, []))
-        self.assertIn("TLS", done.stderr)
+        self.assertIn("No TLS with", done.stderr)
+
+    def test_a_server_that_speaks_no_tls_is_suspected_of_it(self) -> None:
+        self.env["SERVER_TLS_CA"] = str(LOOPBACK)
+        with ServerProcess(SMTP_PORT=refused_port()) as server:
+            done = self.main(server.port, *BOTH)
+        self.assertEqual(done.returncode, 69)
+        self.assertIn("the server speaks no TLS", done.stderr)
+        self.assertNotRegex(done.stderr, r"_ssl|_[A-Z]+_NUMBER|\[SSL")
 
     def test_where_tls_does_not_fit_it_says_what_to_check(self) -> None:
         with ServerProcess(SMTP_PORT=refused_port(), SERVER_TLS_CERT=LOOPBACK) as server:
@@ -151,6 +159,15 @@ class FailureTest(ClientTestCase):
             self.assertEqual(done.returncode, 69)
             self.assertIn("has to fit SERVER_TLS_CERT", done.stderr)
             self.assertIn("certificate", done.stderr)
+
+    def test_a_certificate_of_another_name_is_no_matter_of_the_authority(self) -> None:
+        files = certificates()
+        self.env["SERVER_TLS_CA"] = str(files.ca)
+        given = {"SERVER_TLS_CERT": files.chain("wrong_host"), "SERVER_TLS_KEY": files.key("wrong_host")}
+        with ServerProcess(SMTP_PORT=refused_port(), **given) as server:
+            done = self.main(server.port, *BOTH)
+        self.assertEqual(done.returncode, 69)
+        self.assertIn("not valid for '127.0.0.1'. SERVER_HOST here has to be a name", done.stderr)
 
     def test_settings_that_cannot_be_used(self) -> None:
         self.env |= {"SERVER_HOST": "", "MAIL_TIMEOUT": "soon", "SERVER_TLS_CA": str(self.home / "none.pem")}
