@@ -1,12 +1,14 @@
 """TLS contexts that verify: certificate and host name, against the system's authorities or a private one.
 
-Built once by `launch` and shared, because reading the authorities takes tens of milliseconds.
+Built once by each script and shared by its connections, because reading the authorities takes tens of milliseconds.
 """
 
 import ssl
 from pathlib import Path
 
 from mailer.errors import ConfigError
+
+_LONGEST = 1 << 20  # bytes: far above any chain of certificates
 
 
 def client_context(ca_file: Path | None, key: str = "MAIL_CA_FILE") -> ssl.SSLContext:
@@ -20,12 +22,29 @@ def client_context(ca_file: Path | None, key: str = "MAIL_CA_FILE") -> ssl.SSLCo
 
 
 def server_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
-    """A context for listening with this certificate chain; raises ConfigError when it cannot be used."""
+    """A context for listening with this certificate chain; raises ConfigError, about the file that is at fault."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _require("SERVER_TLS_CERT", certificate, "certificate")
+    _require("SERVER_TLS_KEY", key or certificate, "private key")
+
+    def passphrase() -> str:  # otherwise OpenSSL would ask at the terminal: a service has nobody to answer
+        raise ConfigError(f"SERVER_TLS_KEY: the key in {key or certificate} is encrypted, and has to be in clear")
+
     try:
-        # An encrypted key would make OpenSSL ask at the terminal: a service has nobody to answer.
-        context.load_cert_chain(certificate, key, password="")
+        context.load_cert_chain(certificate, key, password=passphrase)
     except OSError as failure:
-        raise ConfigError(f"SERVER_TLS_CERT, SERVER_TLS_KEY: cannot be used ({failure})") from failure
+        why = (getattr(failure, "reason", None) or str(failure)).replace("_", " ").lower()
+        raise ConfigError(f"SERVER_TLS_CERT, SERVER_TLS_KEY: cannot be used ({why})") from failure
     return context
+
+
+def _require(key: str, path: Path, what: str) -> None:
+    """Raise ConfigError unless the file is there and has such a part (RFC 7468), of which OpenSSL names neither."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LONGEST)
+    except OSError as failure:
+        raise ConfigError(f"{key}: {path} cannot be read ({failure.strerror})") from failure
+    if f"{what.upper()}-----".encode() not in content:
+        raise ConfigError(f"{key}: {path} holds no {what}")

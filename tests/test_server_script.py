@@ -122,7 +122,7 @@ class Check(unittest.TestCase):
             code, _, errors = self.check(25, STATE_DIR=f"{file.name}/state")
             self.assertEqual((code, errors.partition(":")[0]), (78, "STATE_DIR"))
         code, _, errors = self.check(25, SERVER_TLS_CERT="/no/such.pem")
-        self.assertEqual((code, errors.partition(",")[0]), (78, "SERVER_TLS_CERT"))
+        self.assertEqual((code, errors.partition(":")[0]), (78, "SERVER_TLS_CERT"))
 
     def check(self, port: int, **settings: Any) -> tuple[int, str, str]:
         done = ServerProcess("--check", SMTP_PORT=port, MAIL_TIMEOUT=3, **settings).run()

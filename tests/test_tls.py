@@ -78,17 +78,23 @@ class Files(unittest.TestCase):
             self.assertIn(str(path), str(wrong.exception))
             self.assertIn("MAIL_CA_FILE", str(wrong.exception))
 
-    def test_a_certificate_or_key_that_cannot_be_used_is_complained_of(self) -> None:
+    def test_a_certificate_or_key_that_cannot_be_used_is_named(self) -> None:
         good, key = self.files.chain("good"), self.files.key("good")
-        table: tuple[tuple[Path, Path | None], ...] = (
-            (self.garbage, key), (good, self.garbage), (good, self.files.key("expired")), (good, None), (self.empty,
-            None),
-            (self.folder / "missing.pem", key), (good, self.folder / "missing.key"), (self.folder, key),
-        )  # fmt: skip
-        for chain, private in table:
+        missing, folder = self.folder / "missing.pem", self.folder
+        table: tuple[tuple[Path, Path | None, str], ...] = (
+            (self.garbage, key, f"SERVER_TLS_CERT: {self.garbage} holds no certificate"),
+            (self.empty, None, f"SERVER_TLS_CERT: {self.empty} holds no certificate"),
+            (missing, key, f"SERVER_TLS_CERT: {missing} cannot be read (No such file"),
+            (folder, key, f"SERVER_TLS_CERT: {folder} cannot be read ("),
+            (good, self.garbage, f"SERVER_TLS_KEY: {self.garbage} holds no private key"),
+            (good, None, f"SERVER_TLS_KEY: {good} holds no private key"),
+            (good, missing, f"SERVER_TLS_KEY: {missing} cannot be read (No such file"),
+            (good, self.files.key("expired"), "SERVER_TLS_CERT, SERVER_TLS_KEY: cannot be used (key values mismatch"),
+        )
+        for chain, private, words in table:
             with self.subTest(chain=chain.name, key=private), self.assertRaises(ConfigError) as wrong:
                 server_context(chain, private)
-            self.assertIn("SERVER_TLS_CERT", str(wrong.exception))
+            self.assertIn(words, str(wrong.exception))
 
     def test_one_file_may_hold_both(self) -> None:
         both = self.folder / "both.pem"
@@ -101,4 +107,6 @@ class Files(unittest.TestCase):
             ["openssl", "ec", "-aes256", "-passout", "pass:geheim", "-in", self.files.key("good"), "-out", locked],
             check=True, capture_output=True,
         )  # fmt: skip
-        self.assertRaises(ConfigError, server_context, self.files.chain("good"), locked)
+        with self.assertRaises(ConfigError) as wrong:
+            server_context(self.files.chain("good"), locked)
+        self.assertIn(f"SERVER_TLS_KEY: the key in {locked} is encrypted", str(wrong.exception))
