@@ -29,12 +29,13 @@ _TELLING = frozenset(Code) - {
 # What the server says before it quotes the mail server; the code says the same, and in the person's language.
 _SAID_BY_THE_CODE = re.compile(r"\Athe mail server refuses [^:]*: ")
 _MOST = 8  # problems shown: no server of ours finds more
-_NUMBER = re.compile(r"U\+[0-9A-F]+|[0-9]+(?:,[0-9]{3})*")
+_NUMBER = re.compile(r"U\+[0-9A-F]+|(?<!UTF-)[0-9]+(?:,[0-9]{3})*")
 # Sentences of other modules, of the server's and of the system, numbers left out: known here so that they are
 # translated, and need no explanation by their code.
 KNOWN = frozenset(
     {
         "An e-mail address has the form name@example.com.",
+        "An e-mail address has one @ and no more.",
         "Give one address and nothing else, such as name@example.com.",
         "The address is longer than {} bytes.",
         "The part before the @ is longer than {} bytes.",
@@ -42,6 +43,7 @@ KNOWN = frozenset(
         "The part after the @ is not a domain name such as example.com.",
         "The message has {} characters; at most {} can be sent.",
         "The message holds a character that cannot be sent, {}, on line {}.",
+        "The message holds bytes that are not UTF-8, on line {}.",
         "Too many requests to this address; try again in {} seconds.",
         "Too many requests to this address; try again in {} minutes.",
         "Too many requests from your computer; try again in {} seconds.",

@@ -34,8 +34,9 @@ _WRONG_LOCAL_PART = "The part before the @ is empty or holds something that an a
 # An encoded word (RFC 2047) is none inside an address, but there is mail software that decodes it into another address.
 _ENCODED_WORD = re.compile(r"=\?[^?]+\?[bq]\?", re.IGNORECASE)
 
-# C0 but newline and tab, DEL, C1, and what UTF-8 cannot encode.
+# C0 but newline and tab, DEL, C1, and what UTF-8 cannot encode; some of the latter stand for bytes (PEP 383).
 _FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNDECODED = re.compile("[\udc80-\udcff]")
 
 
 def check(email: str, message: str) -> tuple[str, str]:
@@ -64,6 +65,8 @@ def check_email(email: str) -> str:
         raise _invalid("An e-mail address has the form name@example.com.")
     if _MORE_THAN_AN_ADDRESS.search(email):
         raise _invalid("Give one address and nothing else, such as name@example.com.")
+    if "@" in local_part:
+        raise _invalid("An e-mail address has one @ and no more.")
     _check_local_part(local_part)
     address = f"{local_part}@{_ascii_domain(domain)}"
     if len(address.encode()) > MAX_ADDRESS:
@@ -84,6 +87,8 @@ def check_message(message: str) -> str:
     if found:
         line = message.count("\n", 0, found.start()) + 1
         text = f"The message holds a character that cannot be sent, U+{ord(found[0]):04X}, on line {line}."
+        if _UNDECODED.match(found[0]):
+            text = f"The message holds bytes that are not UTF-8, on line {line}."
         raise RequestError(Problem(Code.MESSAGE_INVALID, text))
     return message
 

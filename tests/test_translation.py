@@ -79,6 +79,7 @@ class CatalogueTest(unittest.TestCase):
             ("a@" + "b" * 300 + ".cc", "x"), ("a" * 65 + "@example.com", "x"),
             ("a" * 60 + "@" + ".".join(["b" * 49] * 4) + ".cc", "x"),
             ("alice@example.com", " "), ("alice@example.com", "x" * 100_001), ("alice@example.com", "\n\0"),
+            ("alice@example.com", "\n\udce9"), ("a@b@example.com", "x"),
         ]  # fmt: skip
         with speaking(LANGUAGE="ru"):
             for email, message in bad:

@@ -172,6 +172,12 @@ class Addresses(unittest.TestCase):
                 self.assertLess(len(problem.text), 200)
                 self.assertTrue(problem.text.isprintable())
 
+    def test_an_at_sign_too_many_is_called_so(self) -> None:
+        for address in ("a@b@example.com", "@@", "a@@b.com"):
+            with self.subTest(address), self.assertRaises(RequestError) as refused:
+                check_email(address)
+            self.assertIn("has one @", str(refused.exception))
+
     def test_the_sets_are_what_they_claim(self) -> None:
         self.assertGreater(len(set(VALID) | set(INVALID)), 400)
         self.assertFalse(set(VALID) & set(INVALID))
@@ -272,6 +278,11 @@ class Messages(unittest.TestCase):
         with self.assertRaises(RequestError) as refused:
             check_message("one\r\ntwo\rthr\x07ee")
         self.assertIn("U+0007, on line 3", str(refused.exception))
+
+    def test_bytes_that_are_no_text_are_called_so(self) -> None:
+        with self.assertRaises(RequestError) as refused:
+            check_message(b"one\ncaf\xe9".decode("utf-8", "surrogateescape"))
+        self.assertIn("bytes that are not UTF-8, on line 2", str(refused.exception))
 
     def test_address_and_message_are_complained_of_together(self) -> None:
         table: list[tuple[str, str, list[Code]]] = [
