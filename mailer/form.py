@@ -42,6 +42,7 @@ class Form:
             typed = self._terminal.line(_("Number (Enter means {default}): ").format(default=default)).strip()
             if typed in map(str, range(1, len(options) + 1)) or not typed:
                 return int(typed or default)
+            self._terminal.say(_("The numbers are 1 to {most}.").format(most=len(options)), RED)
 
     def email(self, value: str, ask: bool = True) -> str:
         """A valid address: the one that is given, or what the person makes of it."""

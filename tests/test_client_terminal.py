@@ -303,6 +303,7 @@ class MendingTest(TerminalTestCase):
             person.answers("e-mail address: ", "alice@example.com\r")
             person.answers("Your message", "x\r.\r")
             person.answers("Number", "9\r")
+            person.sees("The numbers are 1 to 4.")
             person.answers("Number", "2\r")
             person.answers("Enter keeps alice@example.com", "bob@example.com\r")
             self.assertEqual(person.ends(), 0)
