@@ -77,7 +77,7 @@ def _send(courier: Courier, request: Request, as_json: bool) -> ExitCode:
         after_what_ctrl_c_shows = "\n" if is_terminal(sys.stderr) else ""
         _complain(after_what_ctrl_c_shows + _("It may have been sent all the same."))
         raise
-    for words in explain_all(reply.problems):
+    for words in explain_all(reply.problems, retry=reply.retry):
         _complain(words)
     _show(reply, as_json, sys.stdout)
     return exit_code(reply)

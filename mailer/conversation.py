@@ -95,9 +95,9 @@ class _Conversation:
             problems: tuple[Problem, ...] = ()
         else:
             problems = outcome.problems
-            self._form.explain(problems)
+            self._form.explain(problems, outcome.retry)
         fields = {problem.field for problem in problems}
-        if not fields - {None}:
+        if not fields - {None} or (isinstance(outcome, Reply) and outcome.retry):
             fields = self._decide(outcome)
         email, message = self._request.email, self._request.message
         if "email" in fields:
@@ -108,7 +108,7 @@ class _Conversation:
         return "nothing" not in fields
 
     def _decide(self, outcome: Reply | TransportError) -> set[str | None]:
-        """Which field to change after an error that is about neither; "nothing" when the person stops."""
+        """Which field to change after an error that is about neither, or will pass; "nothing" when the person stops."""
         again = _("Try again")
         uncertain = isinstance(outcome, Reply) and exit_code(outcome) is ExitCode.UNCERTAIN
         if uncertain:

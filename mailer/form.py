@@ -28,9 +28,9 @@ class Form:
         self._terminal = terminal
         self._draft = draft
 
-    def explain(self, problems: Sequence[Problem]) -> None:
-        """Say what is wrong."""
-        for words in explain_all(problems, ":\n"):
+    def explain(self, problems: Sequence[Problem], retry: bool = False) -> None:
+        """Say what is wrong; `retry`: the same may succeed later."""
+        for words in explain_all(problems, ":\n", retry=retry):
             self._terminal.say(words, RED)
 
     def choose(self, default: int, *options: str) -> int:

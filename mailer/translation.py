@@ -68,18 +68,23 @@ def _(text: str) -> str:
     return _catalogue().gettext(text)
 
 
-def explain(problem: Problem, between: str = ": ") -> str:
-    """A problem in words a person understands: its own where they are known, else what its code means, then its own."""
+def explain(problem: Problem, between: str = ": ", *, retry: bool = False) -> str:
+    """A problem in words a person understands: its own where they are known, else what its code means, then its own.
+
+    `retry`: the reply says that the same may succeed later.
+    """
     words, known = translate(problem.text)
     meaning = _meanings()[problem.code]
+    if retry and problem.code is Code.RECIPIENT_REFUSED:
+        meaning = _("The mail server does not take mail for this address just now.")
     if problem.code not in _TELLING or not words:
         return meaning
     return words if known else meaning.rstrip(".") + between + _SAID_BY_THE_CODE.sub("", words)
 
 
-def explain_all(problems: Sequence[Problem], between: str = ": ") -> Iterator[str]:
+def explain_all(problems: Sequence[Problem], between: str = ": ", *, retry: bool = False) -> Iterator[str]:
     """A sentence for each problem, or for as many as a person reads."""
-    yield from (explain(problem, between) for problem in problems[:_MOST])
+    yield from (explain(problem, between, retry=retry) for problem in problems[:_MOST])
     if len(problems) > _MOST:
         yield _("… and {count} more.").format(count=len(problems) - _MOST)
 

@@ -73,7 +73,7 @@ class FailureTest(ClientTestCase):
         cases: dict[str, tuple[Answer, int, str]] = {
             "mail rejected": (error("mail_rejected", "554 5.7.1 Spam"), 1, "554 5.7.1 Spam"),
             "recipient refused": (error("recipient_refused", "550 No such user"), 1, "550 No such user"),
-            "recipient refused for now": (error("recipient_refused", "450 Later", retry=True), 75, "450 Later"),
+            "refused for now": (error("recipient_refused", "450 Later", retry=True), 75, "just now: 450 Later"),
             "bad request": (error("bad_request"), 1, "did not understand"),
             "unauthorized": (error("unauthorized"), 77, "SERVER_TOKEN"),
             "login refused": (error("mail_auth_failed"), 77, "administrator"),

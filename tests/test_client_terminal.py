@@ -259,6 +259,16 @@ class MendingTest(TerminalTestCase):
             self.assertEqual(person.ends(), 0)
             self.assertEqual(server.requests[0], server.requests[1])
 
+    def test_an_address_that_is_not_taken_just_now_can_be_tried_again(self) -> None:
+        greylisted = error("recipient_refused", "450 Greylisted", retry=True)
+        with FakeServer(greylisted, OK) as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Your message", "x\r.\r")
+            person.sees("for this address just now")
+            person.sees("450 Greylisted")
+            person.answers("Number (Enter means 1)", "\r")
+            self.assertEqual(person.ends(), 0)
+            self.assertEqual(server.requests[0], server.requests[1])
+
     def test_stopping_keeps_the_text_and_tells_why_by_the_exit_code(self) -> None:
         for answer, code in (
             (error("mail_rejected"), 1), (error("busy", retry=True), 75), (error("delivery_uncertain"), 74), (None, 74),
