@@ -1,9 +1,12 @@
 """`collector.py --show`: the latest tickets, a line each, or the conversation of one, from the success log.
 
-Reads the log and changes nothing. Memory stays bounded however big the log is: the latest are found from its end, and
-a conversation is shown as it is read. Lines that are no records are passed over; text is made safe for terminals.
+Reads the log and those rotated away from it, and changes nothing. Memory stays bounded however big they are: the latest
+are found from the end, and a conversation is shown as it is read. Lines that are no records are passed over; text is
+made safe for terminals.
 """
 
+import glob
+import itertools
 import json
 import os
 import re
@@ -16,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TextIO
+from typing import IO, Any, TextIO
 
 from mailer.errors import ExitCode, safe
 from mailer.terminal import BOLD, FAINT, paint, show_any_text
@@ -25,6 +28,7 @@ from mailer.translation import _
 _LATEST = 50  # tickets: as many as a person looks through
 _BLOCK = 1 << 20
 _LONGEST_LINE = 64 << 20  # far above any record: what is longer is none
+_COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip"}
 
 
 def show(success_log: Path, ticket: int | None, out: TextIO) -> ExitCode:
@@ -34,12 +38,12 @@ def show(success_log: Path, ticket: int | None, out: TextIO) -> ExitCode:
     """
     show_any_text()
     try:
-        with success_log.open("rb") as log:
-            lines = _latest(log, out) if ticket is None else _conversation(log, ticket, out)
-            first = next(lines, None)
-            if first is not None:
-                _page(first, lines, out)
-                return ExitCode.DONE
+        logs = _logs(success_log)
+        lines = _latest(logs, out) if ticket is None else _conversation(logs, ticket, out)
+        first = next(lines, None)
+        if first is not None:
+            _page(first, lines, out)
+            return ExitCode.DONE
     except OSError as failure:
         sys.stderr.write(_("The file cannot be read: {why}").format(why=failure) + "\n")
         return ExitCode.NO_INPUT
@@ -47,10 +51,17 @@ def show(success_log: Path, ticket: int | None, out: TextIO) -> ExitCode:
     return ExitCode.DONE if ticket is None else ExitCode.REFUSED
 
 
-def _latest(log: BinaryIO, out: TextIO) -> Iterator[str]:
+def _logs(log: Path) -> list[Path]:
+    """Those rotated away from the log (`NAME.1`, `NAME-20261122`), uncompressed, the oldest first; then the log."""
+    found = [path for path in log.parent.glob(glob.escape(log.name) + "?*") if path.suffix not in _COMPRESSED]
+    rotated = sorted(filter(Path.is_file, found), key=lambda path: path.stat().st_mtime)
+    return [*rotated, log] if log.exists() or not rotated else rotated
+
+
+def _latest(logs: list[Path], out: TextIO) -> Iterator[str]:
     """A line for each of the tickets that had mail last, the newest first, about its newest mail."""
     seen: set[int] = set()
-    for record in map(_record, _backwards(log)):
+    for record in map(_record, itertools.chain.from_iterable(map(_backwards, reversed(logs)))):
         if record and record["ticket"] not in seen:
             seen.add(record["ticket"])
             number, words = paint(f"{record['ticket']:>6}", BOLD, out), safe(str(record.get("text")), 32)
@@ -59,10 +70,10 @@ def _latest(log: BinaryIO, out: TextIO) -> Iterator[str]:
                 return
 
 
-def _conversation(log: BinaryIO, ticket: int, out: TextIO) -> Iterator[str]:
+def _conversation(logs: list[Path], ticket: int, out: TextIO) -> Iterator[str]:
     """Every mail of the ticket, the oldest first."""
     mark = b'"ticket": %d,' % ticket  # spares the parsing of all other lines
-    for line in iter(lambda: log.readline(_LONGEST_LINE), b""):
+    for line in itertools.chain.from_iterable(map(_forwards, logs)):
         record = _record(line) if mark in line else None
         if record and record["ticket"] == ticket:
             yield paint(f"{_when(record)}  {_sender(record)}", BOLD, out) + "\n"
@@ -73,17 +84,23 @@ def _conversation(log: BinaryIO, ticket: int, out: TextIO) -> Iterator[str]:
             yield "\n"
 
 
-def _backwards(log: BinaryIO) -> Iterator[bytes]:
-    """The lines of the log, the last one first."""
-    position, rest = log.seek(0, os.SEEK_END), b""
-    while position:
-        start = max(0, position - _BLOCK)
-        log.seek(start)
-        rest, *lines = (log.read(position - start) + rest).split(b"\n")
-        position = start
-        yield from reversed(lines)
-        rest = rest if len(rest) < _LONGEST_LINE else b""
-    yield rest
+def _forwards(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as log:
+        yield from iter(lambda: log.readline(_LONGEST_LINE), b"")
+
+
+def _backwards(path: Path) -> Iterator[bytes]:
+    """The lines of a log, the last one first."""
+    with path.open("rb") as log:
+        position, rest = log.seek(0, os.SEEK_END), b""
+        while position:
+            start = max(0, position - _BLOCK)
+            log.seek(start)
+            rest, *lines = (log.read(position - start) + rest).split(b"\n")
+            position = start
+            yield from reversed(lines)
+            rest = rest if len(rest) < _LONGEST_LINE else b""
+        yield rest
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

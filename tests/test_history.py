@@ -77,6 +77,23 @@ class HistoryTest(unittest.TestCase):
                 shown = self.shown(record(1, date=date))
                 self.assertIn("2001-02-03" if str(date).startswith("2001") else "2026-11-22", shown)
 
+    def test_rotated_logs_are_read_too_the_oldest_first(self) -> None:
+        for age, name, text in ((3, ".2", "first"), (2, "-20261122", "second"), (1, ".1", "third"), (4, ".3.gz", "no")):
+            rotated = self.folder / f"success.log{name}"
+            rotated.write_text(record(10000, text) + record(10000 + age))
+            os.utime(rotated, (time.time() - age * 86_400,) * 2)
+        (self.folder / "success.log.d").mkdir()
+        (self.folder / "error.log.1").write_text(record(10000, "other"))
+        shown = self.shown(record(10000, "fourth"), 10000)
+        self.assertEqual([line for line in shown.splitlines() if " " not in line and line],
+                         ["first", "second", "third", "fourth"])  # fmt: skip
+        tickets = [line.split()[0] for line in self.shown(record(10000)).splitlines()]
+        self.assertEqual(tickets, ["10000", "10001", "10002", "10003"])
+        self.log.unlink()  # as right after a rotation
+        out = io.StringIO()
+        self.assertEqual(show(self.log, 10003, out), ExitCode.DONE)
+        self.assertIn("fire", out.getvalue())
+
     def test_what_is_no_record_is_passed_over(self) -> None:
         torn = '{"time": "2026", "ticket": 10000, "te'
         deep = "[" * 99_999 + "\n"
