@@ -8,6 +8,7 @@ from mailer import console, courier, tls, transport
 from mailer.config import client_settings
 from mailer.launch import BASE, Parser, guard, values
 from mailer.protocol import Reply, Request
+from mailer.settings import spelled
 
 EXAMPLE = 'example:  client.py --email alice@example.com --message "The printer is on fire"'
 
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             request = replace(request, token=settings.token)
             return transport.exchange(settings.host, settings.port, request, timeout=settings.timeout, context=context)
 
-        way = courier.Courier(f"{settings.host}:{settings.port}", settings.timeout, send, tls=context is not None)
+        way = courier.Courier(spelled(settings.host, settings.port), settings.timeout, send, tls=context is not None)
         return console.run(way, email=flags.email, message=flags.message, file=flags.file, as_json=flags.json)
 
     return guard(run)

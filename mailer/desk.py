@@ -16,7 +16,7 @@ from mailer.intake import Intake
 from mailer.limits import RateLimit
 from mailer.listener import Listener
 from mailer.sequence import Sequence
-from mailer.settings import ServerSettings, is_loopback
+from mailer.settings import ServerSettings, is_loopback, spelled
 from mailer.smtp import Outbox
 from mailer.supervisor import notify
 from mailer.validation import check_email
@@ -112,7 +112,7 @@ def _listen(settings: ServerSettings) -> socket.socket:
     try:
         return listen(settings.host, settings.port)
     except (OSError, UnicodeError) as failure:
-        place = f"{settings.host}:{settings.port}"
+        place = spelled(settings.host, settings.port)
         raise ConfigError(f"SERVER_HOST, SERVER_PORT: cannot listen on {place} ({_words(failure)})") from failure
 
 
@@ -127,5 +127,5 @@ def _announce(listening: socket.socket, settings: ServerSettings, context: ssl.S
         missing = [key for key, given in (("SERVER_TLS_CERT", context), ("SERVER_TOKEN", settings.token)) if not given]
         if missing:
             _log.warning("others can reach %s: set %s", settings.host, " and ".join(missing))
-    _log.info("listening on %s:%d", settings.host, listening.getsockname()[1])
+    _log.info("listening on %s", spelled(settings.host, listening.getsockname()[1]))
     notify("READY=1")

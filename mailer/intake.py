@@ -80,7 +80,8 @@ class Intake:
     def summary(self) -> str:
         """How many requests were answered, and how."""
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in self._outcomes.most_common())
-        return f"{self._outcomes.total()} requests answered" + (f": {outcomes}" if outcomes else "")
+        total = self._outcomes.total()
+        return f"{total} request{'s' * (total != 1)} answered" + (f": {outcomes}" if outcomes else "")
 
     def _level(self, code: Code) -> int:
         """How loudly a refusal is logged: one that costs its client nothing is not to fill the log."""

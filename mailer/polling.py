@@ -61,4 +61,4 @@ def keep_going(
 def report(tickets: int, others: int) -> None:
     """One line for a pass that brought mail."""
     if tickets or others:
-        _log.info("%d new: %d of tickets, %d others", tickets + others, tickets, others)
+        _log.info("%d new: %d of tickets, %d other%s", tickets + others, tickets, others, "s" * (others != 1))

@@ -126,6 +126,11 @@ def may_have_secrets(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
 
 
+def spelled(host: str, port: int) -> str:
+    """A host and a port together, as they are in a URL: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host, as written, can only be this machine."""
     try:

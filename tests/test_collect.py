@@ -545,6 +545,11 @@ class Loop(unittest.TestCase):
         self.assertEqual(log, ["INFO 3 new: 3 of tickets, 0 others"])
         self.assertEqual(len(alive), 4)
 
+    def test_one_other_mail_is_told_in_the_singular(self) -> None:
+        with self.assertLogs("mailer.polling", "INFO") as logs:
+            polling.report(2, 1)
+        self.assertEqual(logs.records[0].getMessage(), "3 new: 2 of tickets, 1 other")
+
     def test_an_outage_is_told_once_and_so_is_its_end(self) -> None:
         away = [MailboxError(f"mail.example: connection {number} refused") for number in range(9)]
         waits, log, alive = self.run_loop(0, *away, 0)

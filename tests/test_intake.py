@@ -302,6 +302,7 @@ class TheLog(Desk):
     def test_the_summary_counts_the_outcomes(self) -> None:
         self.assertEqual(self.intake.summary(), "0 requests answered")
         self.ask()
+        self.assertEqual(self.intake.summary(), "1 request answered: 1 OK")
         self.ask()
         self.ask("nonsense")
         self.assertEqual(self.intake.summary(), "3 requests answered: 2 OK, 1 email_invalid")

@@ -273,6 +273,14 @@ class TheEnd(unittest.TestCase):
             self.assertEqual(server.wait(5), 0)
             self.assertIn("0 requests answered", server.log)
 
+    def test_an_ipv6_address_is_told_in_brackets(self) -> None:
+        try:
+            socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+        except OSError:
+            self.skipTest("there is no IPv6 here")
+        with ServerProcess("--host", "::1", SMTP_PORT=refused_port()) as server:
+            self.assertIn(f"listening on [::1]:{server.port}", server.log)
+
     def test_a_second_signal_ends_at_once(self) -> None:
         held = _Held(b"250 queued\r\n")
         with ScriptedServer({**SMTP, "body": held}) as mail, ServerProcess(SMTP_PORT=mail.port) as server:
