@@ -158,16 +158,17 @@ def _env_file(env: str | None) -> dict[str, str]:
         with path.open(encoding="utf-8-sig") as lines:
             pairs = dotenv.dotenv_values(stream=lines, interpolate=False)
         found = {key: value for key, value in pairs.items() if value}
-        _warn_of_readers(path, found)
+        if any(map(found.get, _SECRETS)):
+            _warn_of_readers(path)
         _warn_of_misspellings(path, pairs)
     except (OSError, ValueError) as failure:  # ValueError: not UTF-8
         raise ConfigError(f"{path}: cannot be read ({failure})") from failure
     return found
 
 
-def _warn_of_readers(path: Path, found: Mapping[str, str]) -> None:
+def _warn_of_readers(path: Path) -> None:
     """Others who can read the file can read the secrets in it; Windows has no such bits."""
-    if os.name == "posix" and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH) and any(map(found.get, _SECRETS)):
+    if os.name == "posix" and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
         _log.warning("%s holds a secret and can be read by others: chmod 600 %s", path, path)
 
 
@@ -180,8 +181,12 @@ def _warn_of_misspellings(path: Path, keys: Iterable[str]) -> None:
 
 def _password(path: Path) -> str:
     try:
-        with (BASE / path.expanduser()).open("rb") as file:
+        place = BASE / path.expanduser()
+        with place.open("rb") as file:
             content = file.read(_LONGEST_SECRET + 1)
+        # What systemd hands over is the service's by an access list, which shows as the rights of a group.
+        if str(place.parent) != os.environ.get("CREDENTIALS_DIRECTORY"):
+            _warn_of_readers(place)
         if len(content) > _LONGEST_SECRET:
             raise ValueError("it is too long to be a password")
         return content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")

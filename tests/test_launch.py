@@ -176,6 +176,21 @@ class ThePasswordFile(Folder):
         self.assertEqual(self.password(b"from the file", EMAIL_PASSWORD="given"), "given")
         self.assertEqual(self.password(b"from the file", EMAIL_PASSWORD=""), "from the file")
 
+    @unittest.skipUnless(os.name == "posix", "needs file modes")
+    def test_one_that_others_can_read_is_warned_of(self) -> None:
+        path = self.write("geheim", "credential", 0o640)
+        os.environ["EMAIL_PASSWORD_FILE"] = str(path)
+        with self.assertLogs("mailer.launch", "WARNING") as log:
+            self.assertEqual(self.values()["EMAIL_PASSWORD"], "geheim")
+        self.assertIn(f"chmod 600 {path}", log.output[0])
+        self.assertNotIn("geheim", log.output[0])
+        with self.assertNoLogs("mailer.launch"):
+            os.environ["CREDENTIALS_DIRECTORY"] = str(self.folder)
+            self.values()
+            del os.environ["CREDENTIALS_DIRECTORY"]
+            path.chmod(0o600)
+            self.values()
+
     def test_a_file_that_cannot_be_used_is_named_and_its_content_is_not(self) -> None:
         names = ("missing", ".", "latin", "huge", "~nobody-of-this-name/x")
         self.write(b"geheim\xff", "latin")
