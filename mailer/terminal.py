@@ -1,7 +1,6 @@
 """The person's terminal: words out, lines in, whole however long they are.
 
 Lines are edited by readline where the platform has it (it also takes a bracketed paste of many lines as one answer).
-Without it, lines are read here byte by byte: a terminal that collects lines itself loses what is over 4095 bytes.
 Nothing is drawn over, nothing is measured. Called by `console` and `history`.
 """
 
@@ -17,8 +16,9 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import TextIO
+
+from mailer.terminal_editor import PlainEditor, line_editor
 
 try:
     import termios
@@ -30,12 +30,14 @@ RED, GREEN, FAINT, BOLD = "31", "32", "2", "1"
 _EDITABLE = 4_000
 # What is left of a paste has all come when nothing comes for this long; a key that is held down ends the wait as well.
 _PAUSE, _LONGEST_PASTE = 0.05, 2.0  # seconds
-_END_OF_INPUT, _ERASE, _KILL_LINE = b"\x04", b"\x7f\b", b"\x15"
-# What has a terminal say where a paste begins and ends. Said here: if readline 8.2 says it, then after an end of input
-# it puts an empty line behind every other one.
+# Have the terminal mark what is pasted. When readline 8.2 asks for it, empty lines follow after an end of input.
 _MARK_PASTES, _MARK_NO_PASTES = b"\x1b[?2004h", b"\x1b[?2004l"
 # What ends a conversation from outside; the draft is kept then.
 ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class _ResumedError(Exception):
+    """The shell had the terminal for a while, and has given it back: what was asked has to be shown again."""
 
 
 class Terminal:
@@ -47,14 +49,15 @@ class Terminal:
             self.results = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace")
             os.dup2(2, 1)
         self._said = sys.stderr if sys.stderr.isatty() else sys.stdout
-        self._readline = _line_editor()
+        self._readline = line_editor()
         gnu = self._readline is not None and "libedit" not in (self._readline.__doc__ or "")
         self._takes_pastes = gnu and os.environ.get("TERM") != "dumb"  # whole, and edits several lines in place
         if self._readline and self._takes_pastes:
             self._readline.parse_and_bind("set enable-bracketed-paste off")
             self._readline.parse_and_bind(r'"\e[200~": bracketed-paste-begin')
-        self._typed = bytearray()
+        self._plain = PlainEditor()
         self._mode = termios.tcgetattr(0) if termios else []
+        self._asking = False
         self.unfinished = ""
 
     def __enter__(self) -> "Terminal":
@@ -64,6 +67,8 @@ class Terminal:
             mode[3] &= ~(termios.ICANON if self._readline else termios.ICANON | termios.ECHO)
             mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
             termios.tcsetattr(0, termios.TCSANOW, mode)
+            if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:  # else Ctrl-Z is not to stop us
+                signal.signal(signal.SIGTSTP, self._on_stop)
         if self._takes_pastes:
             os.write(1, _MARK_PASTES)
         return self
@@ -72,11 +77,9 @@ class Terminal:
         if termios:
             with suppress(OSError, termios.error):  # the terminal has gone
                 try:
-                    if self._takes_pastes:
-                        os.write(1, _MARK_NO_PASTES)
                     self.drop_unread()  # what is left of a paste is not for the shell to run
                 finally:
-                    termios.tcsetattr(0, termios.TCSANOW, self._mode)
+                    self._hand_back()
 
     def say(self, text: str, style: str = "") -> None:
         """A line for the person."""
@@ -87,16 +90,22 @@ class Terminal:
 
         An interrupt, and a terminal that goes away, leave what was typed in `unfinished`.
         """
-        try:
-            return self._edited(prompt, value) if self._readline or not termios else self._plain(prompt)
-        except (EOFError, KeyboardInterrupt) as end:
-            gone = not sys.stdin.isatty()  # which is no wish to send what is there so far
-            if gone or isinstance(end, KeyboardInterrupt):
-                self.unfinished = self._readline.get_line_buffer() if self._readline else _text(self._typed)
-            if gone:
-                raise KeyboardInterrupt from None
-            self.say("")
-            raise
+        while True:
+            try:
+                self._asking = True
+                return self._edited(prompt, value) if self._readline or not termios else self._plain.line(prompt, value)
+            except _ResumedError:
+                value = self._so_far()
+            except (EOFError, KeyboardInterrupt) as end:
+                gone = not sys.stdin.isatty()  # which is no wish to send what is there so far
+                if gone or isinstance(end, KeyboardInterrupt):
+                    self.unfinished = self._so_far()
+                if gone:
+                    raise KeyboardInterrupt from None
+                self.say("")
+                raise
+            finally:
+                self._asking = False
 
     def drop_unread(self) -> None:
         """Drop what nobody asked for: the rest of a paste that is not bracketed, which must answer nothing."""
@@ -138,47 +147,23 @@ class Terminal:
             if editor:
                 editor.set_startup_hook()
 
-    def _plain(self, prompt: str) -> str:
-        sys.stdout.write(prompt)
-        sys.stdout.flush()
-        self._typed.clear()
-        while True:
-            byte = os.read(0, 1)
-            if byte in (b"", _END_OF_INPUT) and not self._typed:
-                raise EOFError
-            if byte in (b"", b"\n"):
-                os.write(1, b"\n")
-                return _text(self._typed)
-            self._take(byte)
+    def _so_far(self) -> str:
+        return str((self._readline or self._plain).get_line_buffer())
 
-    def _take(self, byte: bytes) -> None:
-        """One byte from the keyboard, echoed; or what erases the last character, or all of the line."""
-        if byte in _ERASE or byte == _KILL_LINE:
-            typed = _text(self._typed)
-            kept = "" if byte == _KILL_LINE else typed[:-1]
-            os.write(1, b"\b \b" * (len(typed) - len(kept)))
-            self._typed[:] = kept.encode(sys.stdin.encoding, "surrogateescape")
-        elif byte != _END_OF_INPUT:
-            os.write(1, byte)
-            self._typed += byte
+    def _on_stop(self, *_: object) -> None:
+        """Ctrl-Z: the shell gets its terminal back, and we take it again when the shell goes on with us."""
+        self._hand_back()
+        signal.raise_signal(signal.SIGTSTP)  # returns after the SIGCONT
+        self.__enter__()
+        if self._asking:
+            raise _ResumedError
 
-
-def _line_editor() -> ModuleType | None:
-    """Readline, where there is one; in a C locale it would take the bytes of UTF-8 for commands."""
-    for name in ("C.UTF-8", "C.utf8", "UTF-8"):  # what Python tries by itself unless it is LC_ALL that says C
-        with suppress(locale.Error):
-            if locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX"):
-                locale.setlocale(locale.LC_CTYPE, name)
-                os.environ["LC_ALL"] = name  # where readline looks
-    try:
-        import readline  # here, because it takes over the terminal's settings as soon as it is there
-    except ImportError:
-        return None
-    return readline
-
-
-def _text(typed: bytearray) -> str:
-    return typed.decode(sys.stdin.encoding, "surrogateescape")
+    def _hand_back(self) -> None:
+        if signal.getsignal(signal.SIGTSTP) == self._on_stop:
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        if self._takes_pastes:
+            os.write(1, _MARK_NO_PASTES)
+        termios.tcsetattr(0, termios.TCSANOW, self._mode)
 
 
 def interactive() -> bool:

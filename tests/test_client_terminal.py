@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import unittest
 from unittest import mock
 
@@ -15,7 +16,7 @@ from mailer.draft import Draft
 from mailer.protocol import Request
 from tests.support.client import ROOT, ClientTestCase
 from tests.support.fakeserver import OK, FakeServer, error, silence
-from tests.support.person import CTRL_C, CTRL_D, Person
+from tests.support.person import CTRL_C, CTRL_D, CTRL_Z, Person
 from tests.support.waiting import wait_until
 
 try:
@@ -330,6 +331,35 @@ class WaitingTest(TerminalTestCase):
             person.sees("\r\nIt may have been sent")
             self.assertEqual(person.ends(), 130)
             self.assertEqual(self.kept(), ["x"])
+
+
+class StoppingTest(TerminalTestCase):
+    def test_after_ctrl_z_and_fg_the_question_is_there_with_what_was_typed(self) -> None:
+        shell = ["sh", "-mc", '"$@"; echo "the shell: $?"; fg; exit $?', "sh"]
+        for start in (self.command, self.command_without_readline):
+            with self.subTest(start.__name__), FakeServer() as server:
+                with Person([*shell, *start(server.port, *ADDRESS)], self.env) as person:
+                    person.answers("Your message", "one\rtxo\x7f\x7f")
+                    person.sees(" one")
+                    person.answers(" t", CTRL_Z)
+                    person.answers("the shell: ", "")
+                    person.answers(" t", "wo\r.\r")
+                    self.assertEqual(person.ends(), 0)
+                    self.assertEqual(server.requests[0]["message"], "one\ntwo")
+                    self.assertIn("\n two\r\n", re.sub(r"\x1b\[[?0-9]*[a-z]", "", person.screen))
+
+    def test_ctrl_z_while_it_is_sending_stops_it_and_nothing_is_lost(self) -> None:
+        shell = ["sh", "-mc", '"$@"; echo "the shell: $?"; fg; exit $?', "sh"]
+        go_on = threading.Event()
+        with FakeServer(lambda _request: go_on.wait(30) and OK) as server:
+            with Person([*shell, *self.command(server.port, *ADDRESS)], self.env) as person:
+                person.answers("Your message", "x\r.\r")
+                wait_until(lambda: server.requests)
+                person.types(CTRL_Z)
+                person.sees("the shell: ")
+                go_on.set()
+                person.sees("12345")
+                self.assertEqual(person.ends(), 0)
 
 
 class DraftTest(TerminalTestCase):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from tests.support.waiting import wait_until
 
-CTRL_C, CTRL_D = "\x03", "\x04"
+CTRL_C, CTRL_D, CTRL_Z = "\x03", "\x04", "\x1a"
 
 
 class Person:

@@ -1,0 +1,59 @@
+"""What edits a line at the terminal: readline, or what stands in for it. Called by `terminal`."""
+
+import locale
+import os
+import sys
+from contextlib import suppress
+from types import ModuleType
+
+_END_OF_INPUT, _ERASE, _KILL_LINE = b"\x04", b"\x7f\b", b"\x15"
+
+
+def line_editor() -> ModuleType | None:
+    """Readline, where there is one; in a C locale it would take the bytes of UTF-8 for commands."""
+    for name in ("C.UTF-8", "C.utf8", "UTF-8"):  # what Python tries by itself unless it is LC_ALL that says C
+        with suppress(locale.Error):
+            if locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX"):
+                locale.setlocale(locale.LC_CTYPE, name)
+                os.environ["LC_ALL"] = name  # where readline looks
+    try:
+        import readline  # here, because it takes over the terminal's settings as soon as it is there
+    except ImportError:
+        return None
+    return readline
+
+
+class PlainEditor:
+    """Reads lines byte by byte: a terminal that collects lines itself loses what is over 4095 bytes."""
+
+    def __init__(self) -> None:
+        self._typed = bytearray()
+
+    def get_line_buffer(self) -> str:
+        """What has been typed of the line, as `readline` calls it."""
+        return self._typed.decode(sys.stdin.encoding, "surrogateescape")
+
+    def line(self, prompt: str, value: str) -> str:
+        """What is typed behind the value; raises EOFError at the end."""
+        sys.stdout.write(prompt + value)
+        sys.stdout.flush()
+        self._typed[:] = value.encode(sys.stdin.encoding, "surrogateescape")
+        while True:
+            byte = os.read(0, 1)
+            if byte in (b"", _END_OF_INPUT) and not self._typed:
+                raise EOFError
+            if byte in (b"", b"\n"):
+                os.write(1, b"\n")
+                return self.get_line_buffer()
+            self._take(byte)
+
+    def _take(self, byte: bytes) -> None:
+        """One byte from the keyboard, echoed; or what erases the last character, or all of the line."""
+        if byte in _ERASE or byte == _KILL_LINE:
+            typed = self.get_line_buffer()
+            kept = "" if byte == _KILL_LINE else typed[:-1]
+            os.write(1, b"\b \b" * (len(typed) - len(kept)))
+            self._typed[:] = kept.encode(sys.stdin.encoding, "surrogateescape")
+        elif byte != _END_OF_INPUT:
+            os.write(1, byte)
+            self._typed += byte
