@@ -51,6 +51,7 @@ class TheFile(Folder):
             "a blank after the sign": ("IMAP_HOST= imap.gmail.com", "imap.gmail.com"),
             "blanks all around": ("  IMAP_HOST \t=  imap.gmail.com \t ", "imap.gmail.com"),
             "export": ("export IMAP_HOST=h", "h"),
+            "a quote and a backslash in quotes": (r"IMAP_HOST='it\'s #1 \\ $HOME'", r"it's #1 \ $HOME"),
             "quoted": ("IMAP_HOST='a b '", "a b "),
             "double quoted": ('IMAP_HOST="a # b"', "a # b"),
             "a comment": ("IMAP_HOST=h # the host", "h"),

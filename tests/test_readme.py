@@ -5,12 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import unittest
 from pathlib import Path
 
 from mailer.config import KEYS
 from mailer.errors import Code, ExitCode
 from mailer.sandbox.mail import MailServer
+from mailer.tls import server_context
 from tests.real.workplace import REPOSITORY, Workplace, environment
 from tests.support.realservers import ADMINISTRATOR, PASSWORD
 from tests.support.waiting import wait_until
@@ -81,6 +83,19 @@ class Examples(unittest.TestCase):
         self.place.ask("bob@example.com", "Compare me")
         self.place.run("collector.py", "--once")
         self.assertEqual(list(shown), list(self.place.successes()[-1]))
+
+
+class Recipes(unittest.TestCase):
+    @unittest.skipUnless(shutil.which("openssl"), "needs the openssl command")
+    def test_the_certificate_is_trusted_by_its_name_and_no_other(self) -> None:
+        (command,) = re.findall(r"(?m)^    (openssl (?:.*\\\n)*.*)", README)
+        folder = self.enterContext(tempfile.TemporaryDirectory())
+        subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, check=True)
+        server_context(Path(folder, "server.pem"), Path(folder, "server.key"))
+        for name, code in (("helpdesk.example.com", 0), ("localhost", 2)):
+            verify = f"openssl verify -x509_strict -CAfile server.pem -verify_hostname {name} server.pem"
+            with self.subTest(name):
+                self.assertEqual(subprocess.run(verify.split(), cwd=folder, capture_output=True).returncode, code)
 
 
 class Tables(unittest.TestCase):
