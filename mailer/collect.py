@@ -18,12 +18,11 @@ import itertools
 import logging
 from array import array
 from bisect import bisect
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Protocol
 
-from mailer.collect_ledger import Journal, Ledger, Position
+from mailer.collect_ledger import Journal, Ledger, Mailbox, Position
 from mailer.errors import ExitCode, MailboxError
 from mailer.progress import Mail, Selected, unpack
 from mailer.reading import UNREADABLE, Reading, read, wants_more
@@ -41,17 +40,6 @@ _CHARACTERS = 500_000
 _TRIES = 5
 # With so many refused mails at once it is not the mails that are at fault.
 _REFUSED = 20
-
-
-class Mailbox(Protocol):
-    """The folder that is read: see `imap.Mailbox`."""
-
-    def open(self) -> Selected: ...
-    def unseen(self) -> Sequence[int]: ...
-    def since(self, uid: int) -> Sequence[int]: ...
-    def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]: ...
-    def mark(self, uids: Sequence[int]) -> None: ...
-    def gives_others(self, refused: Collection[int]) -> bool: ...
 
 
 class Collector:

@@ -6,12 +6,12 @@ leaves that out.
 """
 
 from bisect import bisect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
-from mailer.progress import Logged, Mark, Progress, pack
+from mailer.progress import Logged, Mail, Mark, Progress, Selected, pack
 from mailer.reading import Reading
 from mailer.record import line, success_or_error
 
@@ -31,6 +31,17 @@ class Position(Protocol):
     def load(self) -> Progress: ...
     def begin(self, progress: Progress) -> None: ...
     def save(self, progress: Progress) -> None: ...
+
+
+class Mailbox(Protocol):
+    """The folder that is read: see `imap.Mailbox`."""
+
+    def open(self) -> Selected: ...
+    def unseen(self) -> Sequence[int]: ...
+    def since(self, uid: int) -> Sequence[int]: ...
+    def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]: ...
+    def mark(self, uids: Sequence[int]) -> None: ...
+    def gives_others(self, refused: Collection[int]) -> bool: ...
 
 
 class Ledger:

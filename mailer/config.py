@@ -7,23 +7,19 @@ files and the environment and calls this.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
-from mailer.errors import ConfigError
 from mailer.settings import (
     Account,
     ClientSettings,
     CollectorSettings,
     Endpoint,
     OAuth,
-    Rate,
     Security,
     ServerSettings,
     is_loopback,
     may_have_secrets,
 )
-
-_T = TypeVar("_T")
+from mailer.settings_reader import Reader
 
 # Every key that a script reads; a test compares them with what is read here and with .env.example.
 KEYS = frozenset({
@@ -35,19 +31,16 @@ KEYS = frozenset({
     "TICKET_STEP", "TICKET_OFFSET", "SUCCESS_LOG", "ERROR_LOG", "STATE_DIR",
 })  # fmt: skip
 
-# A day: no wait between polls, and no time-out, is meant to be longer, and `threading` waits overflow far above it.
-_LONGEST_SECONDS = 86_400.0
 # Ticket numbers have at most 18 digits on the wire; a start below this leaves room for more than anybody will send.
 _HIGHEST_START = 10**15
 _IMPLICIT_TLS_PORTS = (465, 993)
-_RATE = re.compile(r"([0-9]{1,9})/(hour|minute)(?:\s+burst\s+([0-9]{1,9}))?")
 # The account's address goes into the envelope and into header lines: nothing that could end either.
 _MAILBOX = re.compile(r"[^\s<>()\[\],;:\\\"\x00-\x1f\x7f-\x9f@]+@[^\s<>()\[\],;:\\\"\x00-\x1f\x7f-\x9f@]+")
 
 
 def server_settings(values: Mapping[str, str], base: Path) -> ServerSettings:
     """The settings of `server.py`; relative paths are taken from `base`."""
-    reader = _Reader(values, base)
+    reader = Reader(values, base)
     account = _account(reader)
     if account.login and not _MAILBOX.fullmatch(account.login):
         reader.complain("EMAIL_LOGIN", "must be an e-mail address: tickets are sent from it")
@@ -81,7 +74,7 @@ def server_settings(values: Mapping[str, str], base: Path) -> ServerSettings:
 
 def collector_settings(values: Mapping[str, str], base: Path) -> CollectorSettings:
     """The settings of `collector.py`; relative paths are taken from `base`."""
-    reader = _Reader(values, base)
+    reader = Reader(values, base)
     imap = _endpoint(reader, "IMAP")
     success, error = (reader.place(f"{name}_LOG", f"{name.lower()}_request.log") for name in ("SUCCESS", "ERROR"))
     if success == error:
@@ -106,13 +99,13 @@ def collector_settings(values: Mapping[str, str], base: Path) -> CollectorSettin
 
 def success_log(values: Mapping[str, str], base: Path) -> Path:
     """Where the success log is: all that showing it needs."""
-    reader = _Reader(values, base)
+    reader = Reader(values, base)
     return reader.result(reader.place("SUCCESS_LOG", "success_request.log"))
 
 
 def client_settings(values: Mapping[str, str], base: Path) -> ClientSettings:
     """The settings of `client.py`; relative paths are taken from `base`."""
-    reader = _Reader(values, base)
+    reader = Reader(values, base)
     # The server gives a delivery three times MAIL_TIMEOUT, and may keep a newcomer waiting for SERVER_TIMEOUT before.
     patience = 3 * reader.seconds("MAIL_TIMEOUT", "30") + 2 * reader.seconds("SERVER_TIMEOUT", "15")
     return reader.result(
@@ -126,90 +119,7 @@ def client_settings(values: Mapping[str, str], base: Path) -> ClientSettings:
     )
 
 
-class _Reader:
-    """Takes values out of the mapping and remembers every complaint, so that all are reported together.
-
-    A value that is missing or bad is answered with a harmless stand-in of the right type: `result` never lets it out.
-    """
-
-    def __init__(self, values: Mapping[str, str], base: Path) -> None:
-        self._values = values
-        self._base = base
-        self._problems: list[str] = []
-
-    def complain(self, key: str, text: str) -> None:
-        self._problems.append(f"{key}: {text}")
-
-    def result(self, settings: _T) -> _T:
-        if self._problems:
-            raise ConfigError(*dict.fromkeys(self._problems))
-        return settings
-
-    def has(self, key: str) -> bool:
-        return bool(self._values.get(key, "").strip())
-
-    def text(self, key: str, default: str = "") -> str:
-        value = self._values.get(key, "").strip() or default
-        if not value:
-            self.complain(key, "is missing (see .env.example)")
-        elif not value.isprintable():
-            self.complain(key, "holds a control character")
-        return value
-
-    def secret(self, key: str) -> str | None:
-        """A value as it is, blanks included, that no complaint ever shows."""
-        value = self._values.get(key) or ""
-        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-            self.complain(key, "holds a NUL character, or bytes that are not UTF-8")
-        return value or None
-
-    def integer(self, key: str, low: int, high: int, default: str = "") -> int:
-        value = self.text(key, default)
-        if value and not (re.fullmatch(r"[0-9]{1,18}", value) and low <= int(value) <= high):
-            self.complain(key, f"must be a whole number from {low} to {high}, not {value!r}")
-        elif value:
-            return int(value)
-        return low
-
-    def seconds(self, key: str, default: str = "") -> float:
-        value = self.text(key, default)
-        try:
-            number = float(value or "1")
-        except ValueError:
-            number = 0.0
-        if not 0 < number <= _LONGEST_SECONDS:  # NaN and infinity fail this too
-            self.complain(key, f"must be a number of seconds above 0 and up to {_LONGEST_SECONDS:.0f}, not {value!r}")
-        return number
-
-    def choice(self, key: str, choices: Mapping[str, _T], default: str) -> _T:
-        value = self.text(key, default).lower()
-        if value not in choices:
-            self.complain(key, f"must be one of {', '.join(choices)}, not {value!r}")
-        return choices.get(value, choices[default])
-
-    def path(self, key: str) -> Path | None:
-        return self.place(key) if self.has(key) else None
-
-    def place(self, key: str, default: str = "") -> Path:
-        path = Path(self.text(key, default))
-        try:
-            return self._base / path.expanduser()
-        except RuntimeError:
-            self.complain(key, f"there is no such home folder as in {str(path)!r}")
-            return self._base
-
-    def rate(self, key: str, default: str) -> Rate | None:
-        value = self.text(key, default).lower()
-        found = _RATE.fullmatch(value)
-        if value != "off" and not (found and int(found[1]) and int(found[3] or 1)):
-            self.complain(key, f"must be N/hour or N/minute, then optionally burst N, or off, not {value!r}")
-        if not found:
-            return None
-        count = int(found[1])
-        return Rate(count, 3600 if found[2] == "hour" else 60, int(found[3] or count))
-
-
-def _account(reader: _Reader) -> Account:
+def _account(reader: Reader) -> Account:
     login = reader.text("EMAIL_LOGIN")
     if reader.choice("EMAIL_AUTH", {"password": False, "oauth2": True}, "password"):
         return Account(login, "", _oauth(reader))
@@ -219,7 +129,7 @@ def _account(reader: _Reader) -> Account:
     return Account(login, password or "")
 
 
-def _oauth(reader: _Reader) -> OAuth:
+def _oauth(reader: Reader) -> OAuth:
     if reader.has("EMAIL_TOKEN_COMMAND"):
         return OAuth(command=reader.text("EMAIL_TOKEN_COMMAND"))
     refresh_token = reader.secret("OAUTH_REFRESH_TOKEN")
@@ -237,7 +147,7 @@ def _oauth(reader: _Reader) -> OAuth:
     )
 
 
-def _endpoint(reader: _Reader, protocol: str) -> Endpoint:
+def _endpoint(reader: Reader, protocol: str) -> Endpoint:
     host = reader.text(f"{protocol}_HOST")
     port = reader.integer(f"{protocol}_PORT", 1, 65_535)
     chosen = reader.choice(f"{protocol}_SECURITY", {"auto": None, **{s.value: s for s in Security}}, "auto")

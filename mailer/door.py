@@ -106,7 +106,6 @@ class Door:
 
     def _accept(self) -> Arrival:
         sock, address = self._listening.accept()
-        sock.setblocking(True)  # on some systems it would be as the listening one
         return sock, address[0]
 
     def _complain(self, failure: OSError) -> None:

@@ -1,4 +1,4 @@
-"""Header fields found in the bytes of a mail (RFC 5322), and their words decoded (RFC 2047, RFC 2231).
+"""Header fields found in the bytes of a mail (RFC 5322), and their words decoded (RFC 2047).
 
 Promises an answer for any bytes, in time linear in the block; values longer than `VALUE_LIMIT` are cut. Line ends are
 single newlines by the time bytes come here. Called by `mime` for each part and by `reading` for what the record needs.
@@ -6,9 +6,7 @@ single newlines by the time bytes come here. Called by `mime` for each part and 
 
 import binascii
 import re
-from collections.abc import Mapping
 from functools import lru_cache
-from urllib.parse import unquote_to_bytes
 
 from mailer import charsets
 
@@ -16,9 +14,6 @@ from mailer import charsets
 BLOCK_LIMIT = 1_048_576
 # A value that a person or a program reads is shorter; long ones are attacks on whoever decodes them.
 VALUE_LIMIT = 8_192
-
-# Values up to this length are remembered: those of most mails are the same few.
-_SHORT = 200
 
 Fields = dict[str, list[bytes]]
 
@@ -32,11 +27,6 @@ _BLANKS = re.compile(r"[ \t\r\n\v\f]+")
 _WORD = re.compile(rb"=\?([^?\s]{1,80})\?([bBqQ])\?(?:((?:(?!=\?[^=]).)*?)\?=|([^\s?]*)\??\Z)", re.DOTALL)
 _HEX = re.compile(rb"=([0-9A-Fa-f]{2})")
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"))
-
-_PARAMETER = re.compile(
-    rb"(?<![A-Za-z0-9_.*-])([A-Za-z0-9_.*-]++)[ \t]*+=[ \t]*+(?:\"((?:[^\"\\]|\\.)*+)\"?|([^;\"\n]*))", re.DOTALL
-)
-_SECTION = re.compile(r"(.+?)\*(?:([0-9]{1,4})(\*)?)?")
 
 
 def split(raw: bytes, start: int, end: int) -> tuple[Fields, int, bool]:
@@ -166,44 +156,3 @@ def _quoted(encoded: bytes) -> bytes:
     """The Q encoding: underscores are blanks; folds inside a word are dropped."""
     unfolded = re.sub(rb"\n[ \t]*", b"", encoded).replace(b"_", b" ")
     return _HEX.sub(lambda found: bytes((int(found[1], 16),)), unfolded)
-
-
-def parameters(value: bytes) -> tuple[str, Mapping[str, str]]:
-    """The main value in lower case, and its parameters (names in lower case) with continuations joined."""
-    return _remembered(value) if len(value) < _SHORT else _parameters(value)
-
-
-def _parameters(value: bytes) -> tuple[str, Mapping[str, str]]:
-    if not value:
-        return "", {}
-    main, _, rest = value.partition(b";")
-    if b"=" in main:  # the semicolon was left out
-        main, _, tail = main.partition(b" ")
-        rest = tail + b";" + rest
-    plain: dict[str, str] = {}
-    sections: dict[str, dict[int, tuple[bytes, bool]]] = {}
-    for name, quoted, bare in _PARAMETER.findall(rest):
-        key = name.decode("ascii").lower()
-        data = re.sub(rb"\\(.)", rb"\1", quoted) if b"\\" in quoted else quoted or bare.strip()
-        section = _SECTION.fullmatch(key) if "*" in key else None
-        if section:
-            sections.setdefault(section[1], {}).setdefault(int(section[2] or 0), (data, key.endswith("*")))
-        else:
-            plain.setdefault(key, decode(data) if key.endswith("name") else charsets.decode(data, None))
-    for key, numbered in sections.items():
-        plain[key] = _join_sections([numbered[number] for number in sorted(numbered)])
-    return main.split(b"(")[0].strip().decode("ascii", "replace").lower(), plain
-
-
-_remembered = lru_cache(maxsize=512)(_parameters)
-
-
-def _join_sections(sections: list[tuple[bytes, bool]]) -> str:
-    """The sections of one parameter (RFC 2231): charset'language'percent-encoded bytes, or plain ones."""
-    charset = None
-    if sections[0][1] and sections[0][0].count(b"'") >= 2:
-        name, _, value = sections[0][0].split(b"'", 2)
-        charset = name.decode("ascii", "replace")
-        sections = [(value, True), *sections[1:]]
-    data = b"".join(unquote_to_bytes(value) if encoded else value for value, encoded in sections)
-    return one_line(charsets.decode(data, charset))

@@ -8,7 +8,7 @@ of the same structure. Used by `imap`.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mailer import headers, mime
+from mailer import headers, mime, parameters
 
 # Headers of parts in one FETCH, and in one multipart; and the bytes of each that are asked for.
 _AT_ONCE, _MOST, _HEADER = 8, 64, 8192
@@ -87,6 +87,6 @@ def _fields(header: bytes) -> headers.Fields:
 
 
 def _is_attachment(fields: headers.Fields) -> bool:
-    kind = headers.parameters(headers.first(fields, "content-type"))[0] or "text/plain"
-    disposition = headers.parameters(headers.first(fields, "content-disposition"))[0]
+    kind = parameters.parse(headers.first(fields, "content-type"))[0] or "text/plain"
+    disposition = parameters.parse(headers.first(fields, "content-disposition"))[0]
     return disposition == "attachment" or not kind.startswith(("text/", "multipart/", "message/"))

@@ -1,155 +1,44 @@
-"""One connection to an IMAP server: `imaplib` with bounds on time and size, and TLS.
+"""Commands and answers on one connection to an IMAP server, by `imaplib` and the bounds of `imap_stream`.
 
-Every command has a deadline that only real progress extends, and an allowance of bytes that its answer may have:
-literals, lines and endless untagged responses all count against it before they take memory. Nothing that was sent is
-kept. Raises `MailboxError` only; `imap_login` makes one and `imap` uses it.
+Raises `MailboxError` only; `imap_login` makes one and `imap` uses it.
 
-Only `imaplib`'s public seams are used (`open`, `read`, `readline`, `send`, `shutdown`, `xatom`, `uid`, `literal`):
-its inside differs between Python 3.11 and 3.14. `imaplib` waits for the answer to each command; a FETCH is therefore
-sent and read here, so that the server can look for the next mails while the last ones are read.
+`imaplib` waits for the answer to each command; a FETCH is therefore sent and read here, so that the server can look for
+the next mails while the last ones are read.
 """
 
 import contextlib
 import imaplib
 import re
-import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from mailer.errors import MailboxError
+from mailer.imap_stream import Stream
 from mailer.secrecy import Secrets
-from mailer.settings import Endpoint, Security
+from mailer.settings import Endpoint
 
-# Bytes that the answer to a command may have, apart from what was asked for: other mails come and go meanwhile.
-_ALLOWANCE = 256 * 1024
-# A command's deadline moves on by a second for so many bytes received: slower is a drip, not a slow line.
-_SLOWEST = 1_000
-# A wait for the server looks this often, in seconds, whether the collector is to stop.
-_LOOK = 0.5
-_RECEIVE = 262_144
 # What `imaplib` raises over foreign bytes, besides its own errors: it unpacks and decodes without looking.
 _GARBAGE = (ValueError, TypeError, LookupError, AttributeError)
 _FETCH = re.compile(rb"\* \d+ FETCH ", re.IGNORECASE)
 _LITERAL = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
 
-_T = TypeVar("_T")
 _Answer = tuple[str, list[Any], str]  # status (OK, NO), the untagged responses, and the words of a refusal
 
 
-class Wire(imaplib.IMAP4):
-    """A connection, greeted; `protection` says how it is protected.
-
-    `secrets` are those that the server's words are shown without.
-    """
+class Wire(Stream):
+    """A connection, greeted. `secrets` are those that the server's words are shown without."""
 
     def __init__(
         self, endpoint: Endpoint, context: ssl.SSLContext, timeout: float, stopping: Callable[[], bool],
         secrets: Secrets,
     ) -> None:
         self.secrets = secrets
-        self._endpoint = endpoint
-        self._context = context
-        self._timeout = timeout
-        self._stopping = stopping
-        self._buffer = bytearray()
-        self._expected = 0
-        self._allowance = _ALLOWANCE
-        self._deadline = 0.0
         self._fetches = 0
         self._begun: tuple[str, str, int] | None = None  # the FETCH whose answer has not been read
         self._ahead: tuple[str, str, _Answer] | None = None  # the one whose answer nobody has asked for yet
-        self.protection = "without TLS"
         with self.translated(f"{endpoint.host}:{endpoint.port}"):
-            super().__init__(endpoint.host, endpoint.port, timeout)
-
-    # -- what imaplib asks of a connection -------------------------------------------------------------------------
-
-    def open(self, host: str = "", port: int = 143, timeout: float | None = None) -> None:
-        """Connect, inside TLS where the endpoint says so from the first byte."""
-        self.host, self.port = host, port
-        self.sock = socket.create_connection((host, port), timeout)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._start_clock()
-        if self._endpoint.security is Security.TLS:
-            self.wrap()
-
-    def read(self, size: int) -> bytes:
-        """So many bytes of a literal."""
-        if size > self._allowance + len(self._buffer):
-            raise imaplib.IMAP4.abort(f"it sends {size} bytes where fewer were asked for")
-        while len(self._buffer) < size:
-            self._receive()
-        return self._take(size)
-
-    def readline(self) -> bytes:
-        """A line with its end."""
-        searched = 0
-        while (end := self._buffer.find(b"\n", searched)) < 0:
-            searched = len(self._buffer)
-            self._receive()
-        return self._take(end + 1)
-
-    def send(self, data: Any) -> None:
-        """Send a command, or a part of one, and give its answer the full time and allowance."""
-        self._start_clock()
-        self.sock.settimeout(self._timeout)
-        self.sock.sendall(data)
-
-    def shutdown(self) -> None:
-        """Close the connection, whatever its state."""
-        if hasattr(self, "sock"):
-            with contextlib.suppress(OSError):
-                self.sock.shutdown(socket.SHUT_RDWR)
-            self.sock.close()
-
-    def _log(self, line: object) -> None:
-        """Keep no record of what was sent: imaplib's would hold the password."""
-
-    def _take(self, size: int) -> bytes:
-        data = bytes(memoryview(self._buffer)[:size])
-        del self._buffer[:size]
-        return data
-
-    def _start_clock(self) -> None:
-        self._deadline = time.monotonic() + self._timeout
-        self._allowance = _ALLOWANCE + self._expected
-
-    def _receive(self) -> None:
-        """Wait for more bytes, within the deadline and the allowance."""
-        data = self._patiently(lambda: self.sock.recv(_RECEIVE))
-        if not data:
-            raise ConnectionError("it closed the connection")
-        self._deadline += len(data) / _SLOWEST
-        self._allowance -= len(data)
-        if self._allowance < 0:
-            raise imaplib.IMAP4.abort("it sends more than was asked for")
-        self._buffer += data
-
-    def _patiently(self, step: Callable[[], _T]) -> _T:
-        """A step that waits for the server, within the deadline, and not much longer than until a stop."""
-        while True:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"no complete answer within {self._timeout:g} s")
-            self.sock.settimeout(min(left, _LOOK))
-            with contextlib.suppress(TimeoutError):
-                return step()
-            if self._stopping():
-                raise TimeoutError("stopped while waiting for an answer")
-
-    # -- for those who use it --------------------------------------------------------------------------------------
-
-    def wrap(self) -> None:
-        """Go on inside TLS; what came before it is refused, as it may come from somebody in between."""
-        if self._buffer:
-            raise MailboxError(f"{self.host} sent text in clear after STARTTLS: the connection is tampered with")
-        secured = self._context.wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
-        self.sock = secured
-        self._start_clock()
-        self._patiently(secured.do_handshake)
-        self.protection = str(secured.version())
+            super().__init__(endpoint, context, timeout, stopping)
 
     def command(self, name: str, *arguments: Any) -> tuple[str, str]:
         """Send a command; its status (OK, NO), and the words of a refusal, made safe to show."""
@@ -171,7 +60,7 @@ class Wire(imaplib.IMAP4):
         """
         with self.translated(self.host):
             self._settle()
-            self._expected = expected
+            self.expected = expected
             self.untagged_responses.clear()
             try:
                 status, answer = self.uid(name, *arguments)
@@ -180,7 +69,7 @@ class Wire(imaplib.IMAP4):
             except imaplib.IMAP4.error as failure:  # BAD
                 status, answer = "NO", [str(failure).encode()]
             finally:
-                self._expected = 0
+                self.expected = 0
             return (str(status), answer, "") if status == "OK" else ("NO", [], self.words(answer))
 
     def uid_fetch(self, uids: str, items: str, expected: int) -> _Answer:
@@ -209,9 +98,9 @@ class Wire(imaplib.IMAP4):
     def _settle(self) -> None:
         """Read the answer to the FETCH that was begun, if there is one: nothing else can be asked before."""
         if self._begun:
-            (uids, items, self._expected), self._begun = self._begun, None
-            self._start_clock()
-            self._expected = 0
+            (uids, items, self.expected), self._begun = self._begun, None
+            self.start_clock()
+            self.expected = 0
             self._ahead = uids, items, self._read_fetch(b"F%d " % self._fetches)
 
     def _read_fetch(self, tag: bytes) -> _Answer:

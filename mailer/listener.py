@@ -120,7 +120,7 @@ class Listener:
             _log.debug("%s: %s", host, failure)
             return
         try:
-            if self._crew.crowded and not connection.ready():
+            if not connection.ready() and self._crew.crowded:
                 self._wait_for(connection)  # at once: others would wait as well
             if (yield from self._answer(connection, host)):
                 yield REST  # nearly everybody asks once and closes: soon that can be seen without waiting for it

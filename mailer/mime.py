@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from mailer import headers, transfer
+from mailer import headers, parameters, transfer
 
 # Real mail has under a hundred parts and under ten levels; each level is one more pass over the bytes below it.
 PARTS = 1000
@@ -42,7 +42,7 @@ class Part:
     @property
     def disposition(self) -> tuple[str, Mapping[str, str]]:
         """`inline`, `attachment` or nothing, and the parameters."""
-        return headers.parameters(headers.first(self.fields, "content-disposition"))
+        return parameters.parse(headers.first(self.fields, "content-disposition"))
 
     @property
     def encoding(self) -> str:
@@ -88,7 +88,7 @@ def _parse(raw: bytes, start: int, end: int, default: str, depth: int, budget: _
     part = Part(raw, fields, min(body, end), end, default, closed=closed, in_headers=not ended)
     declared = headers.first(fields, "content-type")
     if declared:
-        kind, part.parameters = headers.parameters(declared)
+        kind, part.parameters = parameters.parse(declared)
         part.kind = kind if kind.count("/") == 1 and kind[0] != "/" and kind[-1] != "/" else "text/plain"
     if part.kind.startswith("multipart/"):
         _parse_multipart(part, depth, budget)

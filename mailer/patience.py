@@ -24,8 +24,7 @@ def be_quick(sock: socket.socket) -> None:
     if _OPTION and not isinstance(sock, ssl.SSLSocket):
         with contextlib.suppress(OSError):  # some systems refuse it once the peer has gone: the next call will tell
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _OPTION)
-        if sock.gettimeout() is not None:
-            sock.settimeout(None)
+        sock.settimeout(None)
     else:
         sock.settimeout(QUICK)
 

@@ -17,7 +17,7 @@ from mailer.patience import QUICK, TOO_LONG, be_quick, receive_at_once, send_at_
 from mailer.secrecy import Secrets
 from mailer.smtp_reply import SessionLostError, first_reply, may_become_reply, refusal, said, words
 
-_READ_SIZE = 1 << 16
+_READ_SIZE = 1 << 12
 
 
 def _nothing() -> None:

@@ -13,7 +13,7 @@ from mailer.errors import RequestError, TransportError
 from mailer.patience import QUICK, TOO_LONG, be_quick, receive_at_once, send_at_once
 from mailer.protocol import Reply, Request, decode_reply, encode_request, split_frame
 
-_READ_SIZE = 1 << 16
+_READ_SIZE = 1 << 14
 # How long, and for how many bytes, a connection that is being closed still drinks what its peer sends, so that the
 # last answer is not lost to a reset (RFC 1122, section 4.2.2.13).
 _LINGER_SECONDS = 1.0
@@ -50,7 +50,10 @@ class Connection:
             self._handshake = secured.do_handshake
             sock = secured
         self._sock = sock
-        be_quick(sock)
+        # A socket that has just been accepted is made ready for waits when there is one: most connections need none.
+        self._prepared = sock.gettimeout() is not None or isinstance(sock, ssl.SSLSocket)
+        if self._prepared:
+            be_quick(sock)
 
     def receive(self) -> bytes | None:
         """The next frame's payload, or None when the peer has ended between frames.
@@ -131,6 +134,9 @@ class Connection:
     def _read(self, deadline: float) -> bytes:
         if time.monotonic() > deadline:  # the peer may have sent something all the time, and never enough
             raise TimeoutError("the frame was not complete in time")
+        if not self._prepared:
+            be_quick(self._sock)
+            self._prepared = True
         try:
             return self._sock.recv(_READ_SIZE)
         except TOO_LONG:

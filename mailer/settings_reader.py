@@ -1,0 +1,98 @@
+"""Values out of a mapping of strings, by their types, with every complaint remembered. Called by `config`. Pure."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from mailer.errors import ConfigError
+from mailer.settings import Rate
+
+_T = TypeVar("_T")
+
+# A day: no wait between polls, and no time-out, is meant to be longer, and `threading` waits overflow far above it.
+_LONGEST_SECONDS = 86_400.0
+_RATE = re.compile(r"([0-9]{1,9})/(hour|minute)(?:\s+burst\s+([0-9]{1,9}))?")
+
+
+class Reader:
+    """Takes values out of the mapping and remembers every complaint, so that all are reported together.
+
+    A value that is missing or bad is answered with a harmless stand-in of the right type: `result` never lets it out.
+    """
+
+    def __init__(self, values: Mapping[str, str], base: Path) -> None:
+        self._values = values
+        self._base = base
+        self._problems: list[str] = []
+
+    def complain(self, key: str, text: str) -> None:
+        self._problems.append(f"{key}: {text}")
+
+    def result(self, settings: _T) -> _T:
+        if self._problems:
+            raise ConfigError(*dict.fromkeys(self._problems))
+        return settings
+
+    def has(self, key: str) -> bool:
+        return bool(self._values.get(key, "").strip())
+
+    def text(self, key: str, default: str = "") -> str:
+        value = self._values.get(key, "").strip() or default
+        if not value:
+            self.complain(key, "is missing (see .env.example)")
+        elif not value.isprintable():
+            self.complain(key, "holds a control character")
+        return value
+
+    def secret(self, key: str) -> str | None:
+        """A value as it is, blanks included, that no complaint ever shows."""
+        value = self._values.get(key) or ""
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            self.complain(key, "holds a NUL character, or bytes that are not UTF-8")
+        return value or None
+
+    def integer(self, key: str, low: int, high: int, default: str = "") -> int:
+        value = self.text(key, default)
+        if value and not (re.fullmatch(r"[0-9]{1,18}", value) and low <= int(value) <= high):
+            self.complain(key, f"must be a whole number from {low} to {high}, not {value!r}")
+        elif value:
+            return int(value)
+        return low
+
+    def seconds(self, key: str, default: str = "") -> float:
+        value = self.text(key, default)
+        try:
+            number = float(value or "1")
+        except ValueError:
+            number = 0.0
+        if not 0 < number <= _LONGEST_SECONDS:  # NaN and infinity fail this too
+            self.complain(key, f"must be a number of seconds above 0 and up to {_LONGEST_SECONDS:.0f}, not {value!r}")
+        return number
+
+    def choice(self, key: str, choices: Mapping[str, _T], default: str) -> _T:
+        value = self.text(key, default).lower()
+        if value not in choices:
+            self.complain(key, f"must be one of {', '.join(choices)}, not {value!r}")
+        return choices.get(value, choices[default])
+
+    def path(self, key: str) -> Path | None:
+        return self.place(key) if self.has(key) else None
+
+    def place(self, key: str, default: str = "") -> Path:
+        path = Path(self.text(key, default))
+        try:
+            return self._base / path.expanduser()
+        except RuntimeError:
+            self.complain(key, f"there is no such home folder as in {str(path)!r}")
+            return self._base
+
+    def rate(self, key: str, default: str) -> Rate | None:
+        value = self.text(key, default).lower()
+        found = _RATE.fullmatch(value)
+        if value != "off" and not (found and int(found[1]) and int(found[3] or 1)):
+            self.complain(key, f"must be N/hour or N/minute, then optionally burst N, or off, not {value!r}")
+        if not found:
+            return None
+        count = int(found[1])
+        return Rate(count, 3600 if found[2] == "hour" else 60, int(found[3] or count))
