@@ -2,7 +2,8 @@
 
 Each running client writes a file of its own, line by line as they are typed: a line of JSON with the address, the
 request's id, and whether it may have been sent, then the text as it is. A file whose client is gone is a waiting
-draft. A folder that cannot be used costs the draft and never the message: `trouble` then says why. Called by `console`.
+draft. A folder that cannot be used costs the draft and never the message: `trouble` then says why. Called by
+`conversation` and `form`.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 The order is the promise: who asks (token), whether it was asked before (`id`), how often (rates), what is asked
 (validation), and only then a ticket number, the message, and the delivery; OK comes after the mail server's. Whatever
-is refused before the delivery has had no effect. Called by `server.py`, which joins it to the adapters.
+is refused before the delivery has had no effect. Called by `listener`; `desk` joins it to the adapters.
 """
 
 import hmac

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder unless it is there; raises StateError."""
+    """Make the folder unless it is there, and what is made from now on private (umask 077); raises StateError."""
     os.umask(0o077)
     try:
         made = [place for place in (folder, *folder.parents) if not place.exists()]
