@@ -180,8 +180,10 @@ class Crew:
     def _take_on(self) -> None:
         """Wait for a visit, and take on as many more as have come and could have threads, beside those at rest."""
         at_rest = len(self._resting)
-        self._promised = max(at_rest - 1, 0)
-        visit = self._accept(_GLANCE if at_rest else None)
+        with self._lock:
+            room = len(self._parked) >= at_rest  # for one more
+            self._promised = at_rest if room else at_rest - 1
+        visit = self._accept(_GLANCE if at_rest else None) if room else None
         if visit:
             self._visits.append(visit)
             with self._lock:

@@ -130,6 +130,29 @@ class Resting(CrewTest):
             self.go.set()
             self.until(*(f"{name} done" for name in names))
 
+    def test_nobody_is_taken_on_beside_more_than_there_are_threads_for(self) -> None:
+        done = threading.Event()
+
+        def waits() -> Visit:
+            yield REST
+            stand_aside()
+            self.assertTrue(done.wait(10))
+            self.say("has waited")
+
+        def ends_it() -> Visit:
+            yield REST
+            done.set()
+
+        def comes_later() -> Visit:
+            stand_aside()
+            self.assertTrue(done.wait(10))
+            self.say("has waited")
+            yield WAIT
+
+        with self.working(waits(), ends_it(), workers=2):
+            self.arrive(comes_later())
+            wait_until(lambda: self.told().count("has waited") == 2)
+
     def test_at_the_end_they_go_on(self) -> None:
         with self.working(self.resting("a"), self.resting("b")):
             self.until("a rests", "b rests")
