@@ -77,7 +77,8 @@ def _conversation(logs: list[Path], ticket: int, out: TextIO) -> Iterator[str]:
         record = _record(line) if mark in line else None
         if record and record["ticket"] == ticket:
             yield paint(f"{_when(record)}  {_sender(record)}", BOLD, out) + "\n"
-            for name in record.get("attachments", ()):
+            names = record.get("attachments")
+            for name in names if isinstance(names, list) else ():
                 yield paint(_("attached: {name}").format(name=safe(str(name))), FAINT, out) + "\n"
             for text in str(record.get("text")).rstrip("\n").split("\n"):
                 yield paint(_printable(text), FAINT if text.startswith(">") else "", out) + "\n"

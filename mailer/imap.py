@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from mailer.errors import ExitCode, MailboxError
 from mailer.imap_fetch import ask_ahead, beginnings, whole
 from mailer.imap_login import connect
-from mailer.imap_syntax import mailbox_name, not_for_good, number, numbers, responses
+from mailer.imap_syntax import HIGHEST, mailbox_name, not_for_good, number, numbers, responses
 from mailer.imap_wire import Wire
 from mailer.progress import Mail, Selected, pack
 from mailer.sasl import Login
@@ -83,7 +83,7 @@ class Mailbox:
 
     def since(self, uid: int) -> "array[int]":
         """The UIDs that are not below this one, ascending."""
-        return self._search(uid)
+        return self._search(uid) if uid <= HIGHEST else array("I")
 
     def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]:
         """These mails, ascending; those that are gone are left out, those that the server refuses have no bytes."""

@@ -5,7 +5,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-_HIGHEST = (1 << 32) - 1  # the highest UID there can be
+HIGHEST = (1 << 32) - 1  # the highest UID there can be
 _UID = re.compile(rb"[ (]UID (\d{1,10})\b")
 _WORD = re.compile(rb"\b\d{1,10}\b")
 # Without its end it goes on to the end of the text: looking for others in it would take quadratic time.
@@ -59,7 +59,7 @@ def responses(parts: Sequence[Any]) -> Iterator[tuple[int, dict[str, bytes]]]:
 def number(word: bytes | None) -> int:
     """A UIDVALIDITY or UIDNEXT, 0 where there is none; raises ValueError for what cannot be one."""
     value = int(word or 0)
-    if not 0 <= value <= _HIGHEST:
+    if not 0 <= value <= HIGHEST:
         raise ValueError(f"it counts UIDs in numbers that none can have: {value}")
     return value
 
@@ -67,4 +67,4 @@ def number(word: bytes | None) -> int:
 def numbers(parts: Sequence[Any]) -> list[int]:
     """The UIDs in SEARCH responses, ascending."""
     found = {int(word) for part in parts if isinstance(part, bytes) for word in _WORD.findall(part)}
-    return sorted(number for number in found if 0 < number <= _HIGHEST)
+    return sorted(number for number in found if 0 < number <= HIGHEST)

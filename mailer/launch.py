@@ -32,6 +32,7 @@ from mailer.settings import Account
 BASE = Path(__file__).resolve().parent.parent  # the folder of the scripts
 _SECRETS = ("EMAIL_PASSWORD", "SERVER_TOKEN", "OAUTH_CLIENT_SECRET", "OAUTH_REFRESH_TOKEN")
 _SPARE_FILES = 64  # for the state, the log, the listening socket, and connections that are being turned away
+_LONGEST_ENV = 262_144  # characters
 _LONGEST_SECRET = 65_536  # bytes: a password file that is longer is some other file
 _LIKENESS = 0.7  # of a flag to the one that was meant: nobody who types --version means --json
 _LIKENESS_OF_KEYS = 0.8  # greater, as others' keys may be in the same file: EMAIL_HOST is not IMAP_HOST
@@ -155,8 +156,11 @@ def _env_file(env: str | None) -> dict[str, str]:
     if not env and not path.exists():
         return {}
     try:
-        with path.open(encoding="utf-8-sig") as lines:
-            pairs = dotenv.dotenv_values(stream=lines, interpolate=False)
+        with path.open(encoding="utf-8-sig") as file:
+            content = file.read(_LONGEST_ENV + 1)
+        if len(content) > _LONGEST_ENV:
+            raise ValueError("it is too long to be a settings file")
+        pairs = dotenv.dotenv_values(stream=io.StringIO(content), interpolate=False)
         found = {key: value for key, value in pairs.items() if value}
         if any(map(found.get, _SECRETS)):
             _warn_of_readers(path)

@@ -41,8 +41,13 @@ def read_files(names: Iterable[str]) -> int:
             code = ExitCode.NO_INPUT
             continue
         line = record.line(read(raw, complete=complete), time=datetime.now(UTC), file=name)
-        sys.stdout.buffer.write(line.encode())
-    sys.stdout.buffer.flush()
+        try:
+            sys.stdout.buffer.write(line.encode())
+            sys.stdout.buffer.flush()
+        except OSError as failure:  # a full disk, or a reader that has seen enough
+            _log.error("the record of %s cannot be written: %s", name, failure.strerror)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at its end
+            return ExitCode.TEMPORARY
     return code
 
 

@@ -45,6 +45,11 @@ class Folder(unittest.TestCase):
 
 
 class TheFile(Folder):
+    def test_a_file_without_end_is_none_of_settings(self) -> None:
+        with self.assertRaises(ConfigError) as wrong:
+            self.values(self.write("A=1\n" * 100_000))
+        self.assertIn("too long", str(wrong.exception))
+
     def test_what_is_written_is_what_is_read(self) -> None:
         table = {
             "plain": ("IMAP_HOST=imap.example.com", "imap.example.com"),
