@@ -7,6 +7,7 @@ Every module raises these and only these across its border; foreign exceptions (
 import re
 import unicodedata
 from enum import Enum, IntEnum, StrEnum
+from typing import NamedTuple
 
 
 class Code(StrEnum):
@@ -54,28 +55,16 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong: its code and a sentence that a person understands."""
 
-    __slots__ = ("code", "text")
-
-    def __init__(self, code: Code, text: str) -> None:
-        self.code = code
-        self.text = text
+    code: Code
+    text: str
 
     @property
     def field(self) -> str | None:
         """The input that has to change: "email", "message", or None."""
         return FIELDS.get(self.code)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Problem) and (self.code, self.text) == (other.code, other.text)
-
-    def __hash__(self) -> int:
-        return hash((self.code, self.text))
-
-    def __repr__(self) -> str:
-        return f"Problem({self.code.value!r}, {self.text!r})"
 
 
 class MailerError(Exception):
