@@ -23,6 +23,8 @@ _SHOWN_HEADERS = ("From", "Date", "Subject", "To", "Cc")
 _FORWARDED = "---------- Forwarded message ----------"
 _QUOTES = re.compile(r">*")
 _ENRICHED = re.compile(r"<<|<[^<>]{1,60}>")
+# So many pieces of a text are joined at once: there may be millions.
+_PIECES = 50_000
 _SUMMARY = re.compile(r"^SUMMARY[^:\n]*:(.*(?:\n[ \t].*)*)", re.MULTILINE)
 
 
@@ -179,7 +181,7 @@ def _decoded(part: mime.Part) -> tuple[str, bool]:
 
 def _unflowed(text: str, delete_space: bool) -> str:
     """Soft line breaks undone (RFC 3676): after a blank at its end a line goes on in the next of its quote depth."""
-    pieces: list[str] = []
+    whole, pieces = "", list[str]()
     depth_before, flowing = -1, False
     for line in text.split("\n"):
         depth = len(_QUOTES.match(line)[0])  # type: ignore[index]
@@ -191,4 +193,7 @@ def _unflowed(text: str, delete_space: bool) -> str:
         else:
             pieces.append("\n" + ">" * depth + (" " if depth else "") + words)
         depth_before, flowing = depth, soft
-    return "".join(pieces)[1:]
+        if len(pieces) >= _PIECES:
+            whole += "".join(pieces)
+            pieces.clear()
+    return (whole + "".join(pieces))[1:]

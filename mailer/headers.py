@@ -26,6 +26,7 @@ _BLANKS = re.compile(r"[ \t\r\n\v\f]+")
 # An encoded word; its text may hold blanks, folds and raw bytes, and at the end of a value it may lack its own end.
 _WORD = re.compile(rb"=\?([^?\s]{1,80})\?([bBqQ])\?(?:((?:(?!=\?[^=]).)*?)\?=|([^\s?]*)\??\Z)", re.DOTALL)
 _HEX = re.compile(rb"=([0-9A-Fa-f]{2})")
+_BETWEEN_PADDING = re.compile(rb"[^=]+")
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"))
 
 
@@ -95,6 +96,8 @@ def text(fields: Fields, name: str, charset: str | None = None) -> str | None:
 
 def decode(value: bytes, charset: str | None = None) -> str:
     """A value with its encoded words decoded and its white space collapsed."""
+    if value.isascii():  # whatever the charset of the text: one like UTF-16 would make other words of them
+        charset = None
     if b"=?" not in value:
         return one_line(charsets.decode(unfold(value), charset))
     pieces: list[str] = []
@@ -144,12 +147,12 @@ def base64(encoded: bytes) -> bytes:
     try:
         return binascii.a2b_base64(encoded, strict_mode=True)
     except ValueError:
-        pieces = []
-        for run in re.split(rb"=+", encoded):
-            letters = run.translate(None, _NOT_BASE64)
+        decoded = bytearray()  # of, perhaps, millions of runs
+        for run in _BETWEEN_PADDING.finditer(encoded):
+            letters = run[0].translate(None, _NOT_BASE64)
             letters = letters[: len(letters) - 1] if len(letters) % 4 == 1 else letters
-            pieces.append(binascii.a2b_base64(letters + b"=" * (-len(letters) % 4)))
-        return b"".join(pieces)
+            decoded += binascii.a2b_base64(letters + b"=" * (-len(letters) % 4))
+        return bytes(decoded)
 
 
 def _quoted(encoded: bytes) -> bytes:

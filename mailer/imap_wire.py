@@ -21,7 +21,7 @@ from mailer.settings import Endpoint
 # What `imaplib` raises over foreign bytes, besides its own errors: it unpacks and decodes without looking.
 _GARBAGE = (ValueError, TypeError, LookupError, AttributeError)
 _FETCH = re.compile(rb"\* \d+ FETCH ", re.IGNORECASE)
-_LITERAL = re.compile(rb"\{(\d{1,10})\}\r?\n\Z")
+_LITERAL = re.compile(rb"\{(\d+)\}\r?\n\Z")
 
 _Answer = tuple[str, list[Any], str]  # status (OK, NO), the untagged responses, and the words of a refusal
 
@@ -75,33 +75,35 @@ class Wire(Stream):
     def uid_fetch(self, uids: str, items: str, expected: int) -> _Answer:
         """Like `ask`, for a UID FETCH of these items."""
         with self.translated(self.host):
-            if not self._begun or self._begun[:2] != (uids, items):
-                self._settle()
-            if not self._begun and (not self._ahead or self._ahead[:2] != (uids, items)):
-                self._begin(uids, items, expected)
             self._settle()
-            answer, self._ahead = self._ahead, None
-            assert answer  # noqa: S101 - of the FETCH that was begun here or before
-            return answer[2]
+            if self._ahead and self._ahead[:2] == (uids, items):
+                (_, _, answer), self._ahead = self._ahead, None
+                return answer
+            self._begin(uids, items)
+            return self._finish(expected)
 
     def uid_fetch_ahead(self, uids: str, items: str, expected: int) -> None:
         """Begin a `uid_fetch` that will be asked for next."""
         with self.translated(self.host):
             self._settle()
-            self._begin(uids, items, expected)
-
-    def _begin(self, uids: str, items: str, expected: int) -> None:
-        self._fetches += 1
-        self._begun = uids, items, expected
-        self.send(f"F{self._fetches} UID FETCH {uids} {items}\r\n".encode())
+            self._begin(uids, items)
+            self._begun = uids, items, expected
 
     def _settle(self) -> None:
         """Read the answer to the FETCH that was begun, if there is one: nothing else can be asked before."""
         if self._begun:
-            (uids, items, self.expected), self._begun = self._begun, None
-            self.start_clock()
-            self.expected = 0
-            self._ahead = uids, items, self._read_fetch(b"F%d " % self._fetches)
+            (uids, items, expected), self._begun = self._begun, None
+            self._ahead = uids, items, self._finish(expected)
+
+    def _begin(self, uids: str, items: str) -> None:
+        self._fetches += 1
+        self.send(f"F{self._fetches} UID FETCH {uids} {items}\r\n".encode())
+
+    def _finish(self, expected: int) -> _Answer:
+        self.expected = expected
+        self.start_clock()
+        self.expected = 0
+        return self._read_fetch(b"F%d " % self._fetches)
 
     def _read_fetch(self, tag: bytes) -> _Answer:
         """The answer to a FETCH, its responses in the form of `imaplib`'s: text, and pairs of text and literal."""

@@ -81,7 +81,7 @@ class Listener:
         self._door.close()
         self._door.send_home(end)
         if left := self._crew.join(end):
-            _log.warning("%d connections are given up: what they asked for may still have been sent", left)
+            _log.warning("connections given up: %d; what they asked for may still have been sent", left)
 
     # -- at the door -----------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ _FIRST_BLOCK = 10
 _LARGEST_BLOCK = 10_000
 _SOON = 10.0  # seconds
 _LOCK_WAIT = 10.0  # seconds for another process on the same folder; it holds the lock for one flush
+_LOCK_WAIT_AT_END = 0.5  # seconds: a process that ends has no time, and needs nothing
 _TABLE = "CREATE TABLE IF NOT EXISTS reserved (below INTEGER NOT NULL)"
 _HIGHEST = 10**18 - 1  # a ticket number has at most 18 digits
 
@@ -30,7 +31,7 @@ def _nothing() -> None:
 
 
 class Sequence:
-    """Numbers n ≥ start with n ≡ offset (mod step); `on_wait` is called before each flush to disk."""
+    """Numbers n ≥ start with n ≡ offset (mod step); `on_wait` is called before each wait for the disk."""
 
     def __init__(
         self, state_dir: Path, *, start: int, step: int, offset: int, on_wait: Callable[[], None] = _nothing
@@ -55,20 +56,28 @@ class Sequence:
 
     def next(self) -> int:
         """A number that was never given before; raises StateError."""
-        with self._lock:
+        if not self._lock.acquire(blocking=False):
+            self._on_wait()  # another thread may be reserving
+            self._lock.acquire()
+        try:
             if self._next >= self._end:
                 self._reserve()
             number = self._next
             self._next += self._step
+        finally:
+            self._lock.release()
         return number
 
     def close(self) -> None:
         """Give back what is left of the block, unless another process has reserved beyond it, or nothing can be."""
-        with self._lock, contextlib.suppress(StateError):  # then there is a gap, as after a crash
+        if not self._lock.acquire(timeout=_LOCK_WAIT_AT_END):
+            return
+        with contextlib.suppress(StateError):  # then there is a gap, as after a crash
             if self._next < self._end:
-                with self._transaction() as database:
+                with self._transaction(wait=_LOCK_WAIT_AT_END) as database:
                     database.execute("UPDATE reserved SET below = ? WHERE below = ?", (self._next, self._end))
                 self._end = self._next
+        self._lock.release()
 
     def _reserve(self) -> None:
         self._on_wait()
@@ -100,10 +109,10 @@ class Sequence:
             Path(name).unlink()
 
     @contextlib.contextmanager
-    def _transaction(self, file: Path | None = None) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, file: Path | None = None, wait: float = _LOCK_WAIT) -> Iterator[sqlite3.Connection]:
         """A transaction that is on disk when it ends well, and has not happened when it does not."""
         with self._translated():
-            database = sqlite3.connect(file or self._path, timeout=_LOCK_WAIT, isolation_level=None)
+            database = sqlite3.connect(file or self._path, timeout=wait, isolation_level=None)
             with contextlib.closing(database):
                 # FULL would leave the journal's removal to chance: after a power cut it could take a commit back.
                 database.execute("PRAGMA synchronous = EXTRA")

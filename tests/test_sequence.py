@@ -403,3 +403,28 @@ class GivingBack(unittest.TestCase):
             shutil.rmtree(folder)
             sequence.close()
             self.assertFalse(folder.exists())
+
+    def test_it_does_not_wait_for_a_lock_of_others(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            sequence = _open(Path(name))
+            sequence.next()
+            with contextlib.closing(sqlite3.connect(Path(name) / "tickets.db", isolation_level=None)) as other:
+                other.execute("BEGIN EXCLUSIVE")
+                began = time.monotonic()
+                sequence.close()
+                self.assertLess(time.monotonic() - began, 3)
+
+
+class Waiting(unittest.TestCase):
+    def test_who_waits_for_another_that_reserves_says_so_first(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            waits: list[int] = []
+            tell = lambda: waits.append(threading.get_ident())  # noqa: E731 - it is one
+            sequence = Sequence(Path(name), start=1, step=1, offset=0, on_wait=tell)
+            with contextlib.closing(sqlite3.connect(Path(name) / "tickets.db", isolation_level=None)) as other:
+                other.execute("BEGIN EXCLUSIVE")
+                with ThreadPoolExecutor(4) as threads:
+                    numbers = [threads.submit(sequence.next) for _ in range(4)]
+                    wait_until(lambda: len(set(waits)) == 4)
+                    other.execute("ROLLBACK")
+            self.assertEqual(sorted(number.result() for number in numbers), [1, 2, 3, 4])
