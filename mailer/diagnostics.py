@@ -9,6 +9,8 @@ by `launch`.
 import contextlib
 import io
 import logging
+import os
+import select
 import threading
 import time
 from collections import deque
@@ -17,6 +19,10 @@ from typing import Any, TextIO
 _BATCH_SECONDS = 0.1  # nobody who watches notices it
 _SINGLY = 10  # lines in that time which are written at once
 _BATCH = 32  # lines: who logs the last one writes them all
+_MOST_WAITING = 10_000
+# Characters that are written at once: a pipe that takes anything takes as many bytes as they can have (PIPE_BUF).
+_PIECE = 1_000
+_LAST_MOMENT = 1.0  # seconds
 
 
 class _Formatter(logging.Formatter):
@@ -54,7 +60,7 @@ class _Record(logging.LogRecord):
 class BatchHandler(logging.Handler):
     """Writes lines to `stream`; what cannot be written, as when its pipe is gone, stops nothing.
 
-    A reader that has stopped reading stops who logs, once its pipe is full.
+    While the reader of a pipe does not read, lines wait, and of too many the oldest are lost.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -63,14 +69,15 @@ class BatchHandler(logging.Handler):
         self._lines = io.StringIO()  # of the batch that is being written
         self._into_lines = logging.StreamHandler(self._lines)
         self._into_lines.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self._waiting: deque[logging.LogRecord] = deque()
+        self._waiting: deque[logging.LogRecord] = deque(maxlen=_MOST_WAITING)
+        self._rest = ""  # of a batch, when the reader took only a part of it
         self._due = threading.Event()
         self._batch_ends = 0.0
         self._in_batch = 0
         threading.Thread(target=self._write_batches, name="log", daemon=True).start()
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Take a record, without the lock that the writing is under: who logs does not wait for it."""
+        """Take a record; who logs waits neither for the reader nor for another one who writes."""
         self._waiting.append(record)
         if record.created > self._batch_ends:
             self._batch_ends = record.created + _BATCH_SECONDS
@@ -83,23 +90,52 @@ class BatchHandler(logging.Handler):
         return True
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits, as far as the reader takes it at once; the rest is tried again soon."""
         assert self.lock  # noqa: S101 - every handler has one
-        with self.lock:
-            for _ in range(len(self._waiting)):
+        if self.lock.acquire(blocking=False):
+            try:
+                while (self._rest or self._waiting) and _takes_more(self._stream):
+                    self._write()
+            finally:
+                self.lock.release()
+        if self._rest or self._waiting:
+            self._due.set()
+
+    def close(self) -> None:
+        """Give a slow reader a moment for the last lines."""
+        end = time.monotonic() + _LAST_MOMENT
+        while (self._rest or self._waiting) and time.monotonic() < end:
+            self.flush()
+            time.sleep(_BATCH_SECONDS / 10)
+        super().close()
+
+    def _write(self) -> None:
+        if not self._rest:
+            for _ in range(min(_BATCH, len(self._waiting))):
                 self._into_lines.emit(self._waiting.popleft())
-            text = self._lines.getvalue()
+            self._rest = self._lines.getvalue()
             self._lines.seek(0)
             self._lines.truncate()
-            with contextlib.suppress(OSError, ValueError):  # ValueError: it has been closed
-                self._stream.write(text)
-                self._stream.flush()
+        piece, self._rest = self._rest[:_PIECE], self._rest[_PIECE:]
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it has been closed
+            self._stream.write(piece)
+            self._stream.flush()
 
     def _write_batches(self) -> None:
         while self._due.wait():
             time.sleep(_BATCH_SECONDS)
             self._due.clear()
             self.flush()
+
+
+def _takes_more(stream: TextIO) -> bool:
+    """Whether a piece can be written without waiting; where that cannot be known, it is tried."""
+    if os.name == "nt":  # there it can be known of sockets only
+        return True
+    try:
+        return bool(select.select([], [stream], [], 0)[1])
+    except (OSError, ValueError):  # it is no file, or closed
+        return True
 
 
 def start(stream: TextIO, *, verbose: bool) -> None:

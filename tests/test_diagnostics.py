@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -95,6 +96,29 @@ class Batches(unittest.TestCase):
         for _ in range(3 * _SINGLY):
             self.handler.handle(_record("x"))
         self.handler.flush()
+
+
+@unittest.skipIf(os.name == "nt", "there nobody can know whether a pipe takes more")
+class AReaderWhoDoesNotRead(unittest.TestCase):
+    def test_stops_nobody_and_gets_the_newest_lines_when_it_reads_on(self) -> None:
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        stream = os.fdopen(writing, "w")
+        handler = BatchHandler(stream)
+        began = time.monotonic()
+        for number in range(30_000):
+            handler.handle(_record("line %d", number))
+        self.assertLess(time.monotonic() - began, 20)
+        closing = threading.Thread(target=handler.close)
+        closing.start()
+        closing.join(10)
+        self.assertFalse(closing.is_alive())
+        read = b""
+        while b"line 29999\n" not in read:
+            read += os.read(reading, 65_536)
+        lines = [int(line.rpartition(b" ")[2]) for line in read.splitlines()]
+        self.assertEqual(lines, sorted(set(lines)))
+        stream.close()
 
 
 class TheEnd(unittest.TestCase):
