@@ -1,9 +1,9 @@
 """Diagnostics on stderr, a line each: at once while there are few, in batches while there are many.
 
 A server that answers thousands of requests a second would spend a quarter of its time on writing every line by itself.
-So in a busy moment a line waits for some others, a tenth of a second at most; a warning waits never, the end of the
-process writes what is left, and only what kills it at once (SIGKILL, a second SIGTERM) takes such lines along. Called
-by `launch`.
+So in a busy moment a line waits for some others, a tenth of a second at most, unless it is a warning, or the reader
+does not keep up; the end of the process writes what is left, and only what kills it at once (SIGKILL, a second SIGTERM)
+takes such lines along. Called by `launch`.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from typing import Any, TextIO
 _BATCH_SECONDS = 0.1  # nobody who watches notices it
 _SINGLY = 10  # lines in that time which are written at once
 _BATCH = 32  # lines: who logs the last one writes them all
-_MOST_WAITING = 10_000
+_MOST_WAITING = 2_000  # lines for a reader who does not keep up
 # Characters that are written at once: a pipe that takes anything takes as many bytes as they can have (PIPE_BUF).
 _PIECE = 1_000
 _LAST_MOMENT = 1.0  # seconds
