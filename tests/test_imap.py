@@ -114,6 +114,12 @@ class Reading(ImapCase):
             self.assertEqual([mail.raw for mail in rest], [b"small"] * len(rest))
         self.assertEqual(list(mails), [])
 
+    def test_what_was_asked_for_ahead_is_not_asked_for_again_behind_a_large_mail(self) -> None:
+        uids = self.deliver(*[b"small"] * 50, b"l" * 200_000, *[b"small"] * 199)
+        self.assertEqual(len(fetch(self.opened(self.server.imap_port), uids, all_of_it)), 250)
+        asked = [command.split()[3] for command in self.commands if " FETCH " in command and "<0." in command]
+        self.assertEqual(asked, [f"{uids[0]}:{uids[99]}", f"{uids[100]}:{uids[199]}", f"{uids[200]}:{uids[249]}"])
+
     def test_an_answer_that_nobody_asks_for_any_more_disturbs_nothing(self) -> None:
         uids = self.deliver(*[b"small"] * 250)
         box = self.opened(self.server.imap_port)

@@ -88,6 +88,12 @@ class HostileMail(unittest.TestCase):
         self.assertLess(time.process_time() - begin, 0.5)
         self.assertEqual((reading.ticket, reading.sender, reading.text), (7, None, "hello"))
 
+    def test_the_charset_of_a_text_makes_no_other_words_of_a_plain_subject(self) -> None:
+        for charset in ("utf-16", "utf-16le", "utf-16be", "utf-32", "utf-7", "hz"):
+            fields = f"From: a@b.de\nSubject: Re: [Ticket #7] Mailer\nContent-Type: text/plain; charset={charset}\n"
+            with self.subTest(charset):
+                self.assertEqual(read(f"{fields}\n".encode() + "x".encode(charset)).ticket, 7)
+
     def test_flowed_text_over_the_limit_is_marked(self) -> None:
         raw = FROM + b"Content-Type: text/plain; format=flowed\r\n\r\n" + b"x" + b"\n" * 3 * content.TEXT_LIMIT
         self.assertTrue(read(raw).truncated)
