@@ -15,6 +15,7 @@ from mailer.steps import Steps
 
 _KEPT_SECONDS = 3600.0
 _KEPT_ANSWERS = 10_000
+_MOST_WAITING = 192  # three quarters of the usual number of workers
 
 
 class _Entry:
@@ -33,7 +34,9 @@ class Answers:
     So many repetitions wait at once; who repeats costs nothing and counts for nothing, so more could take all threads.
     """
 
-    def __init__(self, clock: Callable[[], float], on_wait: Callable[[], None], most_waiting: int = 192) -> None:
+    def __init__(
+        self, clock: Callable[[], float], on_wait: Callable[[], None], most_waiting: int = _MOST_WAITING
+    ) -> None:
         self._clock = clock
         self._on_wait = on_wait
         self._most_waiting = most_waiting

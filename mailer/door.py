@@ -100,9 +100,7 @@ class Door:
     def _see_off(self, most: int) -> None:
         """Close those whose time is over, and more until so many are left."""
         while self._leaving and (len(self._leaving) > most or self._leaving[0][0] < time.monotonic()):
-            _, connection = self._leaving.popleft()
-            connection.linger(0.0)
-            connection.close()
+            self._leaving.popleft()[1].close()
 
     def _accept(self) -> Arrival:
         sock, address = self._listening.accept()
