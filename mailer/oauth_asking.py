@@ -132,7 +132,8 @@ class Endpoint:
         headers = {"Accept": "application/json"}
         request = urllib.request.Request(self._url, urllib.parse.urlencode(form).encode(), headers)  # noqa: S310 - the scheme was checked
         try:
-            with _opener(self._context, opened, end).open(request, timeout=_PATIENCE) as answer:
+            # Its own time-out comes when nobody waits any more: so the same reason is always told.
+            with _opener(self._context, opened, end).open(request, timeout=_PATIENCE + _LAST_STEPS) as answer:
                 return answer.status, answer.read(_LONGEST_ANSWER)
         except urllib.error.HTTPError as refusal:
             with refusal:

@@ -89,6 +89,7 @@ class EndToEnd(unittest.TestCase):
 
     def test_a_reply_is_filed_under_its_ticket_and_other_mail_as_an_error(self) -> None:
         ticket = self.ask("replier@example.org", "My chair is broken")
+        self.mail_in_mailbox(ADMINISTRATOR, ticket)  # before there is a reply to it
         reply = self.mail("replier@example.org", f"Re: [Ticket #{ticket}] Mailer", "Он уже починен, спасибо 👍")
         other = self.mail("stranger@example.net", f"Скидки! {ticket}", "Buy now")
         self.system.send(reply)
