@@ -8,6 +8,7 @@ charsets told apart by their letter pairs, then windows-1252. Called by `headers
 import codecs
 import re
 from functools import lru_cache
+from io import StringIO
 from itertools import pairwise
 
 from mailer.letterpairs import LETTERS, PAIRS
@@ -39,6 +40,9 @@ CYRILLIC = ("cp1251", "koi8_u", "cp866", "iso8859_5", "mac_cyrillic")
 _LIKELY = 4.7
 # More bytes than this change nothing any more.
 _LOOK_AT, _SAMPLE = 65_536, 1_000
+# A text is cut behind so many characters, a quarter more than are recorded. UTF-8 is decoded from so many bytes at a
+# time: all at once it takes four times the data. Python's decoders of other charsets cannot go on everywhere.
+LONGEST = 1_310_720
 _PIECE = 65_536
 _CYRILLIC_PAIR = re.compile("[а-яёєіїґ]{2}", re.IGNORECASE)
 _OTHER = re.compile(f"[^{LETTERS[1:]}]+")
@@ -80,10 +84,13 @@ def _known(name: str) -> str | None:
 
 
 def decode(data: bytes, declared: str | None) -> str:
-    """The text of the bytes: in the declared charset where that fits, else in the one they look like."""
+    """The text of the bytes: in the declared charset where that fits, else in the one they look like.
+
+    Of a text that is longer than `LONGEST`, the rest may be left out.
+    """
     name = codec(declared) if declared else None
     if data.isascii() and not (name and _NOT_ASCII.match(name)):
-        return data.decode("ascii") if b"\x1b$" not in data else data.decode("iso2022_jp_ext", "replace")
+        return _decode(data, "ascii") if b"\x1b$" not in data else _decode(data, "iso2022_jp_ext", "replace")
     if name is None:
         return guess(data)
     try:
@@ -94,12 +101,15 @@ def decode(data: bytes, declared: str | None) -> str:
 
 
 def _decode(data: bytes, name: str, errors: str = "strict") -> str:
-    """The text by Python's codec; of UTF-8 in pieces, as all at once it takes four times the data, and then shrinks."""
+    """The text by Python's codec; cut, where it is longer than `LONGEST`."""
     if len(data) <= _PIECE or name != "utf-8":
-        return data.decode(name, errors)
-    decoder = codecs.getincrementaldecoder(name)(errors)
-    starts = range(0, len(data), _PIECE)
-    return "".join([decoder.decode(data[start : start + _PIECE], start == starts[-1]) for start in starts])
+        return data.decode(name, errors)[: LONGEST + 1]
+    decoder, text = codecs.getincrementaldecoder(name)(errors), StringIO()
+    for start in range(0, len(data), _PIECE):
+        text.write(decoder.decode(data[start : start + _PIECE], start + _PIECE >= len(data)))
+        if text.tell() > LONGEST:
+            break
+    return text.getvalue()
 
 
 def _misdeclared(data: bytes, name: str) -> str:
@@ -114,7 +124,7 @@ def _misdeclared(data: bytes, name: str) -> str:
 
 def _western(data: bytes) -> str:
     """The text in windows-1252, its undefined bytes as control characters."""
-    text = data.decode("cp1252", "surrogateescape")
+    text = data[: LONGEST + 1].decode("cp1252", "surrogateescape")
     for byte in _UNDEFINED_1252:
         text = text.replace(chr(0xDC00 + byte), chr(byte))
     return text
@@ -138,7 +148,7 @@ def _detected(data: bytes) -> str | None:
     sample = _sample(data)
     scores = {name: _likeness(sample.decode(name, "replace")) for name in CYRILLIC}
     best = max(scores, key=scores.__getitem__)
-    return data.decode(best, "replace") if scores[best] >= _LIKELY else None
+    return _decode(data, best, "replace") if scores[best] >= _LIKELY else None
 
 
 def _sample(data: bytes) -> bytes:

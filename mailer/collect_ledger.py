@@ -21,7 +21,7 @@ class Journal(Protocol):
 
     mark: Mark
 
-    def append(self, lines: str) -> None: ...
+    def append(self, lines: bytes) -> None: ...
     def recover(self, since: Mark | None) -> Iterator[Logged]: ...
 
 
@@ -85,7 +85,7 @@ class Ledger:
                 if success_or_error(reading) == name and not self._knows(progress.uidvalidity, uid, reading)
             ]
             if lines:
-                self._journals[index].append("".join(lines))
+                self._journals[index].append(b"".join(lines))
                 self.counts[index] += len(lines)
         progress = replace(progress, marks=self._marks())
         self._position.save(progress)

@@ -6,8 +6,10 @@ forwarded mails with their headers. At most `TEXT_LIMIT` characters. Called by `
 
 import re
 from dataclasses import dataclass, field
+from io import StringIO
 
 from mailer import charsets, headers, htmltext, mime, transfer
+from mailer.longtext import lines, substitute
 
 # The record's limit: five hundred pages of text.
 TEXT_LIMIT = 1_048_576
@@ -23,9 +25,9 @@ _SHOWN_HEADERS = ("From", "Date", "Subject", "To", "Cc")
 _FORWARDED = "---------- Forwarded message ----------"
 _QUOTES = re.compile(r">*")
 _ENRICHED = re.compile(r"<<|<[^<>]{1,60}>")
-# So many pieces of a text are joined at once: there may be millions.
-_PIECES = 50_000
-_SUMMARY = re.compile(r"^SUMMARY[^:\n]*:(.*(?:\n[ \t].*)*)", re.MULTILINE)
+# What a meeting is called; and how much of that is shown.
+_SUMMARY = re.compile(r"^SUMMARY[^:\n]*+:(.*+(?:\n[ \t].*+)*+)", re.MULTILINE)
+_SUMMARY_LIMIT = 1000
 
 
 @dataclass(eq=False)
@@ -60,7 +62,7 @@ class Content:
         lines = []
         for part in self.calendars:
             found = _SUMMARY.search(_decoded(part)[0])
-            lines.append(f"[Calendar: {headers.one_line(found[1])}]" if found else "[Calendar]")
+            lines.append(f"[Calendar: {headers.one_line(found[1][:_SUMMARY_LIMIT])}]" if found else "[Calendar]")
         if self.attachments:
             lines.append(f"[No text. Attachments: {', '.join(self.attachments)}]")
         return "\n".join(lines)
@@ -135,6 +137,7 @@ class Content:
             return
         self.cut = self.cut or part.end - part.start > _limit(part) or not (part.closed or self.measuring)
         text, whole = _decoded(part)
+        self.cut = self.cut or len(text) > charsets.LONGEST
         if not whole and not self.cut and "encoding" not in self.defects:
             self.defects.append("encoding")
         if part.kind == "text/html":
@@ -142,10 +145,9 @@ class Content:
             text = text[:left]
             text = text[:1] if self.measuring else htmltext.to_text(text)
         elif part.kind in ("text/enriched", "text/richtext"):
-            text = _ENRICHED.sub(lambda tag: "<" if tag[0] == "<<" else "", text)
+            text = substitute(_ENRICHED, lambda tag: "<" if tag[0] == "<<" else "", text)
         elif part.parameters.get("format", "").lower() == "flowed":
-            self.cut = self.cut or len(text) > 2 * TEXT_LIMIT  # of which a blank line is all that many lines come to
-            text = _unflowed(text[: 2 * TEXT_LIMIT], part.parameters.get("delsp", "").lower() == "yes")
+            text = _unflowed(text, part.parameters.get("delsp", "").lower() == "yes")
         # The last line end of a part belongs to the mail's lines, except in base64, which encodes the text alone.
         self._add(text if part.encoding == "base64" and part.kind == "text/plain" else text.removesuffix("\n"))
 
@@ -181,19 +183,20 @@ def _decoded(part: mime.Part) -> tuple[str, bool]:
 
 def _unflowed(text: str, delete_space: bool) -> str:
     """Soft line breaks undone (RFC 3676): after a blank at its end a line goes on in the next of its quote depth."""
-    whole, pieces = "", list[str]()
+    written, separator = StringIO(), ""  # in a list, millions of lines would take many times their memory
     depth_before, flowing = -1, False
-    for line in text.split("\n"):
+    for line in lines(text):
+        line = line.removesuffix("\n")
         depth = len(_QUOTES.match(line)[0])  # type: ignore[index]
         line = line[depth:].removeprefix(" ")
         soft = line.endswith(" ") and line != "-- "
         words = line[:-1] if soft and delete_space else line
         if flowing and depth == depth_before and line != "-- ":
-            pieces.append(words)
+            written.write(words)
         else:
-            pieces.append("\n" + ">" * depth + (" " if depth else "") + words)
+            written.write(separator + ">" * depth + (" " if depth else "") + words)
+            separator = "\n"
         depth_before, flowing = depth, soft
-        if len(pieces) >= _PIECES:
-            whole += "".join(pieces)
-            pieces.clear()
-    return (whole + "".join(pieces))[1:]
+    if text.endswith("\n") and not flowing:
+        written.write("\n")
+    return written.getvalue()

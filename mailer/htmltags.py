@@ -9,6 +9,8 @@ from functools import lru_cache
 from html import unescape
 from typing import NamedTuple
 
+from mailer.longtext import SHORT, pieces
+
 # A tag with its slash, name and attributes; the beginning of a comment; or another declaration.
 TAG = re.compile(r"<(?:(/?)([a-zA-Z][^\s/>]{0,40})([^>]*+)>|(!--)|[!?][^>]*+>)")
 # Attributes in which every quote is closed; one that is not goes on behind the `>`, for so many characters and signs.
@@ -35,7 +37,7 @@ _OPTIONAL_END = frozenset(("p", "li", "td", "th", "tr", "dt", "dd", "option"))
 def unescaped(text: str) -> str:
     """The text with its entities as characters; as it is, where one has more digits than a number may have."""
     try:
-        return unescape(text)
+        return unescape(text) if len(text) < SHORT else "".join(map(unescape, pieces(text, "&")))
     except ValueError:
         return text
 

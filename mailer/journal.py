@@ -31,13 +31,13 @@ class Journal:
         self.mark = Mark()
         self._fsync = fsync
 
-    def append(self, lines: str) -> None:
+    def append(self, lines: bytes) -> None:
         """Add whole lines and make them durable, or raise and leave the log as it was."""
         with self._opened(self.path, os.O_CREAT) as file:
             _mend(file)
             before = os.fstat(file).st_size
             try:
-                _write(file, lines.encode())
+                _write(file, lines)
                 self._fsync(file)
                 if not before:
                     _fsync_folder(self.path.parent, self._fsync)

@@ -42,7 +42,7 @@ def read_files(names: Iterable[str]) -> int:
             continue
         line = record.line(read(raw, complete=complete), time=datetime.now(UTC), file=name)
         try:
-            sys.stdout.buffer.write(line.encode())
+            sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
         except OSError as failure:  # a full disk, or a reader that has seen enough
             _log.error("the record of %s cannot be written: %s", name, failure.strerror)

@@ -4,9 +4,10 @@ Promises one line whatever is in the mail, in which nothing can steer a terminal
 exactly the same strings back. Called by `collect`, and by the collector's `--read`. Pure: the time is given.
 """
 
+import itertools
 import json
-import re
 from datetime import datetime
+from io import BytesIO
 from typing import Any
 
 from mailer.reading import Reading
@@ -14,7 +15,11 @@ from mailer.reading import Reading
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 # What JSON leaves as it is and a terminal does not: DEL, C1, the line separators, and what turns the direction of text
 # (Unicode, annex 9), so that a line would read as another one; and what UTF-8 cannot carry.
-_CONTROL = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL = itertools.chain(
+    range(0x7F, 0xA0), (0x61C, 0x200E, 0x200F), range(0x2028, 0x202F), range(0x2066, 0x206A), range(0xD800, 0xE000)
+)
+_PIECE = 65_536
+_ESCAPES = {code: f"\\u{code:04x}" for code in _CONTROL}
 
 
 def success_or_error(reading: Reading) -> str:
@@ -24,8 +29,8 @@ def success_or_error(reading: Reading) -> str:
 
 def line(
     reading: Reading, *, time: datetime, uidvalidity: int | None = None, uid: int | None = None, file: str | None = None
-) -> str:
-    """The record with its line end. With `file`, it is one for a mail that lies in a file and in no mailbox."""
+) -> bytes:
+    """The record in UTF-8, with its line end. With `file`, it is of a mail that lies in a file and in no mailbox."""
     record: dict[str, Any] = {} if file is None else {"file": file}
     record["time"] = time.isoformat(timespec="seconds")
     if reading.ticket is not None:
@@ -49,6 +54,10 @@ def line(
     if reading.defects:
         record["defects"] = list(reading.defects)
     encoded = _encode(record)
-    if not encoded.isprintable():  # which is quickly seen, and true of all of _CONTROL
-        encoded = _CONTROL.sub(lambda control: f"\\u{ord(control[0]):04x}", encoded)
-    return encoded + "\n"
+    if encoded.isprintable():  # which is quickly seen, and false of all with one of these
+        return encoded.encode() + b"\n"
+    written = BytesIO()  # piece by piece, as one emoji makes four bytes of every character of an escape
+    for start in range(0, len(encoded), _PIECE):
+        written.write(encoded[start : start + _PIECE].translate(_ESCAPES).encode())
+    written.write(b"\n")
+    return written.getvalue()

@@ -6,6 +6,7 @@ Promises bytes for any bytes, in linear time; says whether everything could be d
 import binascii
 import re
 from collections.abc import Iterator
+from io import BytesIO
 
 from mailer import headers
 
@@ -82,12 +83,14 @@ def _uuencoded(data: bytes) -> tuple[bytes, bool]:
     begin = _UU_BEGIN.search(data)
     if not begin:
         return data, False
-    decoded = []
-    for line in data[begin.end() :].split(b"\n"):
+    decoded = bytearray()
+    lines = BytesIO(data)  # of which there may be millions
+    lines.seek(begin.end())
+    for line in lines:
         if line.strip() in (b"end", b"`", b""):
             break
         try:
-            decoded.append(binascii.a2b_uu(line))
+            decoded += binascii.a2b_uu(line)
         except ValueError:
-            return b"".join(decoded), False
-    return b"".join(decoded), True
+            return bytes(decoded), False
+    return bytes(decoded), True

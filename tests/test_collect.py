@@ -56,7 +56,7 @@ class WatchedJournal(Journal):
 
     effects: Effects
 
-    def append(self, lines: str) -> None:
+    def append(self, lines: bytes) -> None:
         self.effects.happen("append")
         super().append(lines)
         self.effects.happen("appended")

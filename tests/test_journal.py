@@ -19,10 +19,10 @@ from mailer.progress import Mark
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def line(uid: int, text: str = "words", uidvalidity: int = 1) -> str:
+def line(uid: int, text: str = "words", uidvalidity: int = 1) -> bytes:
     """A record as it stands in a log."""
     record = {"text": text, "message_id": f"<{uid}@x>", "uidvalidity": uidvalidity, "uid": uid}
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
 
 class JournalCase(unittest.TestCase):
@@ -36,13 +36,13 @@ class JournalCase(unittest.TestCase):
         """What a new start finds behind a mark."""
         return [found.uid for found in Journal(self.path).recover(since)]
 
-    def text(self) -> str:
-        return self.path.read_text(encoding="utf-8")
+    def text(self) -> bytes:
+        return self.path.read_bytes()
 
 
 class Appending(JournalCase):
     def test_lines_are_added_to_what_is_there(self) -> None:
-        self.path.write_text(line(1))
+        self.path.write_bytes(line(1))
         self.journal.append(line(2) + line(3))
         self.journal.append(line(4, "привет"))
         self.assertEqual(self.text(), line(1) + line(2) + line(3) + line(4, "привет"))
@@ -55,12 +55,12 @@ class Appending(JournalCase):
 
         journal = Journal(self.path, fsync=fsync)
         journal.append(line(1))
-        self.assertEqual(synced[0], line(1).encode())
+        self.assertEqual(synced[0], line(1))
         if Path("/proc/self/fd").is_dir():
             self.assertEqual(synced[1:], [b"folder"], "the name of a new file is made durable too")
 
     def test_a_failing_disk_leaves_the_log_as_it_was(self) -> None:
-        self.path.write_text(line(1))
+        self.path.write_bytes(line(1))
 
         def failing(_file: int) -> None:
             raise OSError(errno.EIO, "Input/output error")
@@ -121,10 +121,10 @@ journal.append({line(2)!r} * 50)
         self.path.rename(self.folder / "success.log.1")
         self.journal.append(line(2))
         self.assertEqual(self.text(), line(2))
-        self.assertEqual((self.folder / "success.log.1").read_text(), line(1))
+        self.assertEqual((self.folder / "success.log.1").read_bytes(), line(1))
 
     def test_what_a_failed_truncation_left_is_cut_off_by_the_next_append(self) -> None:
-        self.path.write_text(line(1) + line(2)[:20])
+        self.path.write_bytes(line(1) + line(2)[:20])
         self.journal.append(line(3))
         self.assertEqual(self.text(), line(1) + line(3))
 
@@ -138,28 +138,28 @@ class Recovering(JournalCase):
         self.assertEqual(found, [(1, 3, "<3@x>"), (2, 4, "<4@x>")])
 
     def test_a_torn_last_line_is_cut_off_wherever_it_is_torn(self) -> None:
-        whole = line(3, "п" * 50).encode()
+        whole = line(3, "п" * 50)
         for cut in range(len(whole)):
-            self.path.write_text(line(1))
+            self.path.write_bytes(line(1))
             journal = Journal(self.path)
             self.assertEqual([found.uid for found in journal.recover(None)], [1])
             mark = journal.mark
-            self.path.write_bytes((line(1) + line(2)).encode() + whole[:cut])
+            self.path.write_bytes(line(1) + line(2) + whole[:cut])
             complete = cut == len(whole) - 1  # all but its end: it only gets that
             with self.subTest(cut=cut):
                 self.assertEqual(self.uids(mark), [2, 3] if complete else [2])
-                self.assertEqual(self.path.read_bytes(), (line(1) + line(2)).encode() + (whole if complete else b""))
+                self.assertEqual(self.path.read_bytes(), line(1) + line(2) + (whole if complete else b""))
 
     def test_a_torn_line_of_many_blocks_is_cut_off(self) -> None:
-        self.path.write_text(line(1) + line(2, "x" * 1_000_000)[:-10])
+        self.path.write_bytes(line(1) + line(2, "x" * 1_000_000)[:-10])
         self.assertEqual(self.uids(None), [1])
         self.assertEqual(self.text(), line(1))
 
     def test_zeros_that_a_power_cut_left_are_cut_off_with_what_follows(self) -> None:
         self.journal.append(line(1))
         mark = self.journal.mark
-        with self.path.open("a") as file:
-            file.write(line(2) + "\0" * 4096 + line(3) + line(4))
+        with self.path.open("ab") as file:
+            file.write(line(2) + b"\0" * 4096 + line(3) + line(4))
         self.assertEqual(self.uids(mark), [2])
         self.assertEqual(self.text(), line(1) + line(2))
 
@@ -167,7 +167,7 @@ class Recovering(JournalCase):
         self.journal.append(line(1))
         mark = self.journal.mark
         copy = self.folder / "copy"
-        copy.write_text(line(1) + "\0" * 100 + "\n" + line(2))  # restored from somewhere: another file, the same name
+        copy.write_bytes(line(1) + b"\0" * 100 + b"\n" + line(2))  # restored: another file, the same name
         copy.replace(self.path)
         self.assertEqual(self.uids(mark), [1, 2])
         self.assertIn(line(2), self.text())
@@ -192,7 +192,7 @@ class Recovering(JournalCase):
 
     def test_older_siblings_are_not_read_and_archives_never_changed(self) -> None:
         old, archive = self.folder / "success.log.9", self.folder / "success.log.8.gz"
-        old.write_text(line(9))
+        old.write_bytes(line(9))
         os.utime(old, (1, 1))
         archive.write_bytes(b"\x1f\x8b no end of line")
         self.journal.append(line(1))
@@ -209,12 +209,12 @@ class Recovering(JournalCase):
         self.assertEqual(self.uids(mark), [2])
 
     def test_without_a_mark_everything_is_read_and_only_a_torn_end_changed(self) -> None:
-        (self.folder / "success.log.1").write_text(line(1))
+        (self.folder / "success.log.1").write_bytes(line(1))
         numbers = f'{{"uid": 1e400, "uidvalidity": 7}}\n{{"uid": {"9" * 5_000}, "uidvalidity": 7}}\n'
-        others = f"[]\n{'[' * 100_000}\n{numbers}"
-        self.path.write_text("a note by hand\n" + line(2) + "\n" + others + line(3) + "tor")
+        others = f"[]\n{'[' * 100_000}\n{numbers}".encode()
+        self.path.write_bytes(b"a note by hand\n" + line(2) + b"\n" + others + line(3) + b"tor")
         self.assertEqual(sorted(self.uids(None)), [1, 2, 3])
-        self.assertEqual(self.text(), "a note by hand\n" + line(2) + "\n" + others + line(3))
+        self.assertEqual(self.text(), b"a note by hand\n" + line(2) + b"\n" + others + line(3))
 
     def test_the_tail_of_a_large_log_is_found_without_reading_the_log(self) -> None:
         with self.path.open("w") as file:
@@ -251,13 +251,13 @@ print([found.uid for found in Journal(Path({str(self.path)!r})).recover({since})
     def test_a_line_too_long_for_a_record_is_passed_over(self) -> None:
         with mock.patch.object(journal, "_LONGEST_LINE", 1_000), mock.patch.object(journal, "_BLOCK", 100):
             note = line(2, "x" * 5_000)
-            self.path.write_text(line(1) + note + line(3) + note[:-1])
+            self.path.write_bytes(line(1) + note + line(3) + note[:-1])
             self.assertEqual(self.uids(None), [1, 3])
             self.assertEqual(self.text(), line(1) + note + line(3))
 
     def test_a_log_that_is_not_there_is_made(self) -> None:
         self.assertEqual(self.uids(None), [])
-        self.assertEqual(self.text(), "")
+        self.assertEqual(self.text(), b"")
 
 
 class Keeping(JournalCase):

@@ -4,6 +4,7 @@ import json
 import random
 import unittest
 from datetime import UTC, datetime
+from typing import Any
 
 from mailer import record
 from mailer.reading import Reading
@@ -32,10 +33,15 @@ CONTROLS = {
 }
 
 
+def _line(reading: Reading, **where: Any) -> str:
+    """The record as text."""
+    return record.line(reading, **where).decode()
+
+
 class Record(unittest.TestCase):
     def test_a_ticket_mail(self) -> None:
         self.assertEqual(
-            record.line(TICKET, time=TIME, uidvalidity=1699, uid=42),
+            _line(TICKET, time=TIME, uidvalidity=1699, uid=42),
             '{"time": "2026-11-22T10:15:03+00:00", "ticket": 12345, "from": "alice@example.com", '
             '"subject": "Re: [Ticket #12345] Mailer", "text": "Спасибо", "date": "2026-11-22T10:15:00+00:00", '
             '"message_id": "<a@example.com>", "uidvalidity": 1699, "uid": 42}\n',
@@ -44,22 +50,22 @@ class Record(unittest.TestCase):
 
     def test_any_other_mail(self) -> None:
         self.assertEqual(
-            record.line(BOUNCE, time=TIME, uidvalidity=1, uid=2),
+            _line(BOUNCE, time=TIME, uidvalidity=1, uid=2),
             '{"time": "2026-11-22T10:15:03+00:00", "reason": "bounce", "related_ticket": 7, "from": null, '
             '"subject": null, "text": "Спасибо", "date": null, "message_id": null, "uidvalidity": 1, "uid": 2}\n',
         )
         self.assertEqual(record.success_or_error(BOUNCE), "error")
-        self.assertNotIn("related_ticket", record.line(BOUNCE._replace(related_ticket=None), time=TIME))
+        self.assertNotIn("related_ticket", _line(BOUNCE._replace(related_ticket=None), time=TIME))
 
     def test_what_is_there_only_at_times(self) -> None:
         reading = TICKET._replace(attachments=("a.pdf", "b\n.png"), truncated=True, defects=("parts",))
-        found = json.loads(record.line(reading, time=TIME, uidvalidity=1, uid=2))
+        found = json.loads(_line(reading, time=TIME, uidvalidity=1, uid=2))
         self.assertEqual(list(found)[-3:], ["attachments", "truncated", "defects"])
         self.assertEqual(found["attachments"], ["a.pdf", "b\n.png"])
         self.assertEqual((found["truncated"], found["defects"]), (True, ["parts"]))
 
     def test_a_mail_in_a_file(self) -> None:
-        found = json.loads(record.line(TICKET, time=TIME, file="letters/1.eml"))
+        found = json.loads(_line(TICKET, time=TIME, file="letters/1.eml"))
         self.assertEqual(list(found)[:3], ["file", "time", "ticket"])
         self.assertNotIn("uid", found)
         self.assertNotIn("uidvalidity", found)
@@ -68,7 +74,7 @@ class Record(unittest.TestCase):
         chance = random.Random(1)
         every = "".join(map(chr, range(0x300))) + "".join(sorted(CONTROLS)) + "\ufeff\ufffe😀" + "\\\"/"
         for text in [every, *("".join(chance.choices(every, k=50)) for _ in range(200))]:
-            line = record.line(TICKET._replace(text=text, subject=text, sender=text), time=TIME)
+            line = _line(TICKET._replace(text=text, subject=text, sender=text), time=TIME)
             self.assertEqual(line.count("\n"), 1)
             self.assertFalse(CONTROLS & set(line[:-1]))
             self.assertEqual(line.splitlines(), [line[:-1]])
@@ -77,7 +83,7 @@ class Record(unittest.TestCase):
 
     def test_letters_of_all_languages_stay_as_they_are(self) -> None:
         for text in ("Ёжик 你好 😀", "שלום عليكم", "\U0001f468\u200d\U0001f467", "می\u200cخواهم"):
-            self.assertIn(text, record.line(TICKET._replace(text=text), time=TIME))
+            self.assertIn(text, _line(TICKET._replace(text=text), time=TIME))
 
 
 if __name__ == "__main__":
