@@ -10,7 +10,10 @@ _UID = re.compile(rb"[ (]UID (\d{1,10})\b")
 _WORD = re.compile(rb"\b\d{1,10}\b")
 # Without its end it goes on to the end of the text: looking for others in it would take quadratic time.
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.?)*+)(?:"|\Z)', re.DOTALL)
-_SECTION = re.compile(rb"BODY\[([\w.]*)\](?:<\d+>)? (?:\{\d+\}$|" + _QUOTED.pattern + rb")", re.IGNORECASE | re.DOTALL)
+# No data is NIL, which only behind the end of a section is an answer.
+_SECTION = re.compile(
+    rb"BODY\[([\w.]*)\](?:<[1-9]\d*> NIL|(?:<\d+>)? (?:\{\d+\}$|" + _QUOTED.pattern + rb"))", re.IGNORECASE | re.DOTALL
+)
 # RFC 5530, and what Gmail says: refusals that are about the moment, not about the login, the folder or the mail.
 _FOR_NOW = re.compile(r"\[(?:UNAVAILABLE|INUSE|LIMIT|THROTTLED)\]", re.IGNORECASE)
 

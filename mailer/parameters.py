@@ -3,6 +3,7 @@
 Promises an answer for any value, in linear time. Called by `mime` and `imap_parts`.
 """
 
+import itertools
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -12,6 +13,8 @@ from mailer import charsets, headers
 
 # Values up to this length are remembered: those of most mails are the same few.
 _SHORT = 200
+# A long file name takes a few dozen; more than these are passed over.
+_MOST = 200
 
 _PARAMETER = re.compile(
     rb"(?<![A-Za-z0-9_.*-])([A-Za-z0-9_.*-]++)[ \t]*+=[ \t]*+(?:\"((?:[^\"\\]|\\.)*+)\"?|([^;\"\n]*))", re.DOTALL
@@ -33,7 +36,8 @@ def _parameters(value: bytes) -> tuple[str, Mapping[str, str]]:
         rest = tail + b";" + rest
     plain: dict[str, str] = {}
     sections: dict[str, dict[int, tuple[bytes, bool]]] = {}
-    for name, quoted, bare in _PARAMETER.findall(rest):
+    for found in itertools.islice(_PARAMETER.finditer(rest), _MOST):
+        name, quoted, bare = found.groups(b"")
         key = name.decode("ascii").lower()
         data = re.sub(rb"\\(.)", rb"\1", quoted) if b"\\" in quoted else quoted or bare.strip()
         section = _SECTION.fullmatch(key) if "*" in key else None

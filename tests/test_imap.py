@@ -366,6 +366,13 @@ class Fetching(ImapCase):
             with self.subTest(name):
                 self.assertEqual(self.answer(answer, alone), [Mail(9, b"x"), Mail(10, None), Mail(11, b"x")])
 
+    def test_nothing_behind_the_end_of_a_mail_may_be_nil(self) -> None:
+        mail = b"x" * 65_536
+        first = b"* 1 FETCH (UID 9 BODY[]<0> {65536}\r\n%s)\r\n%%tag%% OK done\r\n" % mail
+        behind = b"* 1 FETCH (UID 9 BODY[]<65536> NIL)\r\n%tag% OK done\r\n"
+        with ScriptedServer({**IMAP, "UID FETCH": [first, behind]}, imap=True) as server:
+            self.assertEqual(fetch(self.opened(server.port), [9], all_of_it), [Mail(9, mail, complete=True)])
+
     def test_a_refusal_for_now_is_an_outage_and_nothing_about_the_mail(self) -> None:
         failure = self.failure(lambda: self.answer(b"%tag% NO [UNAVAILABLE] storage is away\r\n"))
         self.assertIs(failure.exit_code, ExitCode.TEMPORARY)

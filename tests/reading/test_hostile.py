@@ -54,6 +54,10 @@ HOSTILE = {
     "attributes": lambda n: HTML + b"<p " + b"a=b " * n + b"style=x>",
     "letters in an attribute": lambda n: HTML + b"<p style" + b"a" * n + b">",
     "entities": lambda n: HTML + b"&#x" * n + b"&" * n,
+    "parameters of parts": lambda n: (
+        FROM + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+        + (b"--b\r\nContent-Disposition: attachment; " + b'a="\\b";' * (n // 200) + b"\r\n\r\nx\r\n") * 200
+    ),
     "enriched": lambda n: FROM + b"Content-Type: text/enriched\r\n\r\n" + b"<" * n,
 }
 
@@ -94,9 +98,40 @@ class HostileMail(unittest.TestCase):
             with self.subTest(charset):
                 self.assertEqual(read(f"{fields}\n".encode() + "x".encode(charset)).ticket, 7)
 
-    def test_flowed_text_over_the_limit_is_marked(self) -> None:
-        raw = FROM + b"Content-Type: text/plain; format=flowed\r\n\r\n" + b"x" + b"\n" * 3 * content.TEXT_LIMIT
-        self.assertTrue(read(raw).truncated)
+    def test_text_over_the_limit_that_is_less_without_its_marks_is_marked(self) -> None:
+        for kind, body in (("text/plain; format=flowed", b"\n"), ("text/enriched", b"<b>")):
+            with self.subTest(kind):
+                raw = FROM + f"Content-Type: {kind}\r\n\r\nx".encode() + body * 3 * content.TEXT_LIMIT
+                self.assertTrue(read(raw).truncated)
+
+    def test_long_texts_are_the_same_as_short_ones(self) -> None:
+        table = {
+            "text/plain; format=flowed": ("> a \r\n> b\r\n-- \r\n", "> a b\n-- \n"),
+            "text/enriched": ("<b>a</b> << б\r\n", "a < б\n"),
+            "text/html; charset=utf-8": ("<b>a &amp;</b>\r\n\r\n б", "a & б"),
+            "text/html; charset=utf-16": ("a<br>б<br>", "a\nб\n"),
+            "text/plain; charset=utf-16": ("aб😀\r\n", "aб😀\n"),
+            "text/plain; charset=gb18030": ("a汉😀\r\n", "a汉😀\n"),
+            "text/plain; charset=utf-8": ("aб😀\r\n", "aб😀\n"),
+            "text/plain": ("aб😀\r\n", "aб😀\n"),
+        }
+        for kind, (piece, expected) in table.items():
+            charset = kind.partition("charset=")[2] or "utf-8"
+            for times in (1, 30_000):
+                with self.subTest(kind, times=times):
+                    fields = f"From: a@example.com\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+                    raw = fields.encode() + base64.b64encode((piece * times).encode(charset))
+                    reading = read(raw)
+                    self.assertEqual(reading.text.rstrip("\n"), (expected * times).rstrip("\n"))
+                    self.assertFalse(reading.truncated)
+
+    def test_fields_and_parameters_are_bounded(self) -> None:
+        many = b"".join(b"X-%d: y\r\n" % number for number in range(20_000))
+        self.assertEqual(read(FROM + many + b"\r\ntext").subject, "x")
+        self.assertIsNone(read(many + FROM + b"\r\ntext").subject)
+        name = "".join(f" filename*{number}=x;" for number in range(150))
+        raw = FROM + f"Content-Disposition: attachment;{name}\r\n\r\n".encode()
+        self.assertEqual(read(raw).attachments, ("x" * 150,))
 
     def test_levels_are_bounded_and_named(self) -> None:
         for levels in (mime.DEPTH + 5, 5000):
