@@ -108,12 +108,16 @@ def client_settings(values: Mapping[str, str], base: Path) -> ClientSettings:
     reader = Reader(values, base)
     # The server gives a delivery three times MAIL_TIMEOUT, and may keep a newcomer waiting for SERVER_TIMEOUT before.
     patience = 3 * reader.seconds("MAIL_TIMEOUT", "30") + 2 * reader.seconds("SERVER_TIMEOUT", "15")
+    host, token = reader.text("SERVER_HOST", "127.0.0.1"), reader.secret("SERVER_TOKEN")
+    authority = reader.path("SERVER_TLS_CA")
+    if token and host and not authority and not is_loopback(host):
+        reader.complain("SERVER_TLS_CA", f"is missing: the token would go to {host} in clear")
     return reader.result(
         ClientSettings(
-            host=reader.text("SERVER_HOST", "127.0.0.1"),
+            host=host,
             port=reader.integer("SERVER_PORT", 1, 65_535, "50007"),
-            token=reader.secret("SERVER_TOKEN"),
-            tls_ca=reader.path("SERVER_TLS_CA"),
+            token=token,
+            tls_ca=authority,
             timeout=patience,
         )
     )

@@ -67,7 +67,7 @@ class Courier:
         else:
             words = _("Cannot reach {server}: {why}. Is server.py running there?")
         if not self.tls and _LIKE_TLS.search(str(failure)):
-            words += " " + _("If it speaks TLS, nothing was sent: set SERVER_TLS_CA here.")
+            words += " " + _("If it speaks TLS, no mail was sent: set SERVER_TLS_CA here.")
         return words.format(server=self.server, why=why)
 
 

@@ -58,6 +58,12 @@ class SendingTest(ClientTestCase):
         self.assertEqual(server.requests[0]["token"], "s3cret")
         self.assertNotIn("s3cret", done.stdout + done.stderr)
 
+    def test_the_token_goes_to_no_other_machine_in_clear(self) -> None:
+        self.env["SERVER_TOKEN"] = "s3cret"
+        done = self.client(50007, "--host", "192.0.2.1", *BOTH)
+        self.assertEqual((done.returncode, done.stdout), (78, ""))
+        self.assertEqual(done.stderr, "SERVER_TLS_CA: is missing: the token would go to 192.0.2.1 in clear\n")
+
     def test_json_is_the_reply_on_one_line(self) -> None:
         refusal = error("mail_rejected", "550 Нет \x1b[31m")
         for answer in (OK, refusal):
@@ -155,7 +161,7 @@ class FailureTest(ClientTestCase):
         with ServerProcess(SMTP_PORT=refused_port(), SERVER_TLS_CERT=LOOPBACK) as server:
             done = self.main(server.port, *BOTH)
             self.assertEqual(done.returncode, 74)
-            self.assertIn("If it speaks TLS, nothing was sent: set SERVER_TLS_CA here.", done.stderr)
+            self.assertIn("If it speaks TLS, no mail was sent: set SERVER_TLS_CA here.", done.stderr)
             self.env["SERVER_TLS_CA"] = str(certificates().ca)
             done = self.main(server.port, *BOTH)
             self.assertEqual(done.returncode, 69)

@@ -271,6 +271,24 @@ class Securities(unittest.TestCase):
             self.assertFalse(is_loopback(host), host)
 
 
+class TokenOnTheWire(unittest.TestCase):
+    def test_goes_to_no_other_machine_in_clear(self) -> None:
+        for host in ("helpdesk.example.com", "192.0.2.1", "::", "localhost.example.com"):
+            with self.subTest(host), self.assertRaises(ConfigError) as caught:
+                _client(SERVER_HOST=host, SERVER_TOKEN="token-secret")
+            self.assertEqual(
+                caught.exception.problems, (f"SERVER_TLS_CA: is missing: the token would go to {host} in clear",)
+            )
+
+    def test_goes_to_another_machine_inside_tls_and_to_this_one_as_it_is(self) -> None:
+        other = _client(SERVER_HOST="helpdesk.example.com", SERVER_TOKEN="token-secret", SERVER_TLS_CA="ca.pem")
+        self.assertEqual((other.token, other.tls_ca), ("token-secret", BASE / "ca.pem"))
+        for host in ("localhost", "127.0.0.2", "::1", "[::1]"):
+            with self.subTest(host):
+                self.assertEqual(_client(SERVER_HOST=host, SERVER_TOKEN="token-secret").token, "token-secret")
+        self.assertIsNone(_client(SERVER_HOST="helpdesk.example.com").token)
+
+
 class OAuthSettings(unittest.TestCase):
     def test_the_refresh_grant(self) -> None:
         account = server_settings({**_without(SERVER, "EMAIL_PASSWORD"), **OAUTH}, BASE).account
