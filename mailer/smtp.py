@@ -13,6 +13,7 @@ from mailer.compose import Envelope
 from mailer.errors import DeliveryError
 from mailer.sasl import Login
 from mailer.settings import Endpoint
+from mailer.smtp_pacing import Pacing
 from mailer.smtp_pool import Pool
 from mailer.smtp_reply import SessionLostError
 from mailer.smtp_session import Session
@@ -44,6 +45,7 @@ class Outbox:
         self._context = context
         self._timeout = timeout
         self._on_wait = on_wait
+        self._pacing = Pacing(on_wait)
         self._pool = Pool(self._open, sessions, on_wait)
 
     def deliver(self, envelope: Envelope) -> Steps[None]:
@@ -74,8 +76,9 @@ class Outbox:
 
     def _open(self, deadline: float) -> Session:
         session = Session(self._timeout, self._on_wait)
-        for _ in session.open(self._endpoint, self._login, self._context, deadline):
-            pass  # the steps are for `check` to tell
+        with self._pacing.opening(deadline):
+            for _ in session.open(self._endpoint, self._login, self._context, deadline):
+                pass  # the steps are for `check` to tell
         return session
 
     def _transact(self, session: Session, envelope: Envelope, deadline: float) -> Steps[None]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from mailer import sasl
 from mailer.errors import Code, DeliveryError, LoginError, Outcome
 from mailer.settings import Endpoint, Security
-from mailer.smtp_reply import SessionLostError, words
+from mailer.smtp_reply import LoginDeferredError, words
 from mailer.smtp_wire import Wire
 
 _FULL_NAME = re.compile(r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
@@ -65,7 +65,7 @@ def _log_in(wire: Wire, endpoint: Endpoint, login: sasl.Login) -> str:
     if code[:1] == b"5":
         raise _refused(f"{endpoint.host} refuses the login of {login.user}: {text}")
     if code[:1] != b"2":
-        wire.fail(f"{endpoint.host} cannot check the login of {login.user} now: {text}")
+        raise LoginDeferredError(f"{endpoint.host} cannot check the login of {login.user} now: {text}")
     return f"logged in as {login.user} ({mechanism})"
 
 
@@ -94,7 +94,7 @@ def _secret(login: sasl.Login, fresh: bool) -> str:
         return login.secret(fresh)
     except LoginError as failure:
         if failure.temporary:
-            raise SessionLostError(str(failure)) from None
+            raise LoginDeferredError(str(failure)) from None
         raise _refused(str(failure)) from None
 
 

@@ -25,6 +25,10 @@ class SessionLostError(DeliveryError):
         super().__init__(Code.MAIL_UNAVAILABLE, text, Outcome.TEMPORARY)
 
 
+class LoginDeferredError(SessionLostError):
+    """The login can be neither taken nor refused for good just now."""
+
+
 def may_become_reply(received: bytes) -> bool:
     """Whether these bytes are the beginning of a reply."""
     return len(received) <= _LONGEST and _BEGINNING.fullmatch(received) is not None
