@@ -7,6 +7,7 @@ both flags, nothing is asked: a sentence for each problem on stderr and an exit 
 import json
 import secrets
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -86,11 +87,25 @@ def _send(courier: Courier, request: Request, as_json: bool) -> ExitCode:
 def _show(reply: Reply | None, as_json: bool, results: TextIO) -> None:
     """The result: the ticket, or with `--json` the reply, in ASCII so that no charset and no terminal can spoil it."""
     if reply and as_json:
-        print(json.dumps(reply_object(reply)), file=results, flush=True)
+        _print(json.dumps(reply_object(reply)), results)
     elif reply and reply.ok:
         words = _("OK: your ticket is {ticket}. A copy of the message is on its way to you.")
-        print(words.format(ticket=reply.ticket), file=results, flush=True)
+        _print(words.format(ticket=reply.ticket), results)
+
+
+def _print(result: str, results: TextIO | None) -> None:
+    """The result where it belongs, or else on stderr: what came of the message is not to be lost with it."""
+    try:
+        print(result, file=results, flush=True)
+    except OSError as failure:
+        words = _("This cannot be written to standard output ({why}): {result}")
+        _complain(words.format(why=failure.strerror, result=result))
+        if results and results is not sys.stdout:
+            with suppress(OSError):
+                results.close()  # or Python would try it again, and complain
 
 
 def _complain(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+    with suppress(OSError):  # the exit code tells it, too
+        if sys.stderr:
+            print(words, file=sys.stderr, flush=True)

@@ -107,6 +107,7 @@ class BatchHandler(logging.Handler):
         while (self._rest or self._waiting) and time.monotonic() < end:
             self.flush()
             time.sleep(_BATCH_SECONDS / 10)
+        let_go(self._stream)
         super().close()
 
     def _write(self) -> None:
@@ -136,6 +137,19 @@ def _takes_more(stream: TextIO) -> bool:
         return bool(select.select([], [stream], [], 0)[1])
     except (OSError, ValueError):  # it is no file, or closed
         return True
+
+
+def let_go(stream: TextIO | None) -> None:
+    """Give up what a stream cannot write: Python would try it again at its end, and end with 120 over it."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except (OSError, ValueError):  # ValueError: it has been closed
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def start(stream: TextIO, *, verbose: bool) -> None:

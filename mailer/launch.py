@@ -4,6 +4,7 @@ Reads `.env`, the environment and the flags into one mapping for `config`; nothi
 """
 
 import argparse
+import contextlib
 import difflib
 import io
 import logging
@@ -54,6 +55,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        try:
+            super().exit(status, message)
+        finally:
+            _let_go()
 
 
 def values(env: str | None, flags: Mapping[str, object]) -> dict[str, str]:
@@ -141,14 +148,27 @@ def guard(run: Callable[[], int]) -> int:
     try:
         return run()
     except ConfigError as wrong:
-        for problem in wrong.problems:
-            print(problem, file=sys.stderr)  # noqa: T201 - the reason of an exit, like argparse's, needs no logging set up
+        _tell(*wrong.problems)
         return ExitCode.CONFIG
     except StateError as failure:
-        print(failure, file=sys.stderr)  # noqa: T201 - as above
+        _tell(str(failure))
         return ExitCode.TEMPORARY if failure.passing else ExitCode.CONFIG
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    finally:
+        _let_go()
+
+
+def _tell(*reasons: str) -> None:
+    """Why the script ends, on stderr, if that can be written."""
+    with contextlib.suppress(OSError):
+        for reason in reasons if sys.stderr else ():
+            print(reason, file=sys.stderr)  # noqa: T201 - the reason of an exit, like argparse's, needs no logging set up
+
+
+def _let_go() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        diagnostics.let_go(stream)
 
 
 def _env_file(env: str | None) -> dict[str, str]:

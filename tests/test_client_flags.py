@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import unittest
+from pathlib import Path
 
 from tests.sandbox.certificates import LOOPBACK
 from tests.support.certificates import certificates
@@ -202,6 +203,46 @@ class FailureTest(ClientTestCase):
             process.send_signal(signal.SIGINT)
             said = process.communicate(timeout=10)[1]
             self.assertEqual((said, process.returncode), (b"It may have been sent all the same.\n", 130))
+
+
+@unittest.skipUnless(Path("/dev/full").exists(), "needs a file that is always full")
+class UnwritableTest(ClientTestCase):
+    def ends(self, port: int, *flags: str, stdout: int | None = None, stderr: int | None = None) -> tuple[int, bytes]:
+        out, err = (subprocess.PIPE if given is None else given for given in (stdout, stderr))
+        done = subprocess.run(self.command(port, *flags), env=self.env, stdout=out, stderr=err, timeout=60)
+        return done.returncode, (done.stderr or b"") + (done.stdout or b"")
+
+    def nowhere(self) -> dict[str, int]:
+        """A full disk, and a pipe whose reader has gone."""
+        full = os.open("/dev/full", os.O_WRONLY)
+        reading, broken = os.pipe()
+        os.close(reading)
+        for descriptor in (full, broken):
+            self.addCleanup(os.close, descriptor)
+        return {"No space left on device": full, "Broken pipe": broken}
+
+    def test_a_result_that_cannot_be_written_is_told_on_stderr(self) -> None:
+        answers = {OK["status"]: (OK, 0, b"12345"), "refused": (error("mail_rejected", "554 Spam"), 1, b"554 Spam")}
+        for why, descriptor in self.nowhere().items():
+            for name, (answer, code, words) in answers.items():
+                with self.subTest(why, answer=name), FakeServer(answer) as server:
+                    ended, said = self.ends(server.port, "--json", *BOTH, stdout=descriptor)
+                    self.assertEqual(ended, code)
+                    self.assertIn(words, said)
+                    self.assertIn(f"cannot be written to standard output ({why})".encode(), said.splitlines()[-1])
+                    self.assertNotIn(b"Traceback", said)
+                    self.assertNotIn(b"Exception", said)
+
+    def test_no_stream_at_all_changes_the_exit_code(self) -> None:
+        for why, descriptor in self.nowhere().items():
+            for answer, code in ((OK, 0), (error("busy", retry=True), 75), (None, 74)):
+                with self.subTest(why, code=code), FakeServer(answer) as server:
+                    self.assertEqual(self.ends(server.port, *BOTH, stdout=descriptor, stderr=descriptor)[0], code)
+            with self.subTest(why):
+                self.assertEqual(self.ends(refused_port(), *BOTH, stderr=descriptor), (69, b""))
+                self.assertEqual(self.ends(1, "--email", stderr=descriptor), (64, b""))
+                self.assertEqual(self.ends(1, "--port", "x", stderr=descriptor), (78, b""))
+                self.assertEqual(self.ends(1, "--help", stdout=descriptor)[0], 0)
 
 
 class CharsetTest(ClientTestCase):

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import unittest
+from pathlib import Path
 from unittest import mock
 
 if os.name != "posix":
@@ -524,6 +525,19 @@ class LookTest(TerminalTestCase):
                 person.sees("ваша заявка 12345")
                 self.assertEqual(person.ends(), 0)
                 self.assertEqual(server.requests[0]["message"], "Принтер горит")
+
+
+@unittest.skipUnless(Path("/dev/full").exists(), "needs a file that is always full")
+class FullDiskTest(TerminalTestCase):
+    def test_the_ticket_is_told_at_the_terminal_when_its_file_cannot_be_written(self) -> None:
+        full = os.open("/dev/full", os.O_WRONLY)
+        self.addCleanup(os.close, full)
+        with FakeServer() as server, self.person(server.port, "--email", "alice@example.com", stdout=full) as person:
+            person.sees("Ctrl-D")
+            person.types("Fire\n.\n")
+            person.sees("cannot be written to standard output (No space left on device): OK: your ticket is 12345")
+            self.assertEqual(person.ends(), 0)
+            self.assertNotIn("Exception", person.screen)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import random
 import re
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -26,7 +27,7 @@ from mailer.tls import client_context
 from mailer.transport import Connection, exchange
 from tests.support import certificates
 from tests.support.scripted import SMTP, Conversation, ScriptedServer, Table, ehlo, refused_port
-from tests.support.serverprocess import ADMIN, ServerProcess
+from tests.support.serverprocess import ADMIN, ServerProcess, environment
 from tests.support.waiting import wait_until
 
 LONG = bool(os.environ.get("MAILER_LONG"))
@@ -411,6 +412,29 @@ class Secrets(unittest.TestCase):
                     for form in ("sesame", "c2VzYW1l", "AHNlc2FtZ", "zZXNhbW"):  # and in base64
                         self.assertNotIn(form, log + arguments)
                     self.assertNotIn("Traceback", log)
+
+
+@POSIX
+class LostLog(unittest.TestCase):
+    def test_it_ends_as_it_would_have_with_its_log(self) -> None:
+        reading, broken = os.pipe()
+        os.close(reading)
+        descriptors = [broken, *[os.open(name, os.O_WRONLY) for name in ("/dev/full",) if Path(name).exists()]]
+        for descriptor in descriptors:
+            self.addCleanup(os.close, descriptor)
+            with self.subTest(descriptor), tempfile.TemporaryDirectory() as folder, MailServer() as mail:
+                port = refused_port()
+                command = ServerProcess("--port", str(port), folder=Path(folder), SMTP_PORT=mail.smtp_port).command
+                process = subprocess.Popen(command, stderr=descriptor, env=environment())
+                self.addCleanup(process.kill)
+                wait_until(lambda port=port: self.listens(port))  # type: ignore[misc]
+                self.assertTrue(exchange("127.0.0.1", port, Request(ALICE, "x"), timeout=10).ok)
+                process.terminate()
+                self.assertEqual(process.wait(15), 0)
+
+    def listens(self, port: int) -> bool:
+        with socket.socket() as sock:
+            return not sock.connect_ex(("127.0.0.1", port))
 
 
 class UnderLoad(unittest.TestCase):
