@@ -7,6 +7,7 @@ file is put in place with its table in it, an empty one is damaged too, and not 
 """
 
 import contextlib
+import math
 import os
 import sqlite3
 import tempfile
@@ -44,6 +45,8 @@ class Sequence:
         self._block = 0
         self._reserved_at = 0.0
         self._next = self._end = 0
+        self._failure = StateError("never tried")
+        self._failed = -math.inf  # when, on the clock of `time.monotonic`
         with self._translated():  # a folder that cannot be used is found before anything is served
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self._path.exists():
@@ -56,12 +59,15 @@ class Sequence:
 
     def next(self) -> int:
         """A number that was never given before; raises StateError."""
+        asked = time.monotonic()
         if not self._lock.acquire(blocking=False):
             self._on_wait()  # another thread may be reserving
             self._lock.acquire()
         try:
             if self._next >= self._end:
-                self._reserve()
+                if self._failed > asked:  # while this thread waited: it does not wait as long once more
+                    raise StateError(str(self._failure))
+                self._try_to_reserve()
             number = self._next
             self._next += self._step
         finally:
@@ -78,6 +84,13 @@ class Sequence:
                     database.execute("UPDATE reserved SET below = ? WHERE below = ?", (self._next, self._end))
                 self._end = self._next
         self._lock.release()
+
+    def _try_to_reserve(self) -> None:
+        try:
+            self._reserve()
+        except StateError as failure:
+            self._failure, self._failed = failure, time.monotonic()
+            raise
 
     def _reserve(self) -> None:
         self._on_wait()
@@ -109,10 +122,10 @@ class Sequence:
             Path(name).unlink()
 
     @contextlib.contextmanager
-    def _transaction(self, file: Path | None = None, wait: float = _LOCK_WAIT) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, file: Path | None = None, wait: float | None = None) -> Iterator[sqlite3.Connection]:
         """A transaction that is on disk when it ends well, and has not happened when it does not."""
         with self._translated():
-            database = sqlite3.connect(file or self._path, timeout=wait, isolation_level=None)
+            database = sqlite3.connect(file or self._path, timeout=wait or _LOCK_WAIT, isolation_level=None)
             with contextlib.closing(database):
                 # FULL would leave the journal's removal to chance: after a power cut it could take a commit back.
                 database.execute("PRAGMA synchronous = EXTRA")

@@ -341,6 +341,25 @@ class BrokenFolders(Folder):
                 self.assert_unusable("locked")
         self.assertEqual(self.take(1), [10_001])
 
+    def test_all_who_waited_behind_a_lock_of_others_hear_of_it_together(self) -> None:
+        numbers = _open(self.folder)
+        blocker = sqlite3.connect(self.database, isolation_level=None)
+        self.addCleanup(blocker.close)
+        blocker.execute("BEGIN IMMEDIATE")
+        together = threading.Barrier(8)
+
+        def ask() -> float:
+            together.wait(10)
+            began = time.monotonic()
+            self.assertRaisesRegex(StateError, "locked", numbers.next)
+            return time.monotonic() - began
+
+        with mock.patch.object(sequence, "_LOCK_WAIT", 1.0), ThreadPoolExecutor(8) as pool:
+            waits = [future.result() for future in [pool.submit(ask) for _ in range(8)]]
+        self.assertLess(max(waits), 1.9)
+        blocker.execute("ROLLBACK")
+        self.assertEqual(numbers.next(), 10_000)
+
     def test_a_disk_that_fills_up_and_is_freed_again(self) -> None:
         resource = self.resource()
         script = _TAKER + f"""
