@@ -7,6 +7,7 @@ file is put in place with its table in it, an empty one is damaged too, and not 
 """
 
 import contextlib
+import logging
 import math
 import os
 import sqlite3
@@ -25,6 +26,8 @@ _LOCK_WAIT = 10.0  # seconds for another process on the same folder; it holds th
 _LOCK_WAIT_AT_END = 0.5  # seconds: a process that ends has no time, and needs nothing
 _TABLE = "CREATE TABLE IF NOT EXISTS reserved (below INTEGER NOT NULL)"
 _HIGHEST = 10**18 - 1  # a ticket number has at most 18 digits
+
+_log = logging.getLogger(__name__)
 
 
 def _nothing() -> None:
@@ -45,6 +48,7 @@ class Sequence:
         self._block = 0
         self._reserved_at = 0.0
         self._next = self._end = 0
+        self._warned = False
         self._failure = StateError("never tried")
         self._failed = -math.inf  # when, on the clock of `time.monotonic`
         with self._translated():  # a folder that cannot be used is found before anything is served
@@ -79,9 +83,10 @@ class Sequence:
         if not self._lock.acquire(timeout=_LOCK_WAIT_AT_END):
             return
         with contextlib.suppress(StateError):  # then there is a gap, as after a crash
-            if self._next < self._end:
-                with self._transaction(wait=_LOCK_WAIT_AT_END) as database:
-                    database.execute("UPDATE reserved SET below = ? WHERE below = ?", (self._next, self._end))
+            if self._end:
+                with self._transaction(wait=_LOCK_WAIT_AT_END) as database:  # an older file may be in place: mend it
+                    words = "UPDATE reserved SET below = :next WHERE below = :end OR below < :next"
+                    database.execute(words, {"next": self._next, "end": self._end})
                 self._end = self._next
         self._lock.release()
 
@@ -100,7 +105,8 @@ class Sequence:
             (below,) = database.execute("SELECT max(below) FROM reserved").fetchone()
             if not isinstance(below, int | None):
                 raise StateError(f"{self._path}: is damaged, it holds {below!r} where a number should be")
-            first = self._first if below is None else max(self._first, below + (self._first - below) % self._step)
+            below = self._at_least_as_before(below or 0)
+            first = max(self._first, below + (self._first - below) % self._step)
             end = first + block * self._step
             if end > _HIGHEST:
                 raise StateError(f"{self._path}: there are no more ticket numbers of 18 digits")
@@ -108,6 +114,14 @@ class Sequence:
             database.execute("INSERT INTO reserved VALUES (?)", (end,))
         self._next, self._end = first, end
         self._block, self._reserved_at = block, time.monotonic()
+
+    def _at_least_as_before(self, below: int) -> int:
+        """What is reserved: by the file, or, where an older file was put in its place, by what was given here."""
+        if below < self._end and not self._warned:
+            self._warned = True
+            words = "%s: holds less than was reserved here, as an older copy of it does; numbers go on above that"
+            _log.warning(words, self._path)
+        return max(below, self._end)
 
     def _make(self) -> None:
         """Make the file elsewhere and then give it its name, unless another server was quicker."""

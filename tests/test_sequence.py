@@ -92,6 +92,24 @@ class Numbers(Folder):
         taken = [_open(self.folder).next() for _ in range(5)]
         self.assertEqual(taken, [10_000, 10_010, 10_020, 10_030, 10_040])
 
+    def test_an_older_file_put_in_place_makes_a_running_server_repeat_nothing(self) -> None:
+        for step in (1, 3):
+            with self.subTest(step=step):
+                numbers = _open(self.folder, step=step)
+                taken = [numbers.next() for _ in range(5)]
+                backup = self.database.read_bytes()
+                taken += [numbers.next() for _ in range(200)]
+                with self.assertLogs("mailer.sequence", "WARNING") as logged:
+                    for _ in range(2):
+                        self.database.write_bytes(backup)
+                        taken += [numbers.next() for _ in range(200)]
+                numbers.close()
+                taken += [_open(self.folder, step=step).next()]
+                self.assertEqual(len(set(taken)), len(taken))
+                self.assertEqual({number % step for number in taken}, {0 if step == 1 else taken[0] % step})
+                self.assertEqual(len(logged.output), 1)
+                self.assertIn("older copy", logged.output[0])
+
     def test_a_higher_start_is_followed_and_a_lower_one_is_not(self) -> None:
         self.assertEqual(self.take(2), [10_000, 10_001])
         self.assertEqual(self.take(2, start=50_000), [50_000, 50_001])
@@ -293,6 +311,7 @@ class BrokenFolders(Folder):
         whole = self.database.read_bytes()
         dice = random.Random(2)
         used = [place for place, byte in enumerate(whole) if byte]
+        self.enterContext(mock.patch.object(sequence, "_log"))  # it is warned of numbers that are too low
         for _ in range(150):
             changed = bytearray(whole)
             changed[dice.choice(used)] = dice.randrange(256)
