@@ -22,6 +22,7 @@ from mailer.supervisor import notify
 from mailer.validation import check_email
 
 _GRACE = 9.0  # seconds for what is under way when the server is told to end: it has 10 in all
+_LAST_STEPS = 0.5  # seconds of them for those whose wait for a token is ended
 _CHECK_EXITS = {Code.MAIL_UNAVAILABLE: ExitCode.UNAVAILABLE, Code.MAIL_AUTH_FAILED: ExitCode.LOGIN_REFUSED}
 
 _log = logging.getLogger("server")
@@ -34,7 +35,7 @@ def check(settings: ServerSettings) -> int:
     if settings.tls_cert:
         tls.server_context(settings.tls_cert, settings.tls_key)
     try:
-        for step in _outbox(settings).check(address, address):
+        for step in _outbox(settings, threading.Event()).check(address, address):
             print(step, flush=True)  # noqa: T201 - the result of --check
     except DeliveryError as failure:
         _log.error("%s", failure)
@@ -46,7 +47,8 @@ def serve(settings: ServerSettings, stop: threading.Event) -> int:
     """Serve until `stop` is set, finish what is under way, and return the exit code."""
     context = tls.server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
     launch.allow_open_files(settings.workers + settings.sessions)
-    outbox = _outbox(settings)
+    last_moment = threading.Event()
+    outbox = _outbox(settings, last_moment)
     statedir.prepare(settings.state_dir)
     tickets = Sequence(
         settings.state_dir,
@@ -69,18 +71,23 @@ def serve(settings: ServerSettings, stop: threading.Event) -> int:
     _announce(listening, settings, context)
     launch.wait_for(stop)
     notify("STOPPING=1")
+    timer = threading.Timer(_GRACE - _LAST_STEPS, last_moment.set)
+    timer.daemon = True
+    timer.start()
     server.stop(_GRACE)
+    timer.cancel()
     outbox.close()
     tickets.close()
     _log.info("ended; %s", intake.summary())
     return ExitCode.DONE
 
 
-def _outbox(settings: ServerSettings) -> Outbox:
+def _outbox(settings: ServerSettings, last_moment: threading.Event) -> Outbox:
+    """Where messages go; at the last moment nobody waits for a token any more, and its command is ended."""
     context = tls.client_context(settings.ca_file)
     return Outbox(
         settings.smtp,
-        launch.login(settings.account, settings.ca_file),
+        launch.login(settings.account, settings.ca_file, last_moment.is_set, settings.timeout),
         context=context,
         timeout=settings.timeout,
         sessions=settings.sessions,

@@ -128,10 +128,12 @@ def wait_for(stop: threading.Event) -> None:
         pass
 
 
-def login(account: Account, ca_file: Path | None, stopping: Callable[[], bool] = lambda: False) -> Login:
+def login(
+    account: Account, ca_file: Path | None, stopping: Callable[[], bool] = lambda: False, patience: float = 30.0
+) -> Login:
     """How the account logs in: its password, or access tokens; their endpoint may have a certificate of `ca_file`.
 
-    Nobody waits for a token once `stopping()` says so.
+    Nobody waits for a token longer than `patience` seconds, or once `stopping()` says so.
     """
     if account.oauth:
         from mailer.oauth import TokenSource  # here, because http.client behind it would make every other start slower
@@ -139,7 +141,7 @@ def login(account: Account, ca_file: Path | None, stopping: Callable[[], bool] =
         context = tls.client_context(None)  # the provider's, who may be another one than that of the mail servers
         if ca_file:
             context.load_verify_locations(ca_file)
-        return Login(account.login, TokenSource(account.oauth, context, stopping), oauth=True)
+        return Login(account.login, TokenSource(account.oauth, context, stopping, patience), oauth=True)
     return password_login(account.login, account.password)
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from mailer.errors import LoginError, safe
-from mailer.oauth_asking import Endpoint, run
+from mailer.oauth_asking import PATIENCE, Endpoint, run
 from mailer.secrecy import Secrets
 from mailer.settings import OAuth
 
@@ -31,19 +31,24 @@ _WORD = re.compile(r"[\w~+/%-]{6,}")
 
 
 class TokenSource:
-    """Gives the access token: the one at hand, or a renewed one when `fresh`."""
+    """Gives the access token: the one at hand, or a renewed one when `fresh`; that takes `patience` seconds at most."""
 
     def __init__(
-        self, oauth: OAuth, context: ssl.SSLContext, stopping: Callable[[], bool] = lambda: False
+        self,
+        oauth: OAuth,
+        context: ssl.SSLContext,
+        stopping: Callable[[], bool] = lambda: False,
+        patience: float = PATIENCE,
     ) -> None:
         self._oauth = oauth
         self._stopping = stopping
+        self._patience = patience
         self._refresh_token = oauth.refresh_token or ""
         self._lock = threading.Lock()
         self._token = ""
         self._good_until = 0.0
         self._given = threading.local()  # the token that this thread had last: the one that was refused, if any
-        self._endpoint = Endpoint(oauth.token_url or "", context, stopping)
+        self._endpoint = Endpoint(oauth.token_url or "", context, stopping, patience)
         self._failure = LoginError("never asked")
         self._failed = -math.inf  # when, on the clock of `time.monotonic`
 
@@ -68,7 +73,7 @@ class TokenSource:
 
     def _run_command(self) -> tuple[str, float]:
         """The token that the command prints."""
-        code, output, errors = run(self._oauth.command or "", self._stopping)
+        code, output, errors = run(self._oauth.command or "", self._stopping, self._patience)
         printed = output.decode("utf-8", "replace").strip()
         if code:
             last = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]

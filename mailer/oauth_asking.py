@@ -1,7 +1,7 @@
 """Asking a command or a token endpoint, in bounded time and memory, whatever they do.
 
-Nobody waits longer than `_PATIENCE` seconds for an answer, nor takes more of it than `_LONGEST_ANSWER` bytes. A try
-that was given up ends: it leaves no process and, once it is connected, no thread. Raises `LoginError`. Part of `oauth`.
+Nobody waits longer than `patience` seconds for an answer, nor takes more of it than `_LONGEST_ANSWER` bytes. A try that
+was given up ends: it leaves no process and, once it is connected, no thread. Raises `LoginError`. Part of `oauth`.
 """
 
 import contextlib
@@ -22,20 +22,22 @@ from collections.abc import Callable
 from mailer.errors import LoginError, safe
 from mailer.settings import may_have_secrets
 
-_PATIENCE = 30.0  # seconds
+PATIENCE = 30.0  # seconds, where nobody says otherwise
 _LONGEST_ANSWER = 1 << 16  # bytes; tokens have up to some thousand
 _LAST_STEPS = 1.0  # seconds; a thread that waits no more needs much less for them
 _MOMENT = 0.2  # seconds between two looks whether anybody still waits
 _LOOK = 0.01  # seconds between two looks at what a command does: in these, a flood brings some megabytes
 
 
-def run(line: str, stopping: Callable[[], bool] = lambda: False) -> tuple[int, bytes, bytes]:
+def run(
+    line: str, stopping: Callable[[], bool] = lambda: False, patience: float = PATIENCE
+) -> tuple[int, bytes, bytes]:
     """Run a command, without a shell: its exit code, what it printed, and what it complained of.
 
     It has ended when its own process has, whoever of its children still holds its output. When it is given up, they
     all are ended.
     """
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + patience
     try:
         command = line if os.name == "nt" else shlex.split(line)
         process = subprocess.Popen(
@@ -81,10 +83,15 @@ class Endpoint:
     """A token endpoint, asked over verified HTTPS; secrets go where the settings say, and follow no redirect."""
 
     def __init__(
-        self, url: str, context: ssl.SSLContext, stopping: Callable[[], bool] = lambda: False
+        self,
+        url: str,
+        context: ssl.SSLContext,
+        stopping: Callable[[], bool] = lambda: False,
+        patience: float = PATIENCE,
     ) -> None:
         self._url = url
         self._stopping = stopping
+        self._patience = patience
         self._context = context
         self._asking = threading.Thread()
 
@@ -92,7 +99,7 @@ class Endpoint:
         """Status and content of the answer to a form."""
         outcome: list[tuple[int, bytes] | LoginError] = []
         opened: list[socket.socket] = []
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + self._patience
 
         def ask() -> None:
             try:
@@ -133,7 +140,8 @@ class Endpoint:
         request = urllib.request.Request(self._url, urllib.parse.urlencode(form).encode(), headers)  # noqa: S310 - the scheme was checked
         try:
             # Its own time-out comes when nobody waits any more: so the same reason is always told.
-            with _opener(self._context, opened, end).open(request, timeout=_PATIENCE + _LAST_STEPS) as answer:
+            patience = self._patience + _LAST_STEPS
+            with _opener(self._context, opened, end).open(request, timeout=patience) as answer:
                 return answer.status, answer.read(_LONGEST_ANSWER)
         except urllib.error.HTTPError as refusal:
             with refusal:

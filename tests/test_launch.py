@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 import unittest
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from unittest import mock
 
 from mailer import launch, supervisor
 from mailer.config import KEYS
-from mailer.errors import ConfigError, ExitCode, StateError
+from mailer.errors import ConfigError, ExitCode, LoginError, StateError
 from mailer.settings import Account, OAuth
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -342,6 +343,12 @@ class Logins(unittest.TestCase):
         self.assertTrue(login.oauth)
         self.assertEqual(login.secret(False), "access-token")
         self.assertNotIn("access-token", repr(login))
+
+    def test_an_access_token_is_waited_for_as_long_as_is_said(self) -> None:
+        account = Account("a@b.de", "", OAuth(command=f'{sys.executable} -c "import time; time.sleep(60)"'))
+        began = time.monotonic()
+        self.assertRaisesRegex(LoginError, "in time", launch.login(account, None, patience=0.2).secret, False)
+        self.assertLess(time.monotonic() - began, 10)
 
 
 @unittest.skipUnless(hasattr(socket, "AF_UNIX"), "needs Unix sockets")

@@ -17,7 +17,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest import mock
 from urllib.parse import parse_qs, quote, urlencode
 
-from mailer import oauth_asking
 from mailer.errors import LoginError
 from mailer.oauth import TokenSource
 from mailer.settings import OAuth
@@ -70,9 +69,9 @@ def good(token: str = "token-1", **more: object) -> Answer:
     return 200, {"access_token": token, "token_type": "Bearer", "expires_in": 3600, **more}
 
 
-def source(url: str, context: ssl.SSLContext = CONTEXT) -> TokenSource:
+def source(url: str, context: ssl.SSLContext = CONTEXT, patience: float = 30.0) -> TokenSource:
     settings = OAuth(token_url=url, client_id="client", client_secret="client-s3cret", refresh_token="refresh-s3cret")
-    return TokenSource(settings, context)
+    return TokenSource(settings, context, patience=patience)
 
 
 class RefreshTest(unittest.TestCase):
@@ -188,22 +187,19 @@ class RefreshTest(unittest.TestCase):
         self.complaint(source(f"http://127.0.0.1:{refused_port()}/"), temporary=True)
 
     def test_an_endpoint_that_drips_ends_in_time(self) -> None:
-        dripping = ScriptedServer({"POST": drip(b"HTTP/1.1 200 OK\r\n")})
-        with dripping as server, mock.patch.object(oauth_asking, "_PATIENCE", 0.3):
-            self.assertIn("in time", self.complaint(source(f"http://127.0.0.1:{server.port}/"), temporary=True))
+        with ScriptedServer({"POST": drip(b"HTTP/1.1 200 OK\r\n")}) as server:
+            tokens = source(f"http://127.0.0.1:{server.port}/", patience=0.3)
+            self.assertIn("in time", self.complaint(tokens, temporary=True))
 
     def test_a_try_that_was_given_up_ends(self) -> None:
         for action in (hang, drip(b"HTTP/1.1 200 OK\r\n"), (b"HTTP/1.1 200 OK\r\n\r\n", drip(b"x"))):
-            with ScriptedServer({"POST": action}) as server, mock.patch.object(oauth_asking, "_PATIENCE", 0.3):
-                self.complaint(source(f"http://127.0.0.1:{server.port}/"), temporary=True)
+            with ScriptedServer({"POST": action}) as server:
+                self.complaint(source(f"http://127.0.0.1:{server.port}/", patience=0.3), temporary=True)
                 self.assertNotIn("token", [thread.name for thread in threading.enumerate()])
 
     def test_those_who_wait_for_a_renewal_share_its_failure(self) -> None:
-        with (
-            ScriptedServer({"POST": hang}) as server, mock.patch.object(oauth_asking, "_PATIENCE", 0.5),
-            ThreadPoolExecutor(8) as threads,
-        ):
-            tokens = source(f"http://127.0.0.1:{server.port}/")
+        with ScriptedServer({"POST": hang}) as server, ThreadPoolExecutor(8) as threads:
+            tokens = source(f"http://127.0.0.1:{server.port}/", patience=0.5)
             failures = [threads.submit(tokens, False).exception for _ in range(8)]
             self.assertEqual({str(failure()) for failure in failures}, {"the token endpoint gave no answer in time"})
             self.assertEqual(len(server.conversations), 1)
@@ -243,9 +239,9 @@ class RefreshTest(unittest.TestCase):
 
 
 class CommandTest(unittest.TestCase):
-    def tokens(self, code: str, *arguments: str) -> TokenSource:
+    def tokens(self, code: str, *arguments: str, patience: float = 30.0) -> TokenSource:
         command = shlex.join([sys.executable, "-c", code, *arguments])
-        return TokenSource(OAuth(command=command), CONTEXT)
+        return TokenSource(OAuth(command=command), CONTEXT, patience=patience)
 
     def test_the_output_is_the_token(self) -> None:
         self.assertEqual(self.tokens("print('  abc.DEF-1~+/=  ')")(False), "abc.DEF-1~+/=")
@@ -291,8 +287,8 @@ class CommandTest(unittest.TestCase):
             self.assertIn("cannot be run", str(caught.exception))
 
     def test_a_command_that_hangs_ends_in_time(self) -> None:
-        with mock.patch.object(oauth_asking, "_PATIENCE", 0.3), self.assertRaises(LoginError) as caught:
-            self.tokens("import time; time.sleep(60)")(False)
+        with self.assertRaises(LoginError) as caught:
+            self.tokens("import time; time.sleep(60)", patience=0.3)(False)
         self.assertTrue(caught.exception.temporary)
 
     def test_a_command_that_prints_without_end_is_ended(self) -> None:
@@ -316,11 +312,11 @@ class CommandTest(unittest.TestCase):
             os.set_inheritable(end, True)
             code = f"import os, time; os.fork() or time.sleep(60); os.fork(); {ending}"
             with (
-                self.subTest(ending), mock.patch.object(oauth_asking, "_PATIENCE", 0.5),
+                self.subTest(ending),
                 mock.patch.object(subprocess, "Popen", partial(subprocess.Popen, pass_fds=(end,))),
                 self.assertRaises(LoginError) as caught,
             ):
-                self.tokens(code)(False)
+                self.tokens(code, patience=0.5)(False)
             self.assertIn(reason, str(caught.exception))
             os.close(end)
             self.assertEqual(select.select([living], [], [], 10)[0], [living])

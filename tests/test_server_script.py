@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -27,7 +28,7 @@ from mailer.tls import client_context
 from mailer.transport import Connection, exchange
 from tests.support import certificates
 from tests.support.scripted import SMTP, Conversation, ScriptedServer, Table, ehlo, refused_port
-from tests.support.serverprocess import ADMIN, ServerProcess, environment
+from tests.support.serverprocess import ADMIN, ROOT, ServerProcess, environment
 from tests.support.waiting import wait_until
 
 LONG = bool(os.environ.get("MAILER_LONG"))
@@ -412,6 +413,47 @@ class Secrets(unittest.TestCase):
                     for form in ("sesame", "c2VzYW1l", "AHNlc2FtZ", "zZXNhbW"):  # and in base64
                         self.assertNotIn(form, log + arguments)
                     self.assertNotIn("Traceback", log)
+
+
+@POSIX
+class TokenCommand(unittest.TestCase):
+    def server(self, folder: Path, mail: ScriptedServer, **settings: object) -> ServerProcess:
+        """A server whose command for tokens hangs, with a child of its own; both write to a pipe, and keep it open."""
+        command, pipe = folder / "hangs.py", folder / "pipe"
+        command.write_text("import os, sys, time\nos.fork()\n"
+                           "os.write(os.open(sys.argv[1], os.O_WRONLY), b'x')\ntime.sleep(60)\n")
+        os.mkfifo(pipe)
+        settings |= {"EMAIL_AUTH": "oauth2", "EMAIL_TOKEN_COMMAND": f"{sys.executable} {command} {pipe}"}
+        return ServerProcess(folder=folder, SMTP_PORT=mail.port, **settings)
+
+    def test_one_that_hangs_is_ended_with_the_server_and_its_request_answered(self) -> None:
+        with ScriptedServer({**SMTP, "EHLO": ehlo("AUTH XOAUTH2")}) as mail, tempfile.TemporaryDirectory() as folder:
+            server = self.server(Path(folder), mail)
+            program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import server; from mailer import desk; "
+            server.command[1:2] = ["-c", program + "desk._GRACE = 1.0; sys.exit(server.main(sys.argv[1:]))"]
+            with server, os.fdopen(os.open(Path(folder) / "pipe", os.O_RDONLY | os.O_NONBLOCK), "rb", 0) as pipe:
+                asker = _Asker(server.port, Request(ALICE, "x"))
+                written = b""
+                while len(written) < 2:  # both run
+                    select.select([pipe], [], [], 10)
+                    written += pipe.read(1) or b""
+                server.terminate()
+                self.assertEqual(server.wait(), 0)
+                asker.join(10)
+                self.assertEqual(asker.outcome, "mail_unavailable")
+                self.assertNotIn("given up", server.log)
+                self.assertEqual(select.select([pipe], [], [], 5)[0], [pipe])
+                self.assertEqual(pipe.read(1), b"")  # nobody holds its other end
+
+    def test_one_that_hangs_is_waited_for_as_long_as_the_mail_server(self) -> None:
+        with ScriptedServer({**SMTP, "EHLO": ehlo("AUTH XOAUTH2")}) as mail, tempfile.TemporaryDirectory() as folder:
+            server = self.server(Path(folder), mail, MAIL_TIMEOUT=0.5)
+            with server, os.fdopen(os.open(Path(folder) / "pipe", os.O_RDONLY | os.O_NONBLOCK), "rb", 0):
+                began = time.monotonic()
+                reply = exchange("127.0.0.1", server.port, Request(ALICE, "x"), timeout=40)
+                self.assertEqual(_code(reply), "mail_unavailable")
+                self.assertIn("EMAIL_TOKEN_COMMAND did not end in time", server.log)
+                self.assertLess(time.monotonic() - began, 10)
 
 
 @POSIX
