@@ -7,6 +7,7 @@ is refused before the delivery has had no effect. Called by `listener`; `desk` j
 
 import hmac
 import logging
+import re
 import secrets
 import threading
 import time
@@ -128,9 +129,18 @@ def _duration(seconds: float) -> str:
     return f"{whole} second{'s' * (whole > 1)}" if whole < 120 else f"{-(-whole // 60)} minutes"
 
 
-def _why(problem: Problem) -> str:
-    """The code, and for what the administrator has to look after, the reason."""
-    return f"{problem.code.value} ({safe(problem.text)})" if problem.code in _LEVELS else problem.code.value
+def _why(problem: Problem, address: str) -> str:
+    """The code, and the reason of what the administrator may have to look after."""
+    code, text = problem.code, problem.text
+    if code is Code.RECIPIENT_REFUSED and not _log.isEnabledFor(logging.DEBUG):
+        text = _without_address(text, address)  # it may be that the mail server relays nothing
+    return f"{code.value} ({safe(text)})" if code in _LEVELS or code is Code.RECIPIENT_REFUSED else code.value
+
+
+def _without_address(words: str, address: str) -> str:
+    """A mail server's words without the person's address, or any other one, and without the part before its @."""
+    local = re.escape(address.strip().partition("@")[0])
+    return re.sub(rf"\S*@\S*[^\s:]|(?<!\w){local}(?!\w)", "…", words, flags=re.IGNORECASE)
 
 
 class _Line:
@@ -143,7 +153,8 @@ class _Line:
 
     def __str__(self) -> str:
         reply, address = self._reply, self._address
-        outcome = f"ticket {reply.ticket}" if reply.ok else ", ".join(map(_why, reply.problems))
+        reasons = ", ".join(_why(problem, address) for problem in reply.problems)
+        outcome = f"ticket {reply.ticket}" if reply.ok else reasons
         if not _log.isEnabledFor(logging.DEBUG):
             address = address.rpartition("@")[2]
         return f"{outcome}, to {ascii(address[:MAX_ADDRESS])[1:-1]}, {1000 * self._seconds:.1f} ms"

@@ -299,6 +299,21 @@ class TheLog(Desk):
         self.failure = None
         self.assertRegex(self.lines(logging.INFO, Request("no address", "x")), "^INFO:.*email_invalid, ")
 
+    def test_a_refused_recipient_is_told_with_the_words_and_without_the_address(self) -> None:
+        cases = {
+            "alice@example.com: 554 5.7.1 <alice@example.com>: Relay denied": "…: 554 5.7.1 …: Relay denied",
+            "alice@example.com: 550 User ALICE unknown (bob@b.example)": "…: 550 User … unknown …",
+            "alice@example.com: 450 rcpt=alice%40example.com, malice": "…: 450 rcpt=…%40example.com, malice",
+        }
+        request = Request("alice@example.com", "x")
+        for words, shown in cases.items():
+            said = f"the mail server refuses {words}"
+            self.failure = DeliveryError(Code.RECIPIENT_REFUSED, said, Outcome.PERMANENT)
+            with self.subTest(words):
+                line = self.lines(logging.INFO, request)
+                self.assertIn(f"INFO:mailer.intake:recipient_refused (the mail server refuses {shown}), to ex", line)
+                self.assertIn(f"({said})", self.lines(logging.DEBUG, request))
+
     def test_the_summary_counts_the_outcomes(self) -> None:
         self.assertEqual(self.intake.summary(), "0 requests answered")
         self.ask()
