@@ -146,13 +146,20 @@ class Session(Wire):
         parameters = f" SIZE={len(envelope.data)}" if self._takes_size else ""
         if envelope.smtputf8:
             if not self._takes_utf8:
-                text = "the mail server takes no address with letters beyond ASCII (it offers no SMTPUTF8)"
-                raise DeliveryError(Code.EMAIL_INVALID, text, Outcome.PERMANENT)
+                raise _no_utf8(sender)
             parameters += " BODY=8BITMIME SMTPUTF8"
         return [
             f"MAIL FROM:<{sender}>{parameters}\r\n",
             *[f"RCPT TO:<{recipient}>\r\n" for recipient in recipients],
         ]
+
+
+def _no_utf8(sender: str) -> DeliveryError:
+    if not sender.isascii():  # then no address that a person gives would do
+        text = f"the mail server does not send from {sender}, with letters beyond ASCII (it offers no SMTPUTF8)"
+        return DeliveryError(Code.MAIL_REJECTED, text, Outcome.PERMANENT)
+    text = "the mail server takes no address with letters beyond ASCII (it offers no SMTPUTF8)"
+    return DeliveryError(Code.EMAIL_INVALID, text, Outcome.PERMANENT)
 
 
 def _uncertain(reason: str) -> DeliveryError:

@@ -171,6 +171,17 @@ class AddressTest(OutboxTestCase):
             self.assertEqual(len(server.conversations), 1)
 
 
+    def test_letters_beyond_ascii_in_the_senders_address_are_not_the_persons_mistake(self) -> None:
+        with ScriptedServer({**SMTP, "EHLO": ehlo("PIPELINING")}) as server:
+            box = self.outbox(server.port)
+            for person in (PERSON, "пошта@приклад.example"):
+                with self.assertRaises(DeliveryError) as caught:
+                    finish(box.deliver(letter("x", person, sender="помощь@example.com")))
+                self.assertEqual(caught.exception.problem.code, Code.MAIL_REJECTED)
+                self.assertIn("does not send from помощь@example.com", str(caught.exception))
+                self.assertIn("SMTPUTF8", str(caught.exception))
+
+
 class SessionsTest(OutboxTestCase):
     def test_one_session_serves_many_deliveries(self) -> None:
         with ScriptedServer(SMTP) as server:
