@@ -46,7 +46,8 @@ def _introduce(wire: Wire) -> None:
     code, text = wire.ehlo(name)
     if code in _NO_SUCH_COMMAND:
         code, text = wire.helo(name)
-    wire.expect((b"%d" % code, b"%d %s" % (code, text)), "refuses EHLO")
+    reply = b"\n".join(b"%d %s" % (code, line) for line in text.split(b"\n"))  # as it came: smtplib gives it in parts
+    wire.expect((b"%d" % code, reply), "refuses EHLO")
 
 
 def _log_in(wire: Wire, endpoint: Endpoint, login: sasl.Login) -> str:

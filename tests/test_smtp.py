@@ -125,6 +125,13 @@ class TransactionTest(OutboxTestCase):
             self.assertTrue(text.isprintable(), text)
             self.assertIn("red", text)
 
+    def test_a_refused_introduction_is_told_whole(self) -> None:
+        refusal = b"550-first line\r\n550-second\r\n550 third\r\n"
+        for table in ({**SMTP, "EHLO": refusal}, {**SMTP, "EHLO": b"500 what?\r\n", "HELO": refusal}):
+            with ScriptedServer(table) as server:
+                told = complaint(self.outbox(server.port))
+                self.assertEqual(told, "the mail server refuses EHLO: 550 first line second third")
+
     def test_an_answer_before_the_final_dot_is_not_taken_for_the_answer_to_it(self) -> None:
         with ScriptedServer({**SMTP, "DATA": b"354 go\r\n250 queued as if\r\n"}) as server:
             self.assertEqual(result(self.outbox(server.port)), "mail_unavailable retry")
