@@ -13,7 +13,7 @@ from typing import TextIO
 
 from mailer.conversation import converse
 from mailer.courier import Courier, exit_code
-from mailer.errors import ExitCode, RequestError, TransportError
+from mailer.errors import ExitCode, RequestError, TransportError, UnsentInterrupt
 from mailer.protocol import Reply, Request, reply_object
 from mailer.terminal import Terminal, decode, interactive, is_terminal, show_any_text
 from mailer.translation import _, explain_all
@@ -74,9 +74,11 @@ def _send(courier: Courier, request: Request, as_json: bool) -> ExitCode:
     except TransportError as failure:
         _complain(courier.explain(failure))
         return exit_code(failure)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         after_what_ctrl_c_shows = "\n" if is_terminal(sys.stderr) else ""
-        _complain(after_what_ctrl_c_shows + _("It may have been sent all the same."))
+        doubt = not isinstance(interrupt, UnsentInterrupt)
+        words = _("It may have been sent all the same.") if doubt else _("It was not sent.")
+        _complain(after_what_ctrl_c_shows + words)
         raise
     for words in explain_all(reply.problems, retry=reply.retry):
         _complain(words)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from mailer.courier import Courier, exit_code
 from mailer.draft import Draft, read
-from mailer.errors import ExitCode, Problem, TransportError, safe
+from mailer.errors import ExitCode, Problem, TransportError, UnsentInterrupt, safe
 from mailer.form import Form
 from mailer.protocol import Reply, Request
 from mailer.terminal import ENDINGS, FAINT, RED, Terminal
@@ -63,8 +63,10 @@ class _Conversation:
                 outcome = self._courier.deliver(self._request, self._terminal.say)
             except TransportError as failure:
                 outcome = failure
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as interrupt:
                 self._terminal.say("")  # after the ^C
+                if isinstance(interrupt, UnsentInterrupt):
+                    self._keep(doubtful)
                 raise
             if isinstance(outcome, Reply) and outcome.ok:
                 self._draft.discard()

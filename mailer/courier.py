@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mailer.errors import Code, ExitCode, TransportError
+from mailer.errors import Code, ExitCode, TransportError, UnsentInterrupt
 from mailer.protocol import Reply, Request
 from mailer.translation import _, translate
 
@@ -32,7 +32,10 @@ class Courier:
     tls: bool = False
 
     def deliver(self, request: Request, say: Say) -> Reply:
-        """The server's answer; raises TransportError, with `sent` when the message may be on its way all the same."""
+        """The server's answer; raises TransportError, with `sent` when the message may be on its way all the same.
+
+        Of interrupts, UnsentInterrupt alone says that it is not.
+        """
         try:
             return self._ask(request, say)
         except TransportError as lost:
@@ -43,6 +46,8 @@ class Courier:
             reply = self._ask(request, say)
         except TransportError as lost:
             raise TransportError(str(lost), sent=True) from lost
+        except UnsentInterrupt:  # which is true of the second time only
+            raise KeyboardInterrupt from None
         if any(problem.code is Code.BUSY for problem in reply.problems):  # so nothing is known of the first one
             raise TransportError(reply.problems[0].text, sent=True)
         return reply

@@ -134,6 +134,10 @@ class TransportError(MailerError):
         self.sent = sent
 
 
+class UnsentInterrupt(KeyboardInterrupt):
+    """Ctrl-C before there was a connection, so that nothing can have been sent."""
+
+
 class MailboxError(MailerError):
     """The mailbox cannot be read; `exit_code` is how a script that gives up over it ends."""
 

@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import Callable
 
-from mailer.errors import RequestError, TransportError
+from mailer.errors import RequestError, TransportError, UnsentInterrupt
 from mailer.patience import QUICK, TOO_LONG, be_quick, receive_at_once, send_at_once
 from mailer.protocol import Reply, Request, decode_reply, encode_request, split_frame
 
@@ -150,7 +150,7 @@ class Connection:
 def exchange(
     host: str, port: int, request: Request, *, timeout: float, context: ssl.SSLContext | None = None
 ) -> Reply:
-    """Send one request and wait up to `timeout` seconds for its reply; raises TransportError."""
+    """Send one request and wait up to `timeout` seconds for its reply; raises TransportError, or UnsentInterrupt."""
     frame = encode_request(request)
     sock = _connect(host, port, context)
     connection = Connection(sock, timeout)
@@ -169,6 +169,13 @@ def exchange(
 
 
 def _connect(host: str, port: int, context: ssl.SSLContext | None) -> socket.socket:
+    try:
+        return _connected(host, port, context)
+    except KeyboardInterrupt:
+        raise UnsentInterrupt from None
+
+
+def _connected(host: str, port: int, context: ssl.SSLContext | None) -> socket.socket:
     try:
         sock = socket.create_connection((host, port), _CONNECT_TIMEOUT)
     except (OSError, UnicodeError) as failure:  # UnicodeError: a name that IDNA cannot encode

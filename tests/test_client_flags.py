@@ -4,6 +4,7 @@ import codecs
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import unittest
@@ -203,6 +204,21 @@ class FailureTest(ClientTestCase):
             process.send_signal(signal.SIGINT)
             said = process.communicate(timeout=10)[1]
             self.assertEqual((said, process.returncode), (b"It may have been sent all the same.\n", 130))
+
+
+    @unittest.skipUnless(os.name == "posix", "Ctrl-C cannot be sent to one process alone here")
+    def test_an_interrupt_before_there_is_a_connection_leaves_nothing_open(self) -> None:
+        self.env["SERVER_TLS_CA"] = str(LOOPBACK)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            process = subprocess.Popen(
+                self.command(silent.getsockname()[1], *BOTH), env=self.env, stderr=subprocess.PIPE,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+            )  # fmt: skip
+            with silent.accept()[0] as peer:
+                peer.recv(1)  # it waits for the other half of the handshake
+                process.send_signal(signal.SIGINT)
+                said = process.communicate(timeout=10)[1]
+        self.assertEqual((said, process.returncode), (b"It was not sent.\n", 130))
 
 
 @unittest.skipUnless(Path("/dev/full").exists(), "needs a file that is always full")

@@ -1,9 +1,12 @@
 """`client.py` and a person at a terminal: what is asked, what is shown, what arrives, what is kept."""
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
+import ssl
 import sys
 import threading
 import unittest
@@ -15,6 +18,7 @@ if os.name != "posix":
 
 from mailer.draft import Draft
 from mailer.protocol import Request
+from tests.sandbox.certificates import LOOPBACK
 from tests.support.client import ROOT, ClientTestCase
 from tests.support.fakeserver import OK, FakeServer, error, silence
 from tests.support.person import CTRL_C, CTRL_D, CTRL_Z, Person
@@ -332,6 +336,46 @@ class WaitingTest(TerminalTestCase):
             person.sees("\r\nIt may have been sent")
             self.assertEqual(person.ends(), 130)
             self.assertEqual(self.kept(), ["x"])
+
+
+    @unittest.skipUnless(sys.platform.startswith("linux"), "others may refuse what they have no room for")
+    def test_ctrl_c_before_there_is_a_connection_leaves_no_doubt(self) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as crowd:
+            for _ in range(3):  # as many as are let in without anybody accepting them, and more
+                waiting = crowd.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(full.getsockname())
+            with self.person(full.getsockname()[1], *ADDRESS) as person:
+                person.answers("Your message", "x\r.\r")
+                person.sees("120 seconds at most")
+                person.types(CTRL_C)
+                person.sees("\r\nIt was not sent.")
+                self.assertEqual(person.ends(), 130)
+        with FakeServer() as server, self.person(server.port) as person:
+            person.sees("that was not sent is kept")
+
+    def test_ctrl_c_while_it_connects_once_more_does(self) -> None:
+        self.env["SERVER_TLS_CA"] = str(LOOPBACK)
+        connections: list[socket.socket] = []
+
+        def serve(listening: socket.socket) -> None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(LOOPBACK)
+            with context.wrap_socket(listening.accept()[0], server_side=True) as first:
+                first.recv(1000)
+            connections.append(listening.accept()[0])
+
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            threading.Thread(target=serve, args=(listening,), daemon=True).start()
+            with self.person(listening.getsockname()[1], *ADDRESS) as person:
+                person.answers("Your message", "x\r.\r")
+                person.sees("asking for it once more")
+                wait_until(lambda: connections)
+                person.sees("at most")
+                person.types(CTRL_C)
+                person.sees("\r\nIt may have been sent")
+                self.assertEqual(person.ends(), 130)
+        connections[0].close()
 
 
 class StoppingTest(TerminalTestCase):
