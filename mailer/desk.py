@@ -34,6 +34,7 @@ def check(settings: ServerSettings) -> int:
     launch.require_writable("STATE_DIR", settings.state_dir)
     if settings.tls_cert:
         tls.server_context(settings.tls_cert, settings.tls_key)
+    _listen(settings, 0).close()  # a server that runs may have the real port
     try:
         for step in _outbox(settings, threading.Event()).check(address, address):
             print(step, flush=True)  # noqa: T201 - the result of --check
@@ -58,7 +59,7 @@ def serve(settings: ServerSettings, stop: threading.Event) -> int:
         on_wait=stand_aside,
     )
     intake = _intake(settings, outbox, tickets)
-    listening = _listen(settings)
+    listening = _listen(settings, settings.port)
     server = Listener(
         listening,
         intake.handle,
@@ -115,9 +116,9 @@ def _sender(settings: ServerSettings) -> str:
         return settings.account.login
 
 
-def _listen(settings: ServerSettings) -> socket.socket:
+def _listen(settings: ServerSettings, port: int) -> socket.socket:
     try:
-        return listen(settings.host, settings.port)
+        return listen(settings.host, port)
     except (OSError, UnicodeError) as failure:
         place = spelled(settings.host, settings.port)
         raise ConfigError(f"SERVER_HOST, SERVER_PORT: cannot listen on {place} ({_words(failure)})") from failure

@@ -151,6 +151,18 @@ class Check(unittest.TestCase):
             self.assertEqual(code, 1)
             self.assertIn("Nobody here", errors)
 
+    def test_a_place_where_it_cannot_listen_is_named(self) -> None:
+        with MailServer() as mail:
+            for host in ("no-such-name.invalid", "192.0.2.1", "a..b"):
+                code, output, errors = self.check(mail.smtp_port, SERVER_HOST=host, SERVER_PORT=50111)
+                self.assertEqual((code, output), (78, ""))
+                self.assertRegex(errors, rf"^SERVER_HOST, SERVER_PORT: cannot listen on {host}:50111 \(.+\)\n$")
+
+    def test_a_server_that_runs_is_in_nobodys_way(self) -> None:
+        with MailServer() as mail, socket.create_server(("127.0.0.1", 0)) as running:
+            port = running.getsockname()[1]
+            self.assertEqual(self.check(mail.smtp_port, SERVER_PORT=port)[0], 0)
+
     def test_a_certificate_that_is_not_to_be_trusted_is_69(self) -> None:
         for name in ("self_signed", "wrong_host", "expired") if LONG else ("self_signed",):
             with self.subTest(name), MailServer(tls=certificates.server_context(name)) as mail:
