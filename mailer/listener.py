@@ -146,6 +146,7 @@ class Listener:
             payload = connection.receive()
             request = self._decode(payload) if payload is not None else None
         except RequestError as wrong:
+            _log.debug("%s: %s", host, wrong.problems[0].code.value)
             connection.send(encode_reply(Reply(problems=wrong.problems, retry=wrong.retry)))
             connection.linger()
             return False

@@ -175,9 +175,10 @@ class OneConnection(unittest.TestCase):
         }
         with _serving() as port:
             for name, (data, code) in table.items():
-                with self.subTest(name), _connect(port) as sock:
+                with self.subTest(name), _connect(port) as sock, self.assertLogs("mailer.listener", "DEBUG") as log:
                     sock.sendall(data)
                     self.assertEqual(_codes(_replies(sock)), [code])
+                    self.assertIn(f"DEBUG:mailer.listener:127.0.0.1: {code}", log.output)
             self.assertTrue(exchange("127.0.0.1", port, REQUEST, timeout=5).ok)
 
     def test_the_answer_arrives_although_the_peer_has_sent_megabytes(self) -> None:
