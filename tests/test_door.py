@@ -18,6 +18,22 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 
+class ListeningTest(unittest.TestCase):
+    @unittest.skipUnless(socket.has_dualstack_ipv6(), "needs a system that listens on both at once")
+    def test_every_address_means_both_kinds(self) -> None:
+        with listen("::", 0) as listening:
+            port = listening.getsockname()[1]
+            for host in ("127.0.0.1", "::1"):
+                with self.subTest(host), socket.create_connection((host, port), 10):
+                    listening.accept()[0].close()
+
+    @unittest.skipUnless(socket.has_dualstack_ipv6(), "needs a system that listens on both at once")
+    def test_another_address_means_itself(self) -> None:
+        for host in ("::1", "127.0.0.1"):
+            with self.subTest(host), listen(host, 0) as listening:
+                self.assertEqual(listening.getsockname()[0], host)
+
+
 class DoorTest(unittest.TestCase):
     def setUp(self) -> None:
         self.listening = listen("127.0.0.1", 0)
