@@ -9,6 +9,7 @@ import gettext
 import itertools
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -101,7 +102,18 @@ def translate(words: str) -> tuple[str, bool]:
 def _catalogue() -> gettext.NullTranslations:
     names = next(filter(None, map(os.environ.get, ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"))), "")
     wanted = itertools.takewhile(lambda name: not name.startswith(_NOT_TRANSLATED), names.split(":"))
-    return gettext.translation("mailer", _LOCALE, languages=list(wanted), fallback=True)
+    found = gettext.translation("mailer", _LOCALE, languages=list(wanted), fallback=True)
+    return found if _can_show(found.gettext("Try again")) else gettext.NullTranslations()
+
+
+def _can_show(words: str) -> bool:
+    """Whether the letters are there wherever we write; better English than question marks."""
+    try:
+        for encoding in (getattr(stream, "encoding", None) for stream in (sys.stdout, sys.stderr)):
+            words.encode(encoding or "utf-8")
+    except (UnicodeError, LookupError):
+        return False
+    return True
 
 
 def _meanings() -> dict[Code, str]:

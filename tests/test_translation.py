@@ -2,6 +2,7 @@
 
 import ast
 import gettext
+import io
 import os
 import re
 import unittest
@@ -104,6 +105,14 @@ class ChoiceTest(unittest.TestCase):
         for variables, russian in cases:
             with self.subTest(variables), speaking(**variables):
                 self.assertEqual(translation._("Try again") != "Try again", russian)
+
+
+    def test_where_its_letters_cannot_be_shown_it_is_english(self) -> None:
+        for encoding, russian in (("ascii", False), ("iso-8859-1", False), ("koi8-r", True), ("utf-8", True)):
+            for name in ("stdout", "stderr"):
+                stream = io.TextIOWrapper(io.BytesIO(), encoding)
+                with self.subTest(encoding, stream=name), speaking(LANGUAGE="ru"), mock.patch(f"sys.{name}", stream):
+                    self.assertEqual(translation._("Try again") != "Try again", russian)
 
 
 class ExplanationTest(unittest.TestCase):
