@@ -8,7 +8,9 @@ import re
 
 from mailer import headers, mime, tickets
 
-_ROBOT = re.compile(rb"\b(?:mailer-daemon|postmaster|mail.?delivery.?(?:sub)?system)\b", re.IGNORECASE)
+# Nobody writes from these; as postmaster, people do.
+_NOBODY = re.compile(rb"\b(?:mailer-daemon|mail.?delivery.?(?:sub)?system)\b", re.IGNORECASE)
+_ROBOT = re.compile(_NOBODY.pattern + rb"|\bpostmaster\b", re.IGNORECASE)
 _BOUNCE_SUBJECT = re.compile(
     r"undeliver|not delivered|delivery (?:status notification|failure|has failed|report)|failure notice|returned mail"
     r"|mail delivery (?:failed|failure|system)|delivery.{0,20}fail|mail system error|unzustellbar|nicht zugestellt"
@@ -48,7 +50,7 @@ def reason(root: mime.Part, subject: str) -> str:
         return "auto_reply"
     if headers.first(fields, "precedence").lower() in _PRECEDENCE:
         return "auto_reply"
-    if _ROBOT.search(sender):
+    if _NOBODY.search(sender):
         return "bounce"
     return "auto_reply" if empty_path else "subject"
 

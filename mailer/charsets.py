@@ -100,6 +100,15 @@ def decode(data: bytes, declared: str | None) -> str:
     return text if name == "utf-8" else _SURROGATE.sub("\ufffd", text)
 
 
+def is_utf8(data: bytes) -> bool:
+    """Whether the bytes are valid UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _decode(data: bytes, name: str, errors: str = "strict") -> str:
     """The text by Python's codec; cut, where it is longer than `LONGEST`."""
     if len(data) <= _PIECE or name != "utf-8":
@@ -119,7 +128,7 @@ def _misdeclared(data: bytes, name: str) -> str:
     text = _decode(data, name, "replace")
     if text.count("\ufffd") * 8 <= sum(character > "\x7f" for character in text[:65536]):
         return text
-    return _detected(data) or text
+    return _detected(data) or (_western(data) if name == "utf-8" else text)
 
 
 def _western(data: bytes) -> str:

@@ -61,6 +61,7 @@ class Collector:
         self._progress = progress
         self._careful = 0  # up to this UID mails are asked for one by one: among them one broke the connection
         self._suspect = 0  # the one that was asked for when it broke; whether it is to blame shows with the next one
+        self._fragments: dict[int, Reading] = {}  # of mails of which the server refused to give more
         self._unsure = True  # whether something may be logged that the position does not tell of
         self._pending = unpack(self._ledger.progress.pending)
         self._unmarked = self._ledger.progress.marking
@@ -179,23 +180,30 @@ class Collector:
     # -- one batch -------------------------------------------------------------------------------------------------
 
     def _read(self, mail: Mail) -> Reading | None:
-        """What a mail says; None for one that the server refused."""
+        """What a mail says; None for one that the server refused, or refused to give more of."""
         if mail.raw is None:
             return None
         reading = read(mail.raw, complete=mail.complete)
         if reading.reason == "unreadable":
             self._keep(f"{self._ledger.progress.uidvalidity}-{mail.uid}.eml", mail.raw)
+        if mail.refused or mail.cut:
+            reading = reading._replace(truncated=True, defects=(*reading.defects, "missing"))
+        self._fragments.pop(mail.uid, None)
+        if mail.refused and len(self._fragments) < _REFUSED:
+            self._fragments[mail.uid] = reading
+            return None
         return reading
 
     def _commit(self, batch: _Batch, done: int, gone: Sequence[int] = (), *, to_blame: bool = False) -> None:
         """Log the mails, save the position, mark them: in that order."""
         progress = self._ledger.progress
-        all_refused = batch and not any(reading for _, reading in batch)
+        all_refused = batch and not any(reading or uid in self._fragments for uid, reading in batch)
         # It is the mails' fault only if there are others that the server gives.
         if all_refused and not to_blame and not self._mailbox.gives_others({*dict(batch), *progress.refused}):
             raise MailboxError("the server refuses all mails that it is asked for")
         refused = {uid: tries for uid, tries in progress.refused.items() if uid not in gone}
         readings = [(uid, reading or self._refused(uid, refused)) for uid, reading in batch]
+        readings += [(uid, self._fragments.pop(uid, None)) for uid in gone]
         marking = tuple(uid for uid, reading in batch if reading)
         for uid in marking:
             refused.pop(uid, None)
@@ -208,12 +216,13 @@ class Collector:
     def _refused(self, uid: int, refused: dict[int, int]) -> Reading | None:
         """What to record of a mail that the server refused: nothing yet, while it is to be tried again."""
         tries = refused.pop(uid, 0) + 1
-        if tries == 1 and len(refused) >= _REFUSED:
+        if tries == 1 and len(refused) >= _REFUSED and uid not in self._fragments:
             raise MailboxError("the server refuses one mail after the other")
         if tries == 1:
-            _log.warning("the server refuses the mail with UID %d and gives others: it is tried again", uid)
+            what = "more of the mail" if uid in self._fragments else "the mail"
+            _log.warning("the server refuses %s with UID %d and gives others: it is tried again", what, uid)
         if tries < _TRIES:
             refused[uid] = tries
             return None
-        _log.warning("the mail with UID %d was refused %d times: recorded as unreadable", uid, tries)
-        return UNREADABLE
+        _log.warning("the mail with UID %d was refused %d times: recorded as far as it was given", uid, tries)
+        return self._fragments.pop(uid, UNREADABLE)

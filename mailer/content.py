@@ -20,6 +20,8 @@ _WIDTH = 6
 _NAMES, _NAME = 1000, 255
 
 _META = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
+# A picture in the place of its address, which may be longer than all the text.
+_PICTURE = re.compile(rb"data:image/[\w.+-]{1,40};base64,[A-Za-z0-9+/=\s]{1000,}+", re.IGNORECASE)
 _READABLE = {"text/plain", "text/html", "text/enriched", "text/richtext", "text/markdown", "text/x-markdown"}
 _SHOWN_HEADERS = ("From", "Date", "Subject", "To", "Cc")
 _FORWARDED = "---------- Forwarded message ----------"
@@ -94,16 +96,17 @@ class Content:
         return not related and not part.name and part.kind != "text/rfc822-headers"
 
     def _sequence(self, part: mime.Part, chosen: bool) -> None:
-        """Parts one after another: mixed, related (the first is the text), signed, report, digest, and the unknown."""
+        """Parts one after another: mixed, related (one is the text), signed, report, digest, and the unknown."""
         if not part.children:
             return self.show(part) if chosen else None
         related = part.kind == "multipart/related"
         report = part.kind == "multipart/report"
-        for index, child in enumerate(part.children):
-            if child.kind.startswith("message/") and (report or (related and index)):
+        root = _root(part) if related else part.children[0]
+        for child in part.children:
+            if child.kind.startswith("message/") and (report or (related and child is not root)):
                 self.attach(child)
             else:
-                self.gather(child, chosen=chosen, first=index == 0, related=related and index > 0)
+                self.gather(child, chosen=chosen, first=child is root, related=related and child is not root)
         return None
 
     def _alternative(self, part: mime.Part, chosen: bool) -> None:
@@ -142,8 +145,8 @@ class Content:
             self.defects.append("encoding")
         if part.kind == "text/html":
             left, self.html_left = max(0, self.html_left), self.html_left - len(text)
-            text = text[:left]
-            text = text[:1] if self.measuring else htmltext.to_text(text)
+            cut, text = self.cut or len(text) > left, text[:left]
+            text = text[:1] if self.measuring else htmltext.to_text(text, cut=cut)
         elif part.kind in ("text/enriched", "text/richtext"):
             text = substitute(_ENRICHED, lambda tag: "<" if tag[0] == "<<" else "", text)
         elif part.parameters.get("format", "").lower() == "flowed":
@@ -154,6 +157,16 @@ class Content:
     def _add(self, text: str) -> None:
         self.length += len(text) + bool(self.texts)
         self.texts.append(text)
+
+
+def _root(related: mime.Part) -> mime.Part:
+    """What the other parts belong to (RFC 2387): the part that `start` names, else the first one that may be text."""
+    start = related.parameters.get("start", "").strip(" <>")
+    for part in related.children if start else ():
+        if headers.first(part.fields, "content-id").decode("utf-8", "replace").strip(" <>") == start:
+            return part
+    texts = (part for part in related.children if part.kind.startswith(("text/", "multipart/", "message/")))
+    return next(texts, related.children[0])
 
 
 def _preference(part: mime.Part) -> int:
@@ -172,9 +185,11 @@ def _decoded(part: mime.Part) -> tuple[str, bool]:
     end = min(part.end, part.start + _limit(part))
     data, whole = transfer.decode(part.raw[part.start : end], part.encoding)
     charset = part.parameters.get("charset")
-    if part.kind == "text/html" and not (charset and charsets.codec(charset)):
-        meta = _META.search(data, 0, 4096)
-        charset = meta[1].decode("ascii") if meta else charset
+    if part.kind == "text/html":
+        data = _PICTURE.sub(b"", data)
+        if not (charset and charsets.codec(charset)):
+            meta = _META.search(data, 0, 4096)
+            charset = meta[1].decode("ascii") if meta else charset
     text = charsets.decode(data, charset)
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")

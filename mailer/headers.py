@@ -106,7 +106,8 @@ def text(fields: Fields, name: str, charset: str | None = None) -> str | None:
 
 def decode(value: bytes, charset: str | None = None) -> str:
     """A value with its encoded words decoded and its white space collapsed."""
-    if value.isascii():  # whatever the charset of the text: one like UTF-16 would make other words of them
+    # ASCII and UTF-8 (RFC 6532) whatever the charset of the text: one like UTF-16 would make other words of them.
+    if value.isascii() or charsets.is_utf8(value):
         charset = None
     if b"=?" not in value:
         return one_line(charsets.decode(unfold(value), charset))

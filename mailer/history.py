@@ -28,6 +28,7 @@ from mailer.translation import _
 _LATEST = 50  # tickets: as many as a person looks through
 _BLOCK = 1 << 20
 _LONGEST_LINE = 64 << 20  # far above any record: what is longer is none
+_MARGIN = "  "  # so that no text can pass itself off as another mail
 _COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip"}
 
 
@@ -79,9 +80,10 @@ def _conversation(logs: list[Path], ticket: int, out: TextIO) -> Iterator[str]:
             yield paint(f"{_when(record)}  {_sender(record)}", BOLD, out) + "\n"
             names = record.get("attachments")
             for name in names if isinstance(names, list) else ():
-                yield paint(_("attached: {name}").format(name=safe(str(name))), FAINT, out) + "\n"
+                yield _MARGIN + paint(_("attached: {name}").format(name=safe(str(name))), FAINT, out) + "\n"
             for text in str(record.get("text")).rstrip("\n").split("\n"):
-                yield paint(_printable(text), FAINT if text.startswith(">") else "", out) + "\n"
+                words = paint(_printable(text), FAINT if text.startswith(">") else "", out)
+                yield (_MARGIN + words if text else "") + "\n"
             yield "\n"
 
 

@@ -22,7 +22,7 @@ _SHORT = 200
 _COMMENT_END = re.compile(r"--!?>")
 _ATTRIBUTE = re.compile(r"(?<![a-zA-Z-])([a-zA-Z-]++)\s*+=\s*+(?:\"([^\"]*)\"?|'([^']*)'?|([^\s\"'>]+))")
 _HIDDEN = re.compile(
-    r"display\s*:\s*none|visibility\s*:\s*hidden|mso-hide\s*:\s*all"
+    r"(?<![\w-])(?:display\s*:\s*none(?![\w-])|visibility\s*:\s*hidden|mso-hide\s*:\s*all)"
     r"|(?<![\w-])(?:max-height|font-size|opacity)\s*:\s*0+(?:\.0+)?(?:px|pt|em|%)?\s*(?:[;!\"']|$)",
     re.IGNORECASE,
 )

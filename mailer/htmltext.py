@@ -13,6 +13,7 @@ from mailer.longtext import lines
 
 # Five hundred pages; the HTML of real mail ends long before. A megabyte of nothing but tags takes a second.
 LIMIT = 1_048_576
+_DIGITS = 9  # of the number that a list begins with
 # How often the end of something that is to be left out is looked for in vain; each time costs a look at all the rest.
 _VAIN = 5
 
@@ -29,8 +30,10 @@ _PLAIN = _BLOCKS - _MARKED
 _OTHERS = _MARKED | frozenset(("br", "a", "img", "td", "th"))  # more tags there are that change nothing
 
 
-def to_text(html: str) -> str:
-    """The text of an HTML document or fragment."""
+def to_text(html: str, *, cut: bool = False) -> str:
+    """The text of an HTML document or fragment; of one that is `cut`, perhaps in a tag, without that."""
+    if cut and html.rfind("<") > html.rfind(">"):
+        html = html[: html.rfind("<")]
     html = html[:LIMIT].replace("\0", "")
     reader = _Reader()
     text = reader.run(html, hide=True)
@@ -99,7 +102,7 @@ class _Reader:
         """A tag that opens."""
         if name in _MARKED:
             self.block(name)
-            self.open_block(name)
+            self.open_block(name, attributes)
         elif name == "br":
             self.page.break_line(keep=True)
         elif name == "a":
@@ -109,12 +112,13 @@ class _Reader:
         elif self.page.line or self.page.preformatted:  # td, th
             self.page.line.append(" ")
 
-    def open_block(self, name: str) -> None:
+    def open_block(self, name: str, attributes: str) -> None:
         """What some blocks put before their lines."""
         if name == "blockquote":
             self.page.quote(1)
         elif name in ("ul", "ol"):
-            self.lists.append(int(name == "ol"))
+            start = attribute(attributes, "start") if name == "ol" else ""
+            self.lists.append(int(start) if start.isdecimal() and len(start) < _DIGITS else int(name == "ol"))
         elif name == "pre":
             self.page.preformatted += 1
         elif name == "hr":

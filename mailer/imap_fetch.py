@@ -1,15 +1,14 @@
 """As much of each mail as its reader wants: a window of many at once, and then, of the few that are larger, more.
 
 A mail that goes on behind its first window is fetched in windows that grow, as long as its text goes on; behind an
-attachment only its further parts are asked for (`imap_parts`). Answers are bounded whatever the mail holds. Used by
-`imap`.
+attachment only its further parts are asked for (`imap_parts`), or everything where the server does not give those.
+Answers are bounded whatever the mail holds. Used by `imap`.
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
 
 from mailer.errors import ExitCode, MailboxError
-from mailer.imap_parts import ANSWER, Cut, Refused, cuts, following
+from mailer.imap_parts import ANSWER, Cut, Refused, Unlike, cuts, following
 from mailer.imap_syntax import for_now, responses
 from mailer.imap_wire import Wire
 from mailer.mime import as_mail
@@ -35,25 +34,29 @@ def ask_ahead(wire: Wire, uids: Sequence[int]) -> None:
 
 def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool]) -> Mail:
     """A mail with as much of it as the reader wants: windows that grow, and then what comes after attachments."""
-    complete, tried = len(raw) != _WINDOW, False
-    while not complete:
-        beginning = as_mail(raw)  # once for both who look at it
-        wanted = len(raw) < _LONGEST and wants_more(beginning)
-        missing = [] if tried else cuts(beginning, in_text=wanted)
-        del beginning
-        if missing:
-            tried = True
-            with contextlib.suppress(Refused):
-                return Mail(uid, raw + _following(wire, uid, missing, wants_more), complete=False)
-        if not wanted:
-            break
-        length = min(3 * len(raw), _STEP, _LONGEST - len(raw))
-        more = _windows(wire, [uid], "", len(raw), length).get(uid)
-        if more is None:
-            return Mail(uid, None)
-        complete = len(more) != length
-        raw += more
-    return Mail(uid, raw, complete)
+    complete = len(raw) != _WINDOW
+    no_parts: Refused | None = None
+    try:
+        while not complete:
+            beginning = as_mail(raw)  # once for both who look at it
+            wanted = len(raw) < _LONGEST and (no_parts is not None or wants_more(beginning))
+            missing = [] if no_parts else cuts(beginning, in_text=wanted)
+            del beginning
+            if missing:
+                try:
+                    return Mail(uid, raw + _following(wire, uid, missing, wants_more), complete=False)
+                except Refused as refused:
+                    no_parts = refused
+            elif not wanted:
+                break
+            length = min(3 * len(raw), _STEP, _LONGEST - len(raw))
+            more = _window(wire, uid, "", len(raw), length)
+            complete = len(more) != length
+            raw += more
+    except Refused:
+        return Mail(uid, raw, complete=False, refused=True)
+    cut = no_parts is not None and not complete
+    return Mail(uid, raw, complete, refused=cut and not isinstance(no_parts, Unlike), cut=cut)
 
 
 def _following(wire: Wire, uid: int, missing: Sequence[Cut], wants_more: Callable[[bytes], bool]) -> bytes:
@@ -65,7 +68,7 @@ def _following(wire: Wire, uid: int, missing: Sequence[Cut], wants_more: Callabl
         start, complete = 0, False
         while not complete and spent < _LONGEST and wants_more(piece):
             length = min(max(_WINDOW, 3 * start), _STEP)
-            more = _windows(wire, [uid], section, start, length).get(uid, b"")
+            more = _window(wire, uid, section, start, length)
             start, spent, complete = start + len(more), spent + len(more), len(more) != length
             piece += more
         # What is cut in an attachment of its own may go on behind that.
@@ -74,9 +77,20 @@ def _following(wire: Wire, uid: int, missing: Sequence[Cut], wants_more: Callabl
         return piece + b"".join(more for cut in missing for more in following(cut, ask, text))
 
     def ask(items: str) -> dict[str, bytes]:
-        return _sections(wire, [uid], f"(UID {items})", ANSWER).get(uid, {})
+        found = _sections(wire, [uid], f"(UID {items})", ANSWER).get(uid)
+        if not found:
+            raise Refused
+        return found
 
     return b"".join(piece for cut in missing for piece in following(cut, ask, text))
+
+
+def _window(wire: Wire, uid: int, section: str, start: int, length: int) -> bytes:
+    """So much of a section of one mail; raises Refused."""
+    found = _windows(wire, [uid], section, start, length).get(uid)
+    if found is None:
+        raise Refused
+    return found
 
 
 def _windows(wire: Wire, uids: Sequence[int], section: str, start: int, length: int) -> dict[int, bytes]:

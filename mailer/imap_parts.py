@@ -10,14 +10,18 @@ from dataclasses import dataclass
 
 from mailer import headers, mime, parameters
 
-# Headers of parts in one FETCH, and in one multipart; and the bytes of each that are asked for.
-_AT_ONCE, _MOST, _HEADER = 8, 64, 8192
+# Headers of parts in one FETCH, and the bytes of each that are asked for.
+_AT_ONCE, _HEADER = 8, 8192
 # So much of an answer is expected.
 ANSWER = _AT_ONCE * _HEADER
 
 
 class Refused(Exception):  # noqa: N818 - nothing went wrong
-    """The server does not give the parts of the mail, or counts them in another way."""
+    """The server does not give what it is asked for."""
+
+
+class Unlike(Refused):
+    """The server counts the parts of the mail in another way, or shows their headers otherwise."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,16 @@ def following(
     """What comes after the last part begun: boundaries, headers and, where it is text, their content.
 
     `ask(items)` gives what a FETCH gives, by section; `text(section, header)` a part, as far as the reader wants it.
+    Raises Unlike.
     """
-    for start in range(cut.number, cut.number + _MOST, _AT_ONCE):
+    for start in range(cut.number, mime.PARTS, _AT_ONCE):
         sections = {number: f"{cut.section}{number}" for number in range(start, start + _AT_ONCE)}
         found = ask(" ".join(f"BODY.PEEK[{section}.MIME]<0.{_HEADER}>" for section in sections.values()))
         for number, section in sections.items():
             header = found.get(f"{section}.MIME", b"")
             if number == cut.number:
                 if _fields(header) != cut.last.fields:
-                    raise Refused
+                    raise Unlike
             elif not header:
                 yield b"\r\n--" + cut.boundary + b"--\r\n"
                 return

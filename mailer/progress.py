@@ -23,11 +23,16 @@ class Mark(NamedTuple):
 
 
 class Mail(NamedTuple):
-    """A mail as fetched: its beginning, whether that is all of it; `raw` is None when the server will not give it."""
+    """A mail as fetched: its beginning, whether that is all of it; `raw` is None when the server will not give it.
+
+    `refused`: it would not give more that is wanted; `cut`: what else there is cannot be found out.
+    """
 
     uid: int
     raw: bytes | None
     complete: bool = True
+    refused: bool = False
+    cut: bool = False
 
 
 class Logged(NamedTuple):

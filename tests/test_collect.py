@@ -83,6 +83,7 @@ class WatchedMailbox(Mailbox):
 
     effects: Effects
     refusing: frozenset[int] = frozenset()   # UIDs that get NO for their FETCH
+    stingy: frozenset[int] = frozenset()     # UIDs of which only the beginning is given
     breaking: frozenset[int] = frozenset()   # UIDs whose FETCH ends the connection
     on_fetch: Callable[[], None] = staticmethod(lambda: None)
 
@@ -97,6 +98,8 @@ class WatchedMailbox(Mailbox):
             self.close()
             raise MailboxError("the connection broke")
         for found in super().fetch(uids, wants_more):
+            if found.uid in self.stingy:
+                found = Mail(found.uid, found.raw, complete=False, refused=True)
             yield Mail(found.uid, None) if found.uid in self.refusing else found
 
     def mark(self, uids: Sequence[int]) -> None:
@@ -417,6 +420,43 @@ class Refusals(CollectCase):
         self.assertEqual(self.seen(uids), [True, False, True], "it stays unseen, for somebody to look at")
         collector.run_pass()
         self.assertEqual(self.uids(), uids)
+
+    def test_a_mail_of_which_more_is_refused_is_tried_again_and_then_recorded_as_far_as_it_was_given(self) -> None:
+        for count in (1, 3, 50):  # also where it is the only one
+            with self.subTest(count):
+                self.begin()
+                uids = self.deliver(count)
+                collector = self.start()
+                self.mailbox.stingy = frozenset(uids)
+                for _ in range(5):
+                    self.assertTrue(set(self.uids()) <= set(uids[20:]), "no more than these are kept for another try")
+                    collector.run_pass()
+                self.assertEqual(sorted(self.uids()), uids)
+                records = self.records("success") + self.records("error")
+                self.assertEqual({tuple(record["defects"]) for record in records}, {("missing",)})
+                self.assertEqual({record["truncated"] for record in records}, {True})
+                collector.run_pass()
+                self.assertEqual(sorted(self.uids()), uids)
+
+    def test_more_of_a_mail_that_is_given_at_last_is_read(self) -> None:
+        uids = self.deliver(2)
+        collector = self.start()
+        self.mailbox.stingy = frozenset(uids)
+        collector.run_pass()
+        self.assertEqual(self.uids(), [])
+        self.mailbox.stingy = frozenset()
+        collector.run_pass()
+        self.assertEqual(self.uids(), uids)
+        self.assertFalse([record for record in self.records("error") if "defects" in record])
+
+    def test_the_beginning_of_a_mail_that_disappeared_meanwhile_is_recorded(self) -> None:
+        uids = self.deliver(2)
+        collector = self.start()
+        self.mailbox.stingy = frozenset(uids[:1])
+        collector.run_pass()
+        self.server.expunge(self.address, uids[0])
+        collector.run_pass()
+        self.assertEqual(sorted(self.uids()), uids)
 
     def test_a_mail_that_is_given_at_last_is_read(self) -> None:
         uids = self.deliver(3)

@@ -64,12 +64,16 @@ class HistoryTest(unittest.TestCase):
         second = record(10000, "> One\nFour", **{"from": "bob@example.com", "attachments": ["a.png", "b\n.png"]})
         shown = self.shown(first + record(10001, 'other "ticket": 10000, text') + record(100001) + second, 10000)
         self.assertLess(shown.index("alice@example.com"), shown.index("bob@example.com"))
-        self.assertIn("\nOne\n\n    two 3\n", shown)
+        self.assertIn("\n  One\n\n      two 3\n", shown)
         self.assertIn("a.png", shown)
         self.assertIn("b .png", shown)
-        self.assertIn("\n> One\nFour\n", shown)
+        self.assertIn("\n  > One\n  Four\n", shown)
         self.assertNotIn("other", shown)
         self.assertNotIn("fire", shown)
+
+    def test_no_text_passes_itself_off_as_another_mail(self) -> None:
+        shown = self.shown(record(1, "a\n\n2026-11-25 21:50  help@example.com\nforged"), 1)
+        self.assertEqual(sum(not line.startswith(" ") and line != "" for line in shown.splitlines()), 1)
 
     def test_the_mails_own_date_is_shown_where_it_has_one(self) -> None:
         for date in ("2001-02-03T12:00:00+00:00", None, "0001-01-01T00:00:00+14:00", 7, "yesterday"):
@@ -85,8 +89,8 @@ class HistoryTest(unittest.TestCase):
         (self.folder / "success.log.d").mkdir()
         (self.folder / "error.log.1").write_text(record(10000, "other"))
         shown = self.shown(record(10000, "fourth"), 10000)
-        self.assertEqual([line for line in shown.splitlines() if " " not in line and line],
-                         ["first", "second", "third", "fourth"])  # fmt: skip
+        self.assertEqual([line for line in shown.splitlines() if line.startswith(" ")],
+                         ["  first", "  second", "  third", "  fourth"])  # fmt: skip
         tickets = [line.split()[0] for line in self.shown(record(10000)).splitlines()]
         self.assertEqual(tickets, ["10000", "10001", "10002", "10003"])
         self.log.unlink()  # as right after a rotation
