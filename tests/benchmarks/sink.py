@@ -86,7 +86,15 @@ def _serve(sock: socket.socket, security: str, context: ssl.SSLContext | None) -
         sock.close()
 
 
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    """End this process when its parent has ended, however that did."""
+    parent.join()
+    os._exit(0)
+
+
 def _accept(listening: socket.socket, security: str, files: Sequence[str]) -> None:
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     context = None
     if files:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
