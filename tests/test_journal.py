@@ -190,6 +190,18 @@ class Recovering(JournalCase):
         self.journal.append(line(3))
         self.assertEqual(sorted(self.uids(mark)), [2, 3])
 
+    def test_a_log_that_was_begun_torn_and_renamed_since_the_mark_is_mended(self) -> None:
+        self.journal.append(line(1))
+        mark = self.journal.mark
+        record = b'{"time": "2026-11-22T10:15:03+00:00", "uidvalidity": 1, "uid": 2}\n'
+        table = {"log.1": (record[:40], b""), "log.2": (record + record[:4], record), "log.3": (record[:-1], record),
+                 "log.gz": (b"\x1f\x8b\n\x08", b"\x1f\x8b\n\x08"), "log.txt": (b"a note", b"a note")}  # fmt: skip
+        for name, (torn, _) in table.items():
+            (self.folder / f"success.{name}").write_bytes(torn)
+        self.uids(mark)
+        for name, (_, mended) in table.items():
+            self.assertEqual((self.folder / f"success.{name}").read_bytes(), mended, name)
+
     def test_older_siblings_are_not_read_and_archives_never_changed(self) -> None:
         old, archive = self.folder / "success.log.9", self.folder / "success.log.8.gz"
         old.write_bytes(line(9))
