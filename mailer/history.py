@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from io import StringIO
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -32,22 +33,27 @@ _MARGIN = "  "  # so that no text can pass itself off as another mail
 _COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip"}
 
 
-def show(success_log: Path, ticket: int | None, out: TextIO) -> ExitCode:
+def show(success_log: Path, ticket: int | None, out: TextIO | None) -> ExitCode:
     """Write the latest tickets, or one ticket's conversation, to `out`; through a pager when it is a terminal.
 
     Why there is nothing to show goes to stderr.
     """
     show_any_text()
+    out = out or StringIO()  # without a standard output nobody reads it
     try:
         logs = _logs(success_log)
         lines = _latest(logs, out) if ticket is None else _conversation(logs, ticket, out)
         first = next(lines, None)
-        if first is not None:
-            _page(first, lines, out)
-            return ExitCode.DONE
     except OSError as failure:
         sys.stderr.write(_("The file cannot be read: {why}").format(why=failure) + "\n")
         return ExitCode.NO_INPUT
+    if first is not None:
+        try:
+            _page(first, lines, out)
+        except OSError as failure:
+            sys.stderr.write(f"{failure}\n")
+            return ExitCode.TEMPORARY
+        return ExitCode.DONE
     sys.stderr.write((_("No ticket yet.") if ticket is None else _("No mail of ticket {}.").format(ticket)) + "\n")
     return ExitCode.DONE if ticket is None else ExitCode.REFUSED
 

@@ -1,5 +1,6 @@
 """The collector put together from its settings: mailbox, logs, position, and the loop. Called by `collector.py`."""
 
+import errno
 import logging
 import os
 import ssl
@@ -42,11 +43,12 @@ def read_files(names: Iterable[str]) -> int:
             continue
         line = record.line(read(raw, complete=complete), time=datetime.now(UTC), file=name)
         try:
+            if not sys.stdout:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
         except OSError as failure:  # a full disk, or a reader that has seen enough
             _log.error("the record of %s cannot be written: %s", name, failure.strerror)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at its end
             return ExitCode.TEMPORARY
     return code
 
@@ -139,8 +141,8 @@ def _require_logs(settings: CollectorSettings) -> None:
 def _mailbox(settings: CollectorSettings, stop: threading.Event) -> Mailbox:
     context: ssl.SSLContext = tls.client_context(settings.ca_file)
     return Mailbox(
-        settings.imap, launch.login(settings.account, settings.ca_file, stop.is_set), settings.folder, context=context,
-        timeout=settings.timeout, mark_seen=settings.mark_seen, stopping=stop.is_set,
+        settings.imap, launch.login(settings.account, settings.ca_file, stop.is_set, settings.timeout), settings.folder,
+        context=context, timeout=settings.timeout, mark_seen=settings.mark_seen, stopping=stop.is_set,
     )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from mailer import sasl
 from mailer.errors import Code, DeliveryError, LoginError, Outcome
 from mailer.settings import Endpoint, Security
-from mailer.smtp_reply import LoginDeferredError, words
+from mailer.smtp_reply import LoginDeferredError, SessionLostError, words
 from mailer.smtp_wire import Wire
 
 _FULL_NAME = re.compile(r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
@@ -95,7 +95,7 @@ def _secret(login: sasl.Login, fresh: bool) -> str:
         return login.secret(fresh)
     except LoginError as failure:
         if failure.temporary:
-            raise LoginDeferredError(str(failure)) from None
+            raise SessionLostError(str(failure)) from None
         raise _refused(str(failure)) from None
 
 

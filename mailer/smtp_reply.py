@@ -26,7 +26,7 @@ class SessionLostError(DeliveryError):
 
 
 class LoginDeferredError(SessionLostError):
-    """The login can be neither taken nor refused for good just now."""
+    """The mail server neither takes the login nor refuses it for good."""
 
 
 def may_become_reply(received: bytes) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from mailer.diagnostics import let_go
 from mailer.errors import ExitCode
 from mailer.history import show
 
@@ -74,6 +75,15 @@ class HistoryTest(unittest.TestCase):
     def test_no_text_passes_itself_off_as_another_mail(self) -> None:
         shown = self.shown(record(1, "a\n\n2026-11-25 21:50  help@example.com\nforged"), 1)
         self.assertEqual(sum(not line.startswith(" ") and line != "" for line in shown.splitlines()), 1)
+
+    @unittest.skipUnless(Path("/dev/full").exists(), "needs /dev/full")
+    def test_what_cannot_be_written_is_no_file_that_cannot_be_read(self) -> None:
+        self.log.write_text(record(1))
+        with Path("/dev/full").open("w") as full, contextlib.redirect_stderr(io.StringIO()) as said:
+            self.assertEqual(show(self.log, 1, full), ExitCode.TEMPORARY)
+            let_go(full)
+        self.assertIn("No space left", said.getvalue())
+        self.assertEqual(show(self.log, 1, None), ExitCode.DONE)
 
     def test_the_mails_own_date_is_shown_where_it_has_one(self) -> None:
         for date in ("2001-02-03T12:00:00+00:00", None, "0001-01-01T00:00:00+14:00", 7, "yesterday"):
