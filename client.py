@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mailer import console, courier, tls, transport
 from mailer.config import client_settings
-from mailer.launch import BASE, Parser, guard, values
+from mailer.environment import BASE, values
+from mailer.launch import Parser, guard
 from mailer.protocol import Reply, Request
 from mailer.settings import spelled
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from mailer import history, launch, mailroom
+from mailer import environment, history, launch, mailroom
 from mailer.config import collector_settings, success_log
 
 _LATEST = object()  # for --show without a ticket
@@ -23,11 +23,11 @@ def main(argv: list[str]) -> int:
         launch.start_logging(flags.verbose)
         if flags.read:
             return mailroom.read_files(flags.read)
-        values = launch.values(flags.env, {})
+        values = environment.values(flags.env, {})
         if flags.show is not None:
             which = None if flags.show is _LATEST else flags.show
-            return history.show(success_log(values, launch.BASE), which, sys.stdout)
-        settings = collector_settings(launch.with_password(values), launch.BASE)
+            return history.show(success_log(values, environment.BASE), which, sys.stdout)
+        settings = collector_settings(environment.with_password(values), environment.BASE)
         if flags.check:
             return mailroom.check(settings)
         return mailroom.collect(settings, launch.stop_on_signals(), once=flags.once)

@@ -2,7 +2,7 @@
 
 import sys
 
-from mailer import desk, launch
+from mailer import desk, environment, launch
 from mailer.config import server_settings
 
 
@@ -17,8 +17,8 @@ def main(argv: list[str]) -> int:
 
     def run() -> int:
         launch.start_logging(flags.verbose)
-        values = launch.values(flags.env, {"SERVER_HOST": flags.host, "SERVER_PORT": flags.port})
-        settings = server_settings(launch.with_password(values), launch.BASE)
+        values = environment.values(flags.env, {"SERVER_HOST": flags.host, "SERVER_PORT": flags.port})
+        settings = server_settings(environment.with_password(values), environment.BASE)
         return desk.check(settings) if flags.check else desk.serve(settings, launch.stop_on_signals())
 
     return launch.guard(run)

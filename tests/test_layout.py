@@ -19,7 +19,8 @@ GENERATED = {"__pycache__", "venv"}
 FLOORS = {
     3: {
         "scripts": {
-            "client", "server", "collector", "mailer.launch", "mailer.statedir", "mailer.desk", "mailer.mailroom",
+            "client", "server", "collector", "mailer.environment", "mailer.launch", "mailer.statedir", "mailer.desk",
+            "mailer.mailroom",
         },
         "sandbox": {
             f"mailer.sandbox{'.' if path.stem != '__init__' else ''}{path.stem.replace('__init__', '')}"
@@ -150,7 +151,7 @@ class LayoutTest(unittest.TestCase):
         for module, imported in IMPORTS.items():
             foreign = {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names) - {"mailer"}
             with self.subTest(module):
-                self.assertEqual(foreign, {"dotenv"} if module == "mailer.launch" else set())
+                self.assertEqual(foreign, {"dotenv"} if module == "mailer.environment" else set())
 
     def test_the_scripts_are_thin(self) -> None:
         for script in ("client", "server", "collector"):

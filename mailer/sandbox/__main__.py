@@ -10,7 +10,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from mailer import launch
+from mailer import environment, launch
 from mailer.errors import ConfigError, ExitCode
 from mailer.sandbox.child import Child
 from mailer.sandbox.mail import MailServer
@@ -126,7 +126,7 @@ def _run_everything(mail: MailServer, port: int, screen: Screen, stop: threading
 
 def _introduce(mail: MailServer, port: int, folder: Path, screen: Screen) -> None:
     client = "python client.py"
-    if (launch.BASE / ".env").exists():
+    if (environment.BASE / ".env").exists():
         client += f" --env {folder / '.env'}"  # the person's own settings name another server
     if port != SERVER_PORT:
         client += f" --port {port}"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mailer.launch import BASE
+from mailer.environment import BASE
 from mailer.sandbox.leash import GRACE
 
 MAX_LINE = 4096

@@ -1,0 +1,89 @@
+"""Where the settings come from: the `.env` file, the environment and the flags, as one mapping for `config`.
+
+Nothing else in Mailer looks at any of them. Raises ConfigError for a file that cannot be read. Called by the scripts.
+"""
+
+import difflib
+import io
+import logging
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import dotenv
+
+from mailer.config import KEYS
+from mailer.errors import ConfigError, safe
+
+BASE = Path(__file__).resolve().parent.parent  # the folder of the scripts
+_SECRETS = ("EMAIL_PASSWORD", "SERVER_TOKEN", "OAUTH_CLIENT_SECRET", "OAUTH_REFRESH_TOKEN")
+_LONGEST_ENV = 262_144  # characters
+_LONGEST_SECRET = 65_536  # bytes: a password file that is longer is some other file
+_LIKENESS = 0.8  # of a key to the one that was meant; others' keys may be in the same file: EMAIL_HOST is not IMAP_HOST
+
+_log = logging.getLogger(__name__)
+
+
+def values(env: str | None, flags: Mapping[str, object]) -> dict[str, str]:
+    """The settings as strings: the `.env` file, over it the environment, over it the flags that were given.
+
+    Raises ConfigError when a file that was named cannot be read.
+    """
+    found = {**_env_file(env), **os.environ}
+    found.update({key: str(value) for key, value in flags.items() if value is not None})
+    return found
+
+
+def with_password(values: Mapping[str, str]) -> dict[str, str]:
+    """The settings with the password out of EMAIL_PASSWORD_FILE, if it is to come from there; raises ConfigError."""
+    file = values.get("EMAIL_PASSWORD_FILE", "").strip()
+    wanted = file and not values.get("EMAIL_PASSWORD") and values.get("EMAIL_AUTH", "").strip().lower() != "oauth2"
+    return {**values, "EMAIL_PASSWORD": _password(Path(file))} if wanted else dict(values)
+
+
+def _env_file(env: str | None) -> dict[str, str]:
+    path = Path(env) if env else BASE / ".env"
+    if not env and not path.exists():
+        return {}
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            content = file.read(_LONGEST_ENV + 1)
+        if len(content) > _LONGEST_ENV:
+            raise ValueError("it is too long to be a settings file")
+        pairs = dotenv.dotenv_values(stream=io.StringIO(content), interpolate=False)
+        found = {key: value for key, value in pairs.items() if value}
+        if any(map(found.get, _SECRETS)):
+            _warn_of_readers(path)
+        _warn_of_misspellings(path, pairs)
+    except (OSError, ValueError) as failure:  # ValueError: not UTF-8
+        raise ConfigError(f"{path}: cannot be read ({failure})") from failure
+    return found
+
+
+def _warn_of_readers(path: Path) -> None:
+    """Others who can read the file can read the secrets in it; Windows has no such bits."""
+    if os.name == "posix" and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        _log.warning("%s holds a secret and can be read by others: chmod 600 %s", path, path)
+
+
+def _warn_of_misspellings(path: Path, keys: Iterable[str]) -> None:
+    """Name the keys that are probably meant to be others; whatever else is in the file is somebody else's."""
+    for key in sorted(set(keys) - KEYS):
+        if meant := difflib.get_close_matches(key.upper(), KEYS, 1, _LIKENESS):
+            _log.warning("%s: %s is no setting and is ignored (did you mean %s?)", path, safe(key), meant[0])
+
+
+def _password(path: Path) -> str:
+    try:
+        place = BASE / path.expanduser()
+        with place.open("rb") as file:
+            content = file.read(_LONGEST_SECRET + 1)
+        # What systemd hands over is the service's by an access list, which shows as the rights of a group.
+        if str(place.parent) != os.environ.get("CREDENTIALS_DIRECTORY"):
+            _warn_of_readers(place)
+        if len(content) > _LONGEST_SECRET:
+            raise ValueError("it is too long to be a password")
+        return content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+    except (OSError, ValueError, RuntimeError) as failure:  # RuntimeError: ~ stands for no home folder
+        raise ConfigError(f"EMAIL_PASSWORD_FILE: {path} cannot be used ({failure})") from None
