@@ -23,9 +23,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from mailer.collect_ledger import Journal, Ledger, Mailbox, Position
+from mailer.collect_refusals import Refusals
 from mailer.errors import ExitCode, MailboxError
 from mailer.progress import Mail, Selected, unpack
-from mailer.reading import UNREADABLE, Reading, read, wants_more
+from mailer.reading import Reading, read, wants_more
 
 _Batch = list[tuple[int, Reading | None]]  # by UID; None for a mail that the server refused
 
@@ -36,10 +37,6 @@ _ASKED = 1_000
 # A batch is committed at so many mails, or characters of text in them: one alone may have a million.
 _MAILS = 500
 _CHARACTERS = 500_000
-# A mail that the server refuses by itself is tried again in this many passes before it is recorded as unreadable.
-_TRIES = 5
-# With so many refused mails at once it is not the mails that are at fault.
-_REFUSED = 20
 
 
 class Collector:
@@ -61,7 +58,7 @@ class Collector:
         self._progress = progress
         self._careful = 0  # up to this UID mails are asked for one by one: among them one broke the connection
         self._suspect = 0  # the one that was asked for when it broke; whether it is to blame shows with the next one
-        self._fragments: dict[int, Reading] = {}  # of mails of which the server refused to give more
+        self._refusals = Refusals()
         self._unsure = True  # whether something may be logged that the position does not tell of
         self._pending = unpack(self._ledger.progress.pending)
         self._unmarked = self._ledger.progress.marking
@@ -188,41 +185,26 @@ class Collector:
             self._keep(f"{self._ledger.progress.uidvalidity}-{mail.uid}.eml", mail.raw)
         if mail.refused or mail.cut:
             reading = reading._replace(truncated=True, defects=(*reading.defects, "missing"))
-        self._fragments.pop(mail.uid, None)
-        if mail.refused and len(self._fragments) < _REFUSED:
-            self._fragments[mail.uid] = reading
-            return None
-        return reading
+        return None if mail.refused and self._refusals.wait_for_more(mail.uid, reading) else reading
 
     def _commit(self, batch: _Batch, done: int, gone: Sequence[int] = (), *, to_blame: bool = False) -> None:
         """Log the mails, save the position, mark them: in that order."""
-        progress = self._ledger.progress
-        all_refused = batch and not any(reading or uid in self._fragments for uid, reading in batch)
+        progress, fragments = self._ledger.progress, self._refusals.fragments
+        all_refused = batch and not any(reading or uid in fragments for uid, reading in batch)
         # It is the mails' fault only if there are others that the server gives.
         if all_refused and not to_blame and not self._mailbox.gives_others({*dict(batch), *progress.refused}):
             raise MailboxError("the server refuses all mails that it is asked for")
         refused = {uid: tries for uid, tries in progress.refused.items() if uid not in gone}
-        readings = [(uid, reading or self._refused(uid, refused)) for uid, reading in batch]
-        readings += [(uid, self._fragments.pop(uid, None)) for uid in gone]
+        readings = [(uid, reading or self._refusals.count(uid, refused)) for uid, reading in batch]
+        readings += [(uid, fragments.get(uid)) for uid in gone]
         marking = tuple(uid for uid, reading in batch if reading)
         for uid in marking:
             refused.pop(uid, None)
         progress = replace(progress, done=max(progress.done, done), refused=refused, marking=marking)
-        self._ledger.record([(uid, reading) for uid, reading in readings if reading], progress)
+        recorded = [(uid, reading) for uid, reading in readings if reading]
+        self._ledger.record(recorded, progress)
+        for uid, _ in recorded if fragments else ():
+            fragments.pop(uid, None)
         self._unmarked = marking
         self._mailbox.mark(marking)
         self._unmarked = ()
-
-    def _refused(self, uid: int, refused: dict[int, int]) -> Reading | None:
-        """What to record of a mail that the server refused: nothing yet, while it is to be tried again."""
-        tries = refused.pop(uid, 0) + 1
-        if tries == 1 and len(refused) >= _REFUSED and uid not in self._fragments:
-            raise MailboxError("the server refuses one mail after the other")
-        if tries == 1:
-            what = "more of the mail" if uid in self._fragments else "the mail"
-            _log.warning("the server refuses %s with UID %d and gives others: it is tried again", what, uid)
-        if tries < _TRIES:
-            refused[uid] = tries
-            return None
-        _log.warning("the mail with UID %d was refused %d times: recorded as far as it was given", uid, tries)
-        return self._fragments.pop(uid, UNREADABLE)

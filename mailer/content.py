@@ -6,10 +6,9 @@ forwarded mails with their headers. At most `TEXT_LIMIT` characters. Called by `
 
 import re
 from dataclasses import dataclass, field
-from io import StringIO
 
-from mailer import charsets, headers, htmltext, mime, transfer
-from mailer.longtext import lines, substitute
+from mailer import charsets, flowed, headers, htmltext, mime, transfer
+from mailer.longtext import substitute
 
 # The record's limit: five hundred pages of text.
 TEXT_LIMIT = 1_048_576
@@ -25,7 +24,6 @@ _PICTURE = re.compile(rb"data:image/[\w.+-]{1,40};base64,[A-Za-z0-9+/=\s]{1000,}
 _READABLE = {"text/plain", "text/html", "text/enriched", "text/richtext", "text/markdown", "text/x-markdown"}
 _SHOWN_HEADERS = ("From", "Date", "Subject", "To", "Cc")
 _FORWARDED = "---------- Forwarded message ----------"
-_QUOTES = re.compile(r">*")
 _ENRICHED = re.compile(r"<<|<[^<>]{1,60}>")
 # What a meeting is called; and how much of that is shown.
 _SUMMARY = re.compile(r"^SUMMARY[^:\n]*+:(.*+(?:\n[ \t].*+)*+)", re.MULTILINE)
@@ -150,7 +148,7 @@ class Content:
         elif part.kind in ("text/enriched", "text/richtext"):
             text = substitute(_ENRICHED, lambda tag: "<" if tag[0] == "<<" else "", text)
         elif part.parameters.get("format", "").lower() == "flowed":
-            text = _unflowed(text, part.parameters.get("delsp", "").lower() == "yes")
+            text = flowed.unflowed(text, part.parameters.get("delsp", "").lower() == "yes")
         # The last line end of a part belongs to the mail's lines, except in base64, which encodes the text alone.
         self._add(text if part.encoding == "base64" and part.kind == "text/plain" else text.removesuffix("\n"))
 
@@ -194,24 +192,3 @@ def _decoded(part: mime.Part) -> tuple[str, bool]:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text, whole
-
-
-def _unflowed(text: str, delete_space: bool) -> str:
-    """Soft line breaks undone (RFC 3676): after a blank at its end a line goes on in the next of its quote depth."""
-    written, separator = StringIO(), ""  # in a list, millions of lines would take many times their memory
-    depth_before, flowing = -1, False
-    for line in lines(text):
-        line = line.removesuffix("\n")
-        depth = len(_QUOTES.match(line)[0])  # type: ignore[index]
-        line = line[depth:].removeprefix(" ")
-        soft = line.endswith(" ") and line != "-- "
-        words = line[:-1] if soft and delete_space else line
-        if flowing and depth == depth_before and line != "-- ":
-            written.write(words)
-        else:
-            written.write(separator + ">" * depth + (" " if depth else "") + words)
-            separator = "\n"
-        depth_before, flowing = depth, soft
-    if text.endswith("\n") and not flowing:
-        written.write("\n")
-    return written.getvalue()
