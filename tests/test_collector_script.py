@@ -249,13 +249,15 @@ class Running(CollectorCase):
 
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind(str(self.folder / "notify"))
-            manager.settimeout(10)
+            manager.settimeout(60)
             command, environment = self.command()
             environment["NOTIFY_SOCKET"] = str(self.folder / "notify")
             with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-                heard = [manager.recv(100) for _ in range(3)]
-                process.terminate()
-                process.wait(10)
+                try:
+                    heard = [manager.recv(100) for _ in range(3)]
+                finally:
+                    process.terminate()
+                process.wait(60)
                 while heard[-1] != b"STOPPING=1":
                     heard.append(manager.recv(100))
         self.assertEqual(heard[:3], [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"])

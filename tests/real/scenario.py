@@ -94,7 +94,7 @@ class EndToEnd(unittest.TestCase):
         other = self.mail("stranger@example.net", f"Скидки! {ticket}", "Buy now")
         self.system.send(reply)
         self.system.send(other)
-        wait_until(lambda: {"Он уже починен, спасибо 👍\n", "Buy now\n"} <= self.texts(ADMINISTRATOR), 20)
+        wait_until(lambda: {"Он уже починен, спасибо 👍\n", "Buy now\n"} <= self.texts(ADMINISTRATOR), 60)
 
         records = self.collected(ticket)
         self.assertEqual([record["from"] for record in records], [ADMINISTRATOR, "replier@example.org"])
@@ -131,7 +131,7 @@ class EndToEnd(unittest.TestCase):
 
     def mail_in_mailbox(self, address: str, ticket: int) -> EmailMessage:
         """The mail of this ticket, as a mail program reads it; waits until it has arrived."""
-        wait_until(lambda: self.mails(address, ticket), 20)
+        wait_until(lambda: self.mails(address, ticket), 60)
         (mail,) = self.mails(address, ticket)
         return mail
 

@@ -200,7 +200,7 @@ class ServerTest(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done)
         ticket = ticket_of(done.stdout)
         for address in ("person@example.org", ADMINISTRATOR):
-            wait_until(partial(self.has, address, ticket), 20)  # or Postfix, ended in mid-delivery, would deliver twice
+            wait_until(partial(self.has, address, ticket), 60)  # or Postfix, ended in mid-delivery, would deliver twice
         return ticket
 
     def has(self, address: str, ticket: int) -> bool:

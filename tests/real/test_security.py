@@ -54,7 +54,7 @@ class MailSystemCase(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done)
         ticket = ticket_of(done.stdout)
         for address in (PERSON, ADMINISTRATOR):
-            wait_until(lambda box=address: self.mails(box, f"[Ticket #{ticket}] Mailer") == 1, 20)  # type: ignore[misc]
+            wait_until(lambda box=address: self.mails(box, f"[Ticket #{ticket}] Mailer") == 1, 60)  # type: ignore[misc]
         collected = self.workplace.run("collector.py", "--once")
         self.assertEqual(collected.returncode, 0, collected)
         mine = [record for record in self.workplace.successes() if record["ticket"] == ticket]
