@@ -1,7 +1,6 @@
 """Send a message to the helpdesk: ask for an address and a text, or take them from flags or standard input."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from mailer import console, courier, tls, transport
@@ -37,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         context = tls.client_context(settings.tls_ca, "SERVER_TLS_CA") if settings.tls_ca else None
 
         def send(request: Request) -> Reply:
-            request = replace(request, token=settings.token)
+            request = Request(request.email, request.message, request.id, settings.token)
             return transport.exchange(settings.host, settings.port, request, timeout=settings.timeout, context=context)
 
         way = courier.Courier(spelled(settings.host, settings.port), settings.timeout, send, tls=context is not None)

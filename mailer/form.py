@@ -126,7 +126,7 @@ class Form:
         try:
             text = self._terminal.edit(text)
         except (OSError, ValueError) as failure:  # ValueError: its command line has an open quote
-            self._terminal.say(_("The editor cannot be started: {why}").format(why=safe(str(failure))), RED)
+            self._terminal.say(_("The editor cannot be used: {why}").format(why=safe(str(failure))), RED)
         lines.clear()
         if text:
             self._add(text, lines, request)

@@ -122,7 +122,7 @@ class Terminal:
         return self._takes_pastes or "\n" not in value
 
     def edit(self, text: str) -> str:
-        """The text after the person's editor is done with it; raises OSError when there is no such editor."""
+        """The text after the person's editor is done with it; raises OSError when there is none, or it failed."""
         chosen = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("notepad" if os.name == "nt" else "vi")
         handlers = {number: signal.signal(number, lambda *_: None) for number in ENDINGS}  # they are the editor's now
         self.__exit__()
@@ -130,7 +130,8 @@ class Terminal:
             with tempfile.TemporaryDirectory(prefix="mailer-") as folder:
                 file = Path(folder, "message.txt")
                 file.write_text(text + "\n", encoding="utf-8", errors="replace")
-                subprocess.call([*shlex.split(chosen, posix=os.name != "nt"), str(file)])
+                if code := subprocess.call([*shlex.split(chosen, posix=os.name != "nt"), str(file)]):
+                    raise OSError(f"{chosen}: exit code {code}")
                 return decode(file.read_bytes()).replace("\r\n", "\n").removesuffix("\n")
         finally:
             for number, handler in handlers.items():

@@ -139,13 +139,13 @@ class AskingTest(TerminalTestCase):
                 self.assertEqual(person.ends(), 0)
                 self.assertEqual(server.requests[0]["message"], "ONE\n\nthree")
 
-    def test_an_editor_that_is_not_there_costs_nothing(self) -> None:
-        self.env["EDITOR"] = "/nowhere/editor"
-        with FakeServer() as server, self.person(server.port, *ADDRESS) as person:
-            person.answers("Your message", "one\r~e\r")
-            person.answers("cannot be started", "two\r.\r")
-            self.assertEqual(person.ends(), 0)
-            self.assertEqual(server.requests[0]["message"], "one\ntwo")
+    def test_an_editor_that_is_not_there_or_fails_costs_nothing(self) -> None:
+        for self.env["EDITOR"] in ("/nowhere/editor", "false"):
+            with FakeServer() as server, self.person(server.port, *ADDRESS) as person:
+                person.answers("Your message", "one\r~e\r")
+                person.answers("cannot be used", "two\r.\r")
+                self.assertEqual(person.ends(), 0)
+                self.assertEqual(server.requests[0]["message"], "one\ntwo")
 
 
 class PasteTest(TerminalTestCase):
