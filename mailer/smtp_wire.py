@@ -35,6 +35,7 @@ class Wire(smtplib.SMTP):
         self.deadline = time.monotonic() + timeout
         self.secrets = Secrets()
         self._patience = timeout
+        self._place = "the mail server"
         self._on_wait = on_wait
         self._buffer = b""  # what the server has said and nobody has read yet
         self._far = False  # whether the last reply had to be waited for, as the next one will then
@@ -42,6 +43,7 @@ class Wire(smtplib.SMTP):
     def attach(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
         """Connect, with TLS from the start where there is a context."""
         self._on_wait()
+        self._place = f"{host}:{port}"
         failure: OSError = OSError("no address")
         try:
             addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -147,13 +149,13 @@ class Wire(smtplib.SMTP):
         end = self._end()
         while not (found := first_reply(self._buffer)):
             if self._buffer and not may_become_reply(self._buffer):
-                self.fail("the mail server's reply makes no sense")
+                self.fail(f"the reply of {self._place} makes no sense")
             try:
                 data = self._read(self.connected(), end)
             except OSError as failure:
-                self.fail("no reply from the mail server", failure)
+                self.fail(f"no reply from {self._place}", failure)
             if not data:
-                self.fail("the mail server closed the connection")
+                self.fail(f"{self._place} closed the connection")
             self._buffer += data
         return found
 
