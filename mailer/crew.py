@@ -45,7 +45,7 @@ class _Member:
 
 
 class Crew:
-    """`size` threads that look after visits, up to `at_once` of them in the hands of the one that leads.
+    """`size` threads that look after visits; the one that leads has up to `at_once` in hand, and those that rested.
 
     `accept(seconds)` gives the next visit; None when there is none in that time, if it is limited, or when the crew is
     to end.
@@ -187,7 +187,8 @@ class Crew:
         if visit:
             self._visits.append(visit)
             with self._lock:
-                self._promised = min(self._at_once - 1, len(self._parked))
+                # Those at rest are nearly over, and are no reason for having fewer others.
+                self._promised = min(self._at_once - 1 + at_rest, len(self._parked))
             for _ in range(self._promised - at_rest):
                 visit = self._accept(0.0)
                 if not visit:

@@ -114,6 +114,14 @@ class Resting(CrewTest):
             self.until("b done", "a goes on")
             self.assertLess(self.told().index("b done"), self.told().index("a goes on"))
 
+    def test_those_that_rest_are_no_reason_for_taking_fewer_on(self) -> None:
+        resting = [self.resting(f"r{number}") for number in range(AT_ONCE)]
+        with self.working(workers=3 * AT_ONCE):
+            self.arrive(*resting, *(self.quick(f"{number}-") for number in range(AT_ONCE)))
+            self.until(*(f"{number}- done" for number in range(AT_ONCE)))
+        told = self.told()
+        self.assertLess(max(told.index(f"{number}-0") for number in range(AT_ONCE)), told.index("0-1"))
+
     def test_or_after_a_glance_when_no_other_comes(self) -> None:
         with self.working(self.resting("a")):
             self.until("a goes on")
