@@ -16,6 +16,7 @@ Works on a mailbox, two journals and a position that the script hands in; never 
 
 import itertools
 import logging
+import time
 from array import array
 from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
@@ -34,9 +35,11 @@ _log = logging.getLogger(__name__)
 
 # Mails asked for at once; the mailbox fetches them in smaller batches.
 _ASKED = 1_000
-# A batch is committed at so many mails, or characters of text in them: one alone may have a million.
+# A batch is committed at so many mails, or characters of text in them, as one alone may have a million; or after so many
+# seconds, as the parts of one may take many commands.
 _MAILS = 500
 _CHARACTERS = 500_000
+_SECONDS = 20.0
 
 
 class Collector:
@@ -85,6 +88,8 @@ class Collector:
                 self._commit(batch, done)
                 del batch
                 self._progress(taken + bisect(asked, done), total)
+                if self._stopping():
+                    break
             taken += len(asked)
             if self._stopping():
                 break
@@ -143,16 +148,19 @@ class Collector:
         """The mails asked for in batches to commit, each with the UID up to which everything is taken care of then."""
         batch: _Batch = []
         size = done = 0
+        due = time.monotonic() + _SECONDS
         try:
             for mail in self._mailbox.fetch(asked, wants_more):
                 uid, reading = mail.uid, self._read(mail)
                 batch.append((uid, reading))
                 size += len(reading.text) if reading else 0
                 del mail, reading  # megabytes, perhaps, that nobody needs while the next ones come
-                if len(batch) == _MAILS or size > _CHARACTERS:
+                late = time.monotonic() > due or self._stopping()
+                if len(batch) == _MAILS or size > _CHARACTERS or late:
                     done = uid
                     yield batch, done
                     batch, size = [], 0
+                    due = time.monotonic() + _SECONDS
         except MailboxError as failure:
             # Whether the connection or one of the mails is to blame shows when they are asked for one by one.
             self._careful = max(self._careful, asked[-1])

@@ -98,7 +98,13 @@ class Mailbox:
                 if uid in still_there and len(batch) > 1:  # one bad mail can make the server refuse them all
                     found.update(beginnings(self._live(), [uid]))
                 if uid in found:
-                    yield whole(self._live(), uid, found.pop(uid), wants_more)
+                    beginning = found.pop(uid)
+                    try:
+                        mail = whole(self._live(), uid, beginning, wants_more)
+                    except MailboxError:  # perhaps it is this mail that the connection breaks over, again and again
+                        yield Mail(uid, beginning, complete=False, refused=True)
+                        raise
+                    yield mail
                 elif uid in still_there and (len(batch) == 1 or self._present([uid])):
                     yield Mail(uid, None)
 

@@ -18,6 +18,8 @@ from mailer.progress import Mail, pack
 _WINDOW = 65_536
 # As many characters as are recorded fit in here in base64 with three bytes each; only those of emoji take more.
 _LONGEST = 4608 * 1024
+# With more commands for the parts of one mail than this, all of it is asked for, as where there are no parts.
+_MOST_COMMANDS = 100
 # The windows after the first one grow up to this.
 _STEP = 1024 * 1024
 
@@ -61,12 +63,19 @@ def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool])
 
 def _following(wire: Wire, uid: int, missing: Sequence[Cut], wants_more: Callable[[bytes], bool]) -> bytes:
     """The parts after the attachment that a mail is cut in, without what is in further attachments."""
-    spent = 0
+    spent = commands = 0
+
+    def count() -> None:
+        nonlocal commands
+        commands += 1
+        if commands > _MOST_COMMANDS:
+            raise Unlike
 
     def text(section: str, piece: bytes) -> bytes:
         nonlocal spent
         start, complete = 0, False
         while not complete and spent < _LONGEST and wants_more(piece):
+            count()
             length = min(max(_WINDOW, 3 * start), _STEP)
             more = _window(wire, uid, section, start, length)
             start, spent, complete = start + len(more), spent + len(more), len(more) != length
@@ -77,6 +86,7 @@ def _following(wire: Wire, uid: int, missing: Sequence[Cut], wants_more: Callabl
         return piece + b"".join(more for cut in missing for more in following(cut, ask, text))
 
     def ask(items: str) -> dict[str, bytes]:
+        count()
         found = _sections(wire, [uid], f"(UID {items})", ANSWER).get(uid)
         if not found:
             raise Refused

@@ -8,7 +8,7 @@ of the same structure. Used by `imap`.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mailer import headers, mime, parameters
+from mailer import content, headers, mime, parameters
 
 # Headers of parts in one FETCH, and the bytes of each that are asked for.
 _AT_ONCE, _HEADER = 8, 8192
@@ -21,7 +21,7 @@ class Refused(Exception):  # noqa: N818 - nothing went wrong
 
 
 class Unlike(Refused):
-    """The server counts the parts of the mail in another way, or shows their headers otherwise."""
+    """The server counts the parts of the mail in another way, or shows them otherwise; or there are too many."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,10 @@ def following(
 
 
 def _has_text(parts: Sequence[mime.Part]) -> bool:
-    return any(part.kind.startswith(("text/", "multipart/")) for part in parts)
+    found = content.Content()
+    for part in parts:
+        found.gather(part)
+    return any(text and not text.isspace() for text in found.texts)
 
 
 def _fields(header: bytes) -> headers.Fields:

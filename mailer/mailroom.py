@@ -134,7 +134,11 @@ def _require_logs(settings: CollectorSettings) -> None:
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
             raise ConfigError(f"{key}: {path} cannot be written to")
         launch.require_writable(key, path.parent)
-    if settings.success_log.resolve() == settings.error_log.resolve():
+    try:
+        same = settings.success_log.resolve() == settings.error_log.resolve()
+    except (OSError, RuntimeError) as failure:  # links that go round in a circle
+        raise ConfigError(f"SUCCESS_LOG, ERROR_LOG: {failure}") from None
+    if same:
         raise ConfigError("ERROR_LOG: is the same file as SUCCESS_LOG, by another name")
 
 

@@ -85,6 +85,7 @@ class WatchedMailbox(Mailbox):
     refusing: frozenset[int] = frozenset()   # UIDs that get NO for their FETCH
     stingy: frozenset[int] = frozenset()     # UIDs of which only the beginning is given
     breaking: frozenset[int] = frozenset()   # UIDs whose FETCH ends the connection
+    fragile: bool = False                    # whether the beginnings of those come before that
     on_fetch: Callable[[], None] = staticmethod(lambda: None)
 
     def open(self) -> Any:
@@ -95,6 +96,9 @@ class WatchedMailbox(Mailbox):
         self.effects.happen("fetch")
         self.on_fetch()
         if self.breaking.intersection(uids):
+            if self.fragile:
+                for found in super().fetch(uids, wants_more):
+                    yield Mail(found.uid, found.raw, complete=False, refused=True)
             self.close()
             raise MailboxError("the connection broke")
         for found in super().fetch(uids, wants_more):
@@ -457,6 +461,34 @@ class Refusals(CollectCase):
         self.server.expunge(self.address, uids[0])
         collector.run_pass()
         self.assertEqual(sorted(self.uids()), uids)
+
+    def test_of_a_mail_that_breaks_every_connection_what_came_before_is_recorded(self) -> None:
+        uids = self.deliver(3)
+        collector = self.start()
+        self.mailbox.breaking, self.mailbox.fragile = frozenset(uids[1:2]), True
+        for _ in range(20):
+            with suppress(MailboxError):
+                collector.run_pass()
+        self.assertEqual(sorted(self.uids()), uids)
+        record = next(record for record in self.records("success") + self.records("error") if record["uid"] == uids[1])
+        self.assertEqual((record["defects"], record["message_id"] is None), (["missing"], False))
+
+    def test_a_batch_that_takes_long_is_committed_mail_by_mail(self) -> None:
+        uids = self.deliver(3)
+        with mock.patch.object(collect, "_SECONDS", 0.0):
+            self.start().run_pass()
+        self.assertEqual(self.effects.log.count("saved"), len(uids))
+        self.assertEqual(self.uids(), uids)
+
+    def test_a_stop_ends_a_batch_behind_the_mail_that_is_read(self) -> None:
+        uids = self.deliver(5)
+        collector = self.start()
+        self.mailbox.on_fetch = lambda: setattr(self, "stop", True)
+        collector.run_pass()
+        self.assertEqual(self.uids(), uids[:1])
+        self.stop = False
+        self.start().run_pass()
+        self.assertEqual(self.uids(), uids)
 
     def test_a_mail_that_is_given_at_last_is_read(self) -> None:
         uids = self.deliver(3)
