@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 
 # Mails asked for at once; the mailbox fetches them in smaller batches.
 _ASKED = 1_000
-# A batch is committed at so many mails, or characters of text in them, as one alone may have a million; or after so many
-# seconds, as the parts of one may take many commands.
+# A batch is committed at so many mails, or characters of text in them, as one alone may have a million; or after so
+# many seconds, as the parts of one may take many commands.
 _MAILS = 500
 _CHARACTERS = 500_000
 _SECONDS = 20.0

@@ -71,7 +71,11 @@ class _Conversation:
             if isinstance(outcome, Reply) and outcome.ok:
                 self._draft.discard()
                 return outcome, ExitCode.DONE
-            self._keep(doubtful or exit_code(outcome) is ExitCode.UNCERTAIN)
+            uncertain = exit_code(outcome) is ExitCode.UNCERTAIN
+            if isinstance(outcome, Reply) and not outcome.retry and not uncertain:
+                # It was not sent, and the server would only repeat that to the same id, whatever has been mended since.
+                self._request = replace(self._request, id=_new_id())
+            self._keep(doubtful or uncertain)
             if not self._mend(outcome):
                 self.part()
                 reply = outcome if isinstance(outcome, Reply) else None

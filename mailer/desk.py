@@ -50,6 +50,7 @@ def serve(settings: ServerSettings, stop: threading.Event) -> int:
     launch.allow_open_files(settings.workers + settings.sessions)
     last_moment = threading.Event()
     outbox = _outbox(settings, last_moment)
+    launch.require_writable("STATE_DIR", settings.state_dir)
     statedir.prepare(settings.state_dir)
     tickets = Sequence(
         settings.state_dir,

@@ -60,7 +60,9 @@ def start_logging(verbose: bool) -> None:
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that the first SIGTERM, Ctrl-C or Ctrl-Break sets; the second one ends the process at once."""
+    """An event that the first SIGTERM, Ctrl-C or Ctrl-Break sets, or the end of the terminal, unless `nohup` says
+    otherwise; the second one ends the process at once.
+    """
     stop = threading.Event()
 
     def on_signal(number: int, _frame: object) -> None:
@@ -68,9 +70,10 @@ def stop_on_signals() -> threading.Event:
             os._exit(128 + number)  # at once means without waiting for any thread
         stop.set()
 
-    for name in ("SIGTERM", "SIGINT", "SIGBREAK"):  # SIGBREAK exists on Windows alone
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), on_signal)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK"):  # SIGBREAK exists on Windows alone
+        number = getattr(signal, name, None)
+        if number and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+            signal.signal(number, on_signal)
     return stop
 
 

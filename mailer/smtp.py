@@ -51,13 +51,14 @@ class Outbox:
     def deliver(self, envelope: Envelope) -> Steps[None]:
         """Give the message to the mail server for all recipients; raises DeliveryError unless it clearly took it."""
         deadline = time.monotonic() + _OPERATIONS * self._timeout
-        session = self._pool.take(deadline)
+        last_moment = deadline - self._timeout  # to begin: one operation's time is left for the answer then
+        session = self._pool.take(last_moment)
         try:
             yield from self._transact(session, envelope, deadline)
         except SessionLostError:
             if not session.reused:
                 raise
-            yield from self._transact(self._pool.take(deadline, fresh=True), envelope, deadline)
+            yield from self._transact(self._pool.take(last_moment, fresh=True), envelope, deadline)
 
     def check(self, sender: str, recipient: str) -> Iterator[str]:
         """Connect, log in, and name sender and recipient without sending anything: one line for each step."""

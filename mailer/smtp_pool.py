@@ -50,10 +50,10 @@ class Pool:
         while True:
             # Who comes later does not overtake those who wait.
             session = None if fresh or self._queue else self._take_free()
-            fresh = False
             if session:
                 return session
-            place = self._open_or_queue()
+            place = self._open_or_queue(in_any_case=fresh)
+            fresh = False
             if place:
                 session = self._wait_in(place, deadline, failure)
             else:
@@ -100,11 +100,14 @@ class Pool:
             self._retire(session)
         return None
 
-    def _open_or_queue(self) -> _Place | None:
-        """The right to open a session (None), or else a place in the queue."""
+    def _open_or_queue(self, *, in_any_case: bool) -> _Place | None:
+        """The right to open a session (None), or else a place in the queue.
+
+        `in_any_case`: also while the mail server is spared attempts.
+        """
         with self._lock:
             room = self._opening + self._living < self._limit
-            if room and (not self._living or time.monotonic() > self._content_until):
+            if room and (in_any_case or not self._living or time.monotonic() > self._content_until):
                 self._opening += 1
                 return None
             place: _Place = queue.SimpleQueue()

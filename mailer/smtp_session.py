@@ -8,6 +8,7 @@ used again. Called by `smtp`.
 import contextlib
 import re
 import ssl
+import time
 from collections.abc import Callable, Iterator
 
 from mailer import sasl, smtp_login
@@ -54,6 +55,8 @@ class Session(Wire):
         self.deadline = deadline
         yield from self._arrange([*self._envelope_commands(envelope), _DATA], envelope)
         self._be_in_step()
+        if self.deadline - time.monotonic() < self._patience / 2:  # nobody could tell then whether it was sent
+            self.fail("the mail server is too slow: there is no time left to wait for its answer to the message")
         data = envelope.data
         if data[:1] == b"." or b"\n." in data:
             data = _LEADING_DOT.sub(b"..", data)

@@ -240,7 +240,7 @@ class MendingTest(TerminalTestCase):
                     person.answers("Your message", f"{text}\r.\r")
                     person.answers("Enter keeps", "\r")
                     self.assertEqual(person.ends(), 0)
-                    self.assertEqual(server.requests[0], server.requests[1])
+                    self.assertEqual(server.requests[0] | {"id": ""}, server.requests[1] | {"id": ""})
 
     def test_what_cannot_be_sent_is_not_offered_to_be_kept(self) -> None:
         self.drafts.mkdir()
@@ -287,6 +287,17 @@ class MendingTest(TerminalTestCase):
                 self.assertEqual(self.kept(), ["x"])
             for file in self.drafts.iterdir():
                 file.unlink()
+
+    def test_what_was_refused_for_good_is_another_request_when_it_is_tried_again(self) -> None:
+        refusals = (error("mail_auth_failed"), "1\r"), (error("recipient_refused", "550 no"), "\r")
+        for refusal, answer in refusals:
+            with self.subTest(refusal), FakeServer(refusal, OK) as server, self.person(server.port, *ADDRESS) as person:
+                person.answers("Your message", "x\r.\r")
+                person.answers("Number" if answer == "1\r" else "Your e-mail address", answer)
+                self.assertEqual(person.ends(), 0)
+                first, second = server.requests
+                self.assertNotEqual(first["id"], second["id"])  # the server would answer the same request as before
+                self.assertEqual(first["message"], second["message"])
 
     def test_an_uncertain_delivery_is_sent_again_only_when_the_person_says_so(self) -> None:
         with FakeServer(error("delivery_uncertain"), OK) as server, self.person(server.port, *ADDRESS) as person:

@@ -114,7 +114,18 @@ class Signals(unittest.TestCase):
                 self.assertEqual(process.wait(5), 128 + second)
 
     def test_one_alone_lets_the_script_finish(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(number):
+                process = self.start()
+                process.send_signal(number)
+                self.assertEqual(self.line(process), "stopping\n")
+                self.assertEqual(process.wait(10), 0)
+
+    def test_the_end_of_the_terminal_ends_nothing_that_is_not_to_hear_of_it(self) -> None:
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` has it, and processes inherit it
+        self.addCleanup(signal.signal, signal.SIGHUP, before)
         process = self.start()
+        process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
         self.assertEqual(self.line(process), "stopping\n")
         self.assertEqual(process.wait(10), 0)

@@ -235,6 +235,29 @@ class SessionsTest(OutboxTestCase):
             self.assertEqual(len(server.conversations), 1)
             first.join()
 
+    def test_nothing_is_handed_over_when_there_is_no_time_left_for_the_answer(self) -> None:
+        slow: Table = {**SMTP, "body": bytewise(b"250 queued\r\n", 0.07)}
+        with ScriptedServer(slow) as server, ThreadPoolExecutor(6) as threads:
+            box = self.outbox(server.port, sessions=1, timeout=1)
+            results = list(threads.map(result, [box] * 6))
+            self.assertEqual(set(results), {"sent", "mail_unavailable retry"})
+            self.assertEqual(results.count("sent"), len(server.bodies))
+
+    def test_a_stale_session_is_replaced_also_while_the_server_is_spared_attempts(self) -> None:
+        once: Table = {**SMTP, "body": (b"250 queued\r\n", close)}
+        with ScriptedServer({**SMTP, "body": hang}, once, SMTP) as server:
+            box = self.outbox(server.port, sessions=3)
+            first = threading.Thread(target=result, args=(box,))
+            first.start()
+            wait_until(lambda: server.bodies)
+            self.assertEqual(result(box), "sent")
+            box._pool._content_until = time.monotonic() + 60
+            begun = time.monotonic()
+            self.assertEqual(result(box), "sent")
+            self.assertLess(time.monotonic() - begun, 3)
+            server.cut()
+            first.join()
+
     def test_a_session_that_was_closed_while_idle_is_replaced(self) -> None:
         for rested in (0.0, 2.0):  # used at once, and asked first whether it is there
             with ScriptedServer(SMTP) as server, mock.patch.object(smtp_pool, "_RESTED", 1.0 - rested):
