@@ -211,7 +211,7 @@ class Collector:
         progress = replace(progress, done=max(progress.done, done), refused=refused, marking=marking)
         recorded = [(uid, reading) for uid, reading in readings if reading]
         self._ledger.record(recorded, progress)
-        for uid, _ in recorded if fragments else ():
+        for uid, _ in recorded:
             fragments.pop(uid, None)
         self._unmarked = marking
         self._mailbox.mark(marking)

@@ -89,11 +89,7 @@ def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = 
             meter.end()
 
     try:
-        collector = Collector(
-            mailbox, Journal(settings.success_log), Journal(settings.error_log), position,
-            keep=lambda name, raw: keep(settings.state_dir / "unreadable" / name, raw),
-            stopping=stop.is_set, progress=progress,
-        )
+        collector = _collector(settings, mailbox, position, stop, progress)
         if once:
             polling.report(*_once(run_pass, collector))
             if stop.is_set():
@@ -113,6 +109,17 @@ def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = 
     return ExitCode.DONE
 
 
+def _collector(
+    settings: CollectorSettings, mailbox: Mailbox, position: Position, stop: threading.Event,
+    progress: Callable[[int, int], object],
+) -> Collector:
+    return Collector(
+        mailbox, Journal(settings.success_log), Journal(settings.error_log), position,
+        keep=lambda name, raw: keep(settings.state_dir / "unreadable" / name, raw),
+        stopping=stop.is_set, progress=progress,
+    )
+
+
 def _once(run_pass: Callable[[], tuple[int, int]], collector: Collector) -> tuple[int, int]:
     """One pass; with some more tries where it fails over a mail, which would otherwise stop every run."""
     for _ in range(_TRIES_OVER_A_MAIL):
@@ -129,16 +136,18 @@ def _require_logs(settings: CollectorSettings) -> None:
     for key, path in (("SUCCESS_LOG", settings.success_log), ("ERROR_LOG", settings.error_log)):
         if path.is_dir() or not path.parent.is_dir():
             raise ConfigError(f"{key}: {path} is a folder, or in one that does not exist")
+        try:
+            path.stat()
+        except FileNotFoundError:
+            pass  # it will be made
+        except OSError as failure:  # such as links that go round in a circle
+            raise ConfigError(f"{key}: {path}: {failure.strerror}") from None
         if path.exists() and not path.is_file():
             raise ConfigError(f"{key}: {path} is no ordinary file")
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
             raise ConfigError(f"{key}: {path} cannot be written to")
         launch.require_writable(key, path.parent)
-    try:
-        same = settings.success_log.resolve() == settings.error_log.resolve()
-    except (OSError, RuntimeError) as failure:  # links that go round in a circle
-        raise ConfigError(f"SUCCESS_LOG, ERROR_LOG: {failure}") from None
-    if same:
+    if settings.success_log.resolve() == settings.error_log.resolve():
         raise ConfigError("ERROR_LOG: is the same file as SUCCESS_LOG, by another name")
 
 

@@ -152,7 +152,10 @@ def exchange(
 ) -> Reply:
     """Send one request and wait up to `timeout` seconds for its reply; raises TransportError, or UnsentInterrupt."""
     frame = encode_request(request)
-    sock = _connect(host, port, context)
+    try:
+        sock = _connect(host, port, context)
+    except KeyboardInterrupt:
+        raise UnsentInterrupt from None
     connection = Connection(sock, timeout)
     try:
         unsent = _try_to_send(connection, frame)
@@ -169,13 +172,6 @@ def exchange(
 
 
 def _connect(host: str, port: int, context: ssl.SSLContext | None) -> socket.socket:
-    try:
-        return _connected(host, port, context)
-    except KeyboardInterrupt:
-        raise UnsentInterrupt from None
-
-
-def _connected(host: str, port: int, context: ssl.SSLContext | None) -> socket.socket:
     try:
         sock = socket.create_connection((host, port), _CONNECT_TIMEOUT)
     except (OSError, UnicodeError) as failure:  # UnicodeError: a name that IDNA cannot encode

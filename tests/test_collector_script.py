@@ -96,6 +96,7 @@ class Once(CollectorCase):
 
     def test_exit_codes_tell_what_is_wrong_and_no_traceback_does(self) -> None:
         (self.folder / "file").write_text("")
+        (self.folder / "loop").symlink_to(self.folder / "loop")
         with ScriptedServer({"greeting": hang}, imap=True) as silent:
             table: dict[str, tuple[dict[str, str], tuple[str, ...], int, str]] = {
                 "unreachable": ({"IMAP_PORT": str(refused_port())}, ("--once",), 69, "refused"),
@@ -110,6 +111,7 @@ class Once(CollectorCase):
                 "no host": ({"IMAP_HOST": ""}, (), 78, "IMAP_HOST"),
                 "state in a file": ({"STATE_DIR": str(self.folder / "file" / "x")}, ("--once",), 78, "file"),
                 "log in no folder": ({"SUCCESS_LOG": str(self.folder / "x" / "log")}, (), 78, "SUCCESS_LOG"),
+                "log is a loop": ({"ERROR_LOG": str(self.folder / "loop")}, ("--check",), 78, "ERROR_LOG"),
                 "log is a folder": ({"ERROR_LOG": str(self.folder)}, ("--check",), 78, "ERROR_LOG"),
                 "usage": ({"PERIOD_CHECK": "1"}, ("--onec",), 64, "--once"),
             }
@@ -161,6 +163,17 @@ class Reading(CollectorCase):
         self.assertNotIn("uid", records[0])
         self.assertIn("missing.eml", ended.stderr)
         self.assertEqual(self.run_script("--read", "one.eml").returncode, 0)
+
+    @unittest.skipUnless(Path("/dev/full").exists(), "needs /dev/full")
+    def test_a_record_that_cannot_be_written_is_a_passing_trouble(self) -> None:
+        (self.folder / "one.eml").write_bytes(b"From: a@example.com\r\n\r\nx")
+        command, environment = self.command("--read", "one.eml")
+        for redirected in (">&-", ">/dev/full"):
+            words = ["/bin/sh", "-c", f'exec "$@" {redirected}', "sh", *command]
+            ended = subprocess.run(words, env=environment, cwd=self.folder, stderr=subprocess.PIPE, text=True)
+            self.assertEqual(ended.returncode, 75, redirected)
+            self.assertIn("cannot be written", ended.stderr)
+            self.assertNotIn("Traceback", ended.stderr)
 
 
 class Running(CollectorCase):
