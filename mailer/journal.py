@@ -20,7 +20,6 @@ from mailer.progress import Logged, Mark
 # How much of a log is read at once.
 _BLOCK = 65_536
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk, or the owner's part of it
-_BEGINNING = b'{"time": "'  # of a record
 _LONGEST_LINE = 64 << 20  # far above any record: what is longer is none
 
 
@@ -54,14 +53,13 @@ class Journal:
         """Cut off what a crash left torn, and tell the records written after the mark `since`.
 
         Only the ends of the files are read: the log's and, when it was renamed since, those of its siblings. Without
-        a mark all of them are read whole, and only a torn last line is mended.
+        a mark all of them are read whole. Only the log, under whatever name the mark tells it, is ever changed.
         """
         for path in self._files(since):
             with self._translated(), path.open("rb", buffering=_BLOCK) as file:
                 found = _mark(file.fileno())
                 known = since is not None and found[:2] == since[:2]
-                ours = known or path == self.path or (since is not None and _is_torn(file.fileno()))
-                if ours:
+                if known or path == self.path:  # others may be somebody's, who is writing to them just now
                     with self._opened(path) as writable:
                         _mend(writable)
                         found = _mark(writable)
@@ -165,14 +163,6 @@ def _mend(file: int) -> None:
         _write(file, b"\n")
     else:
         os.ftruncate(file, start)
-
-
-def _is_torn(file: int) -> bool:
-    """Whether a sibling, perhaps of some other program's making, ends in the beginning of one of our records."""
-    size = os.fstat(file).st_size
-    start = _last_line(file, size)
-    os.lseek(file, start, os.SEEK_SET)
-    return start < size and _BEGINNING.startswith(os.read(file, len(_BEGINNING)))
 
 
 def _last_line(file: int, size: int) -> int:

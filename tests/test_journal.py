@@ -190,17 +190,25 @@ class Recovering(JournalCase):
         self.journal.append(line(3))
         self.assertEqual(sorted(self.uids(mark)), [2, 3])
 
-    def test_a_log_that_was_begun_torn_and_renamed_since_the_mark_is_mended(self) -> None:
+    def test_what_somebody_else_writes_beside_the_log_is_read_and_never_changed(self) -> None:
         self.journal.append(line(1))
         mark = self.journal.mark
-        record = b'{"time": "2026-11-22T10:15:03+00:00", "uidvalidity": 1, "uid": 2}\n'
-        table = {"log.1": (record[:40], b""), "log.2": (record + record[:4], record), "log.3": (record[:-1], record),
-                 "log.gz": (b"\x1f\x8b\n\x08", b"\x1f\x8b\n\x08"), "log.txt": (b"a note", b"a note")}  # fmt: skip
-        for name, (torn, _) in table.items():
-            (self.folder / f"success.{name}").write_bytes(torn)
-        self.uids(mark)
-        for name, (_, mended) in table.items():
-            self.assertEqual((self.folder / f"success.{name}").read_bytes(), mended, name)
+        torn = {"log.1": line(2) + line(3)[:-4], "log.old": line(4)[:-1], "log.gz": b"\x1f\x8b\n", "log.txt": b"note"}
+        for name, content in torn.items():
+            (self.folder / f"success.{name}").write_bytes(content)
+        for since, found in ((mark, [2, 4]), (None, [1, 2, 4])):
+            self.assertEqual(sorted(self.uids(since)), found)
+            for name, content in torn.items():
+                self.assertEqual((self.folder / f"success.{name}").read_bytes(), content, name)
+
+    def test_the_log_of_the_mark_is_mended_under_its_new_name(self) -> None:
+        self.journal.append(line(1))
+        mark = self.journal.mark
+        renamed = self.folder / "success.log.1"
+        self.path.rename(renamed)
+        renamed.write_bytes(line(1) + line(2)[:-4])
+        self.assertEqual(self.uids(mark), [])
+        self.assertEqual(renamed.read_bytes(), line(1))
 
     def test_older_siblings_are_not_read_and_archives_never_changed(self) -> None:
         old, archive = self.folder / "success.log.9", self.folder / "success.log.8.gz"
