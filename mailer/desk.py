@@ -86,11 +86,10 @@ def serve(settings: ServerSettings, stop: threading.Event) -> int:
 
 def _outbox(settings: ServerSettings, last_moment: threading.Event) -> Outbox:
     """Where messages go; at the last moment nobody waits for a token any more, and its command is ended."""
-    context = tls.client_context(settings.ca_file)
     return Outbox(
         settings.smtp,
         launch.login(settings.account, settings.ca_file, last_moment.is_set, settings.timeout),
-        context=context,
+        context=tls.mail_context(settings.smtp, settings.ca_file),
         timeout=settings.timeout,
         sessions=settings.sessions,
         on_wait=stand_aside,

@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import ssl
 import sys
 import threading
 import time
@@ -152,10 +151,10 @@ def _require_logs(settings: CollectorSettings) -> None:
 
 
 def _mailbox(settings: CollectorSettings, stop: threading.Event) -> Mailbox:
-    context: ssl.SSLContext = tls.client_context(settings.ca_file)
     return Mailbox(
         settings.imap, launch.login(settings.account, settings.ca_file, stop.is_set, settings.timeout), settings.folder,
-        context=context, timeout=settings.timeout, mark_seen=settings.mark_seen, stopping=stop.is_set,
+        context=tls.mail_context(settings.imap, settings.ca_file), timeout=settings.timeout,
+        mark_seen=settings.mark_seen, stopping=stop.is_set,
     )
 
 

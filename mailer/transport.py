@@ -13,7 +13,7 @@ from mailer.errors import RequestError, TransportError, UnsentInterrupt
 from mailer.patience import QUICK, TOO_LONG, be_quick, receive_at_once, send_at_once
 from mailer.protocol import Reply, Request, decode_reply, encode_request, split_frame
 
-_READ_SIZE = 1 << 14
+_READ_SIZE = 1 << 12
 # How long, and for how many bytes, a connection that is being closed still drinks what its peer sends, so that the
 # last answer is not lost to a reset (RFC 1122, section 4.2.2.13).
 _LINGER_SECONDS = 1.0

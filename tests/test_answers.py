@@ -21,6 +21,10 @@ def _refusal(code: Code, retry: bool) -> Reply:
     return Reply(problems=(Problem(code, "text"),), retry=retry)
 
 
+def _known(answers: Answers) -> dict[str, object]:
+    return {key: entry for table in answers._tables for key, entry in table.items()}
+
+
 class Counting(unittest.TestCase):
     """An answerer that counts: its replies are tickets 1, 2, 3 …"""
 
@@ -51,7 +55,7 @@ class Waiting(Counting):
         go = threading.Event()
         first = threading.Thread(target=self.ask, args=(_request(), lambda: [go.wait(10), self.answer()][1]))
         first.start()
-        wait_until(lambda: self.answers._entries)
+        wait_until(lambda: _known(self.answers))
         tickets: list[int | None] = []
         others = [threading.Thread(target=lambda: tickets.append(self.ask(_request()).ticket)) for _ in range(2)]
         for thread in others:
@@ -142,7 +146,7 @@ class Afterwards(Counting):
         self.assertEqual(_KEPT_ANSWERS, 10_000)
         for number in range(_KEPT_ANSWERS + 5):
             self.ask(_request(str(number)))
-        self.assertEqual(len(self.answers._entries), _KEPT_ANSWERS)
+        self.assertEqual(len(_known(self.answers)), _KEPT_ANSWERS)
         given = self.given
         self.ask(_request("5"))
         self.assertEqual(self.given, given)
@@ -248,7 +252,7 @@ class UnderWay(Counting):
         self.finish()
         first, second = self.replies
         self.assertEqual(first, second)
-        self.assertLessEqual(len(self.answers._entries), _KEPT_ANSWERS)
+        self.assertLessEqual(len(_known(self.answers)), _KEPT_ANSWERS)
 
     def test_in_the_moment_before_an_answer_is_known_to_all_it_is_not_given_anew(self) -> None:
         # Somebody holds the lock, by way of the clock, while the first one ends and repetitions queue up.
@@ -269,7 +273,7 @@ class UnderWay(Counting):
         for thread in repetitions:
             thread.start()
         self.go.set()
-        wait_until(lambda: self.answers._entries["id"].reply)
+        wait_until(lambda: getattr(_known(self.answers)["id"], "reply", None))
         let_go.set()
         for thread in repetitions:
             thread.join(10)

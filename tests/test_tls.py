@@ -9,7 +9,8 @@ import unittest
 from pathlib import Path
 
 from mailer.errors import ConfigError
-from mailer.tls import client_context, server_context
+from mailer.settings import Endpoint, Security
+from mailer.tls import client_context, mail_context, server_context
 from tests.support.certificates import certificates
 
 
@@ -54,6 +55,16 @@ class Connecting(unittest.TestCase):
             with self.subTest(certificate, authority=authority, name=name):
                 with self.assertRaises(ssl.SSLCertVerificationError):
                     _shake_hands(self.server(certificate), client_context(authority), name)
+
+    def test_where_no_tls_is_to_be_spoken_nobody_is_trusted(self) -> None:
+        for security in Security:
+            authorities = mail_context(Endpoint("localhost", 25, security), None).cert_store_stats()["x509_ca"]
+            self.assertEqual(authorities == 0, security is Security.PLAIN, security)
+        plain = Endpoint("localhost", 25, Security.PLAIN)
+        with self.assertRaises(ssl.SSLCertVerificationError):
+            _shake_hands(self.server("good"), mail_context(plain, None))
+        with self.assertRaises(ConfigError):
+            mail_context(plain, self.files.key("good"))
 
     def test_versions_before_1_2_are_refused_on_both_sides(self) -> None:
         for context in (self.server("good"), client_context(self.files.ca)):
