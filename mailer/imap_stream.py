@@ -19,7 +19,8 @@ from mailer.settings import Endpoint, Security
 
 # Bytes that the answer to a command may have, apart from what was asked for: other mails come and go meanwhile.
 _ALLOWANCE = 256 * 1024
-# A command's deadline moves on by a second for so many bytes received: slower is a drip, not a slow line.
+# A command's deadline moves on by a second for so many bytes received, but is never further off than the time-out:
+# slower is a drip, not a slow line, and what came quickly is no credit for a silence.
 _SLOWEST = 1_000
 # A wait for the server looks this often, in seconds, whether the collector is to stop.
 _LOOK = 0.5
@@ -104,7 +105,7 @@ class Stream(imaplib.IMAP4):
         data = self._patiently(lambda: self.sock.recv(_RECEIVE))
         if not data:
             raise ConnectionError("it closed the connection")
-        self._deadline += len(data) / _SLOWEST
+        self._deadline = min(self._deadline + len(data) / _SLOWEST, time.monotonic() + self._timeout)
         self._allowance -= len(data)
         if self._allowance < 0:
             raise imaplib.IMAP4.abort("it sends more than was asked for")

@@ -78,18 +78,20 @@ def check_message(message: str) -> str:
     """The text with newlines for CRLF and CR; raises RequestError (`message_empty`, `_too_long`, `_invalid`)."""
     if "\r" in message:
         message = message.replace("\r\n", "\n").replace("\r", "\n")
+    problems: list[Problem] = []
     if not message or message.isspace():
-        raise RequestError(Problem(Code.MESSAGE_EMPTY, "The message is empty."))
-    if len(message) > MAX_MESSAGE:
+        problems.append(Problem(Code.MESSAGE_EMPTY, "The message is empty."))
+    elif len(message) > MAX_MESSAGE:
         text = f"The message has {len(message):,} characters; at most {MAX_MESSAGE:,} can be sent."
-        raise RequestError(Problem(Code.MESSAGE_TOO_LONG, text))
-    found = _FORBIDDEN.search(message)
-    if found:
+        problems.append(Problem(Code.MESSAGE_TOO_LONG, text))
+    if found := _FORBIDDEN.search(message):
         line = message.count("\n", 0, found.start()) + 1
         text = f"The message holds a character that cannot be sent, U+{ord(found[0]):04X}, on line {line}."
         if _UNDECODED.match(found[0]):
             text = f"The message holds bytes that are not UTF-8, on line {line}."
-        raise RequestError(Problem(Code.MESSAGE_INVALID, text))
+        problems.append(Problem(Code.MESSAGE_INVALID, text))
+    if problems:
+        raise RequestError(*problems)
     return message
 
 

@@ -1,5 +1,6 @@
 """The mailbox: against a mail server in memory, and against servers that do everything wrong."""
 
+import functools
 import threading
 import time
 import unittest
@@ -451,6 +452,15 @@ class Faults(ImapCase):
         with ScriptedServer({**IMAP, "UID FETCH": slowly}, imap=True) as server:
             box = self.opened(server.port, timeout=0.5)
             self.assertEqual(fetch(box, [9]), [Mail(9, b"x" * 2000)])
+
+    def test_much_that_came_at_once_is_no_credit_for_a_silence_or_a_drip(self) -> None:
+        much = b"* 1 FETCH (UID 9 BODY[]<0> {65536}\r\n" + b"x" * 60_000
+        for name, then in (("hang", hang), ("drip", drip(b"x", 0.05))):
+            with self.subTest(name), ScriptedServer({**IMAP, "UID FETCH": (much, then)}, imap=True) as server:
+                box = self.opened(server.port, timeout=0.5)
+                began = time.monotonic()
+                self.failure(functools.partial(fetch, box, [9]))
+                self.assertLess(time.monotonic() - began, 10)
 
     def test_a_stop_ends_a_wait_for_the_server(self) -> None:
         stop = threading.Event()

@@ -284,11 +284,13 @@ class Messages(unittest.TestCase):
             check_message(b"one\ncaf\xe9".decode("utf-8", "surrogateescape"))
         self.assertIn("bytes that are not UTF-8, on line 2", str(refused.exception))
 
-    def test_address_and_message_are_complained_of_together(self) -> None:
+    def test_all_that_is_wrong_is_complained_of_together(self) -> None:
         table: list[tuple[str, str, list[Code]]] = [
             ("a", "", [Code.EMAIL_INVALID, Code.MESSAGE_EMPTY]),
             ("a", "x" * 100_001, [Code.EMAIL_INVALID, Code.MESSAGE_TOO_LONG]),
             ("a@b.de", "\0", [Code.MESSAGE_INVALID]),
+            ("a@b.de", "x" * 100_001 + "\0", [Code.MESSAGE_TOO_LONG, Code.MESSAGE_INVALID]),
+            ("a", " \x85", [Code.EMAIL_INVALID, Code.MESSAGE_EMPTY, Code.MESSAGE_INVALID]),
             ("a", "b", [Code.EMAIL_INVALID]),
         ]
         for email, message, codes in table:
