@@ -1,9 +1,8 @@
-"""Diagnostics on stderr, a line each: at once while there are few, in batches while there are many.
+"""Diagnostics on stderr, a line each, written by a thread of its own, in batches while there are many.
 
-A server that answers thousands of requests a second would spend a quarter of its time on writing every line by itself.
-So in a busy moment a line waits for some others, a tenth of a second at most, unless it is a warning, or the reader
-does not keep up; the end of the process writes what is left, and only what kills it at once (SIGKILL, a second SIGTERM)
-takes such lines along. Called by `launch`.
+Whoever logs waits for nobody: neither for a reader who does not read, nor for a terminal whose other end sleeps, nor
+for another one who logs. A line is written at once, or after a pause that nobody notices; the end of the process writes
+what is left, and only what kills it at once (SIGKILL, a second SIGTERM) takes such lines along. Called by `launch`.
 """
 
 import contextlib
@@ -14,14 +13,12 @@ import select
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, TextIO
 
-_BATCH_SECONDS = 0.1  # nobody who watches notices it
-_SINGLY = 10  # lines in that time which are written at once
-_BATCH = 32  # lines: who logs the last one writes them all
+_PAUSE = 0.02  # seconds between two batches: each takes the interpreter from those who have work to do
+_AT_ONCE = 32  # lines in one write: so short is the time for which it does so
 _MOST_WAITING = 2_000  # lines for a reader who does not keep up
-# Characters that are written at once: a pipe that takes anything takes as many bytes as they can have (PIPE_BUF).
-_PIECE = 1_000
 _LAST_MOMENT = 1.0  # seconds
 
 
@@ -60,83 +57,74 @@ class _Record(logging.LogRecord):
 class BatchHandler(logging.Handler):
     """Writes lines to `stream`; what cannot be written, as when its pipe is gone, stops nothing.
 
-    While the reader of a pipe does not read, lines wait, and of too many the oldest are lost.
+    While nothing can be written lines wait, and of too many the oldest are lost.
     """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
-        self._stream = stream
+        self._put = _writer(stream)
         self._lines = io.StringIO()  # of the batch that is being written
         self._into_lines = logging.StreamHandler(self._lines)
         self._into_lines.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._waiting: deque[logging.LogRecord] = deque(maxlen=_MOST_WAITING)
-        self._rest = ""  # of a batch, when the reader took only a part of it
-        self._due = threading.Event()
-        self._batch_ends = 0.0
-        self._in_batch = 0
-        threading.Thread(target=self._write_batches, name="log", daemon=True).start()
+        self._due, self._urgent, self._done = threading.Event(), threading.Event(), threading.Event()
+        threading.Thread(target=self._write_all, name="log", daemon=True).start()
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Take a record; who logs waits neither for the reader nor for another one who writes."""
+        """Take a record."""
         self._waiting.append(record)
-        if record.created > self._batch_ends:
-            self._batch_ends = record.created + _BATCH_SECONDS
-            self._in_batch = 0
-        self._in_batch += 1
-        if self._in_batch <= _SINGLY or record.levelno >= logging.WARNING or len(self._waiting) >= _BATCH:
-            self.flush()
-        elif not self._due.is_set():
+        if not self._due.is_set():
             self._due.set()
         return True
 
     def flush(self) -> None:
-        """Write what waits, as far as the reader takes it at once; the rest is tried again soon."""
-        assert self.lock  # noqa: S101 - every handler has one
-        if self.lock.acquire(blocking=False):
-            try:
-                while (self._rest or self._waiting) and _takes_more(self._stream):
-                    self._write()
-            finally:
-                self.lock.release()
-        if self._rest or self._waiting:
-            self._due.set()
+        """Wait until all that was logged is written, but only for a moment: as at the end of the process."""
+        self._done.clear()
+        self._urgent.set()
+        self._due.set()
+        self._done.wait(_LAST_MOMENT)
 
-    def close(self) -> None:
-        """Give a slow reader a moment for the last lines."""
-        end = time.monotonic() + _LAST_MOMENT
-        while (self._rest or self._waiting) and time.monotonic() < end:
-            self.flush()
-            time.sleep(_BATCH_SECONDS / 10)
-        let_go(self._stream)
-        super().close()
-
-    def _write(self) -> None:
-        if not self._rest:
-            for _ in range(min(_BATCH, len(self._waiting))):
-                self._into_lines.emit(self._waiting.popleft())
-            self._rest = self._lines.getvalue()
-            self._lines.seek(0)
-            self._lines.truncate()
-        piece, self._rest = self._rest[:_PIECE], self._rest[_PIECE:]
-        with contextlib.suppress(OSError, ValueError):  # ValueError: it has been closed
-            self._stream.write(piece)
-            self._stream.flush()
-
-    def _write_batches(self) -> None:
+    def _write_all(self) -> None:
         while self._due.wait():
-            time.sleep(_BATCH_SECONDS)
             self._due.clear()
-            self.flush()
+            urgent = self._urgent.is_set()
+            while self._waiting:
+                for _ in range(min(_AT_ONCE, len(self._waiting))):
+                    self._into_lines.emit(self._waiting.popleft())
+                self._put(self._lines.getvalue())
+                self._lines.seek(0)
+                self._lines.truncate()
+            if urgent:
+                self._urgent.clear()
+                self._done.set()
+            self._urgent.wait(_PAUSE)
 
 
-def _takes_more(stream: TextIO) -> bool:
-    """Whether a piece can be written without waiting; where that cannot be known, it is tried."""
-    if os.name == "nt":  # there it can be known of sockets only
-        return True
+def _writer(stream: TextIO) -> Callable[[str], None]:
+    """What writes a text, or as much of it as can be written.
+
+    To a file not by way of Python's buffer: its lock, held by a write that waits, would be fatal at the end.
+    """
     try:
-        return bool(select.select([], [stream], [], 0)[1])
-    except (OSError, ValueError):  # it is no file, or closed
-        return True
+        file = stream.fileno()
+    except (OSError, ValueError):
+        file = -1
+
+    def write(text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it has been closed
+            stream.write(text)
+            stream.flush()
+
+    def write_to_file(text: str) -> None:
+        rest = memoryview(text.encode(stream.encoding or "utf-8", "backslashreplace"))
+        with contextlib.suppress(OSError):
+            while rest:
+                try:
+                    rest = rest[os.write(file, rest) :]
+                except BlockingIOError:  # whoever else has this file does not want to wait for it
+                    select.select([], [file], [])
+
+    return write if file < 0 or os.name == "nt" else write_to_file  # a console of Windows takes no bytes
 
 
 def let_go(stream: TextIO | None) -> None:

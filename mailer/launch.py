@@ -139,7 +139,9 @@ def guard(run: Callable[[], int]) -> int:
 
 
 def _tell(*reasons: str) -> None:
-    """Why the script ends, on stderr, if that can be written."""
+    """Why the script ends, on stderr after all that was logged, if that can be written."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
     with contextlib.suppress(OSError):
         for reason in reasons if sys.stderr else ():
             print(reason, file=sys.stderr)  # noqa: T201 - the reason of an exit, like argparse's, needs no logging set up

@@ -486,6 +486,22 @@ class LostLog(unittest.TestCase):
                 process.terminate()
                 self.assertEqual(process.wait(15), 0)
 
+    def test_a_terminal_whose_other_end_sleeps_stops_nobody(self) -> None:
+        asleep, terminal = os.openpty()
+        self.addCleanup(os.close, asleep)
+        self.addCleanup(os.close, terminal)
+        with tempfile.TemporaryDirectory() as folder, ScriptedServer(SMTP) as mail:
+            port = refused_port()
+            off = {"RATE_PER_CLIENT": "off", "RATE_PER_RECIPIENT": "off"}
+            command = ServerProcess("--port", str(port), folder=Path(folder), SMTP_PORT=mail.port, **off).command
+            process = subprocess.Popen(command, stdout=terminal, stderr=terminal, env=environment())
+            self.addCleanup(process.kill)
+            wait_until(lambda: self.listens(port))
+            for _ in range(600):
+                self.assertTrue(exchange("127.0.0.1", port, Request(ALICE, "x"), timeout=10).ok)
+            process.terminate()
+            self.assertEqual(process.wait(15), 0)
+
     def listens(self, port: int) -> bool:
         with socket.socket() as sock:
             return not sock.connect_ex(("127.0.0.1", port))
