@@ -14,7 +14,8 @@ from mailer.draft import Draft, read
 from mailer.errors import ExitCode, Problem, TransportError, UnsentInterrupt, safe
 from mailer.form import Form
 from mailer.protocol import Reply, Request
-from mailer.terminal import ENDINGS, FAINT, RED, Terminal
+from mailer.terminal import FAINT, RED, Terminal
+from mailer.terminal_editor import ENDINGS
 from mailer.translation import _
 
 

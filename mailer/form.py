@@ -12,6 +12,7 @@ from mailer.draft import Draft
 from mailer.errors import Problem, RequestError, safe
 from mailer.protocol import Request
 from mailer.terminal import RED, Terminal
+from mailer.terminal_editor import endings_noted
 from mailer.translation import _, explain_all
 from mailer.validation import check_email, check_message
 
@@ -123,13 +124,14 @@ class Form:
     def _edit(self, lines: list[str], kept: str, request: Request) -> None:
         """Have the text so far, or the one that is kept, edited; it becomes the first of the lines."""
         text = "\n".join(lines) or kept
-        try:
-            text = self._terminal.edit(text)
-        except (OSError, ValueError) as failure:  # ValueError: its command line has an open quote
-            self._terminal.say(_("The editor cannot be used: {why}").format(why=safe(str(failure))), RED)
-        lines.clear()
-        if text:
-            self._add(text, lines, request)
+        with endings_noted():  # until the text is in the draft: a window that is closed may send several
+            try:
+                text = self._terminal.edit(text)
+            except (OSError, ValueError) as failure:  # ValueError: its command line has an open quote
+                self._terminal.say(_("The editor cannot be used: {why}").format(why=safe(str(failure))), RED)
+            lines.clear()
+            if text:
+                self._add(text, lines, request)
         words = _("Lines so far: {lines}, characters: {characters}. Go on, or end the text.")
         self._terminal.say(words.format(lines=len(text.split("\n")), characters=len(text)))
 

@@ -8,17 +8,13 @@ import codecs
 import locale
 import os
 import select
-import shlex
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TextIO
 
-from mailer.terminal_editor import PlainEditor, line_editor
+from mailer.terminal_editor import PlainEditor, edited, line_editor
 
 try:
     import termios
@@ -32,8 +28,8 @@ _EDITABLE = 4_000
 _PAUSE, _LONGEST_PASTE = 0.05, 2.0  # seconds
 # Have the terminal mark what is pasted. When readline 8.2 asks for it, empty lines follow after an end of input.
 _MARK_PASTES, _MARK_NO_PASTES = b"\x1b[?2004h", b"\x1b[?2004l"
-# What ends a conversation from outside; the draft is kept then.
-ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+# What is raised once there is no terminal any more.
+_GONE = (OSError, termios.error) if termios else (OSError,)
 
 
 class _ResumedError(Exception):
@@ -75,7 +71,7 @@ class Terminal:
 
     def __exit__(self, *_: object) -> None:
         if termios:
-            with suppress(OSError, termios.error):  # the terminal has gone
+            with suppress(*_GONE):
                 try:
                     self.drop_unread()  # what is left of a paste is not for the shell to run
                 finally:
@@ -123,20 +119,12 @@ class Terminal:
 
     def edit(self, text: str) -> str:
         """The text after the person's editor is done with it; raises OSError when there is none, or it failed."""
-        chosen = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("notepad" if os.name == "nt" else "vi")
-        handlers = {number: signal.signal(number, lambda *_: None) for number in ENDINGS}  # they are the editor's now
         self.__exit__()
         try:
-            with tempfile.TemporaryDirectory(prefix="mailer-") as folder:
-                file = Path(folder, "message.txt")
-                file.write_text(text + "\n", encoding="utf-8", errors="replace")
-                if code := subprocess.call([*shlex.split(chosen, posix=os.name != "nt"), str(file)]):
-                    raise OSError(f"{chosen}: exit code {code}")
-                return decode(file.read_bytes()).replace("\r\n", "\n").removesuffix("\n")
+            return decode(edited(text)).replace("\r\n", "\n").removesuffix("\n")
         finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            self.__enter__()
+            with suppress(*_GONE):
+                self.__enter__()
 
     def _edited(self, prompt: str, value: str) -> str:
         editor = self._readline

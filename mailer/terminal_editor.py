@@ -1,11 +1,22 @@
-"""What edits a line at the terminal: readline, or what stands in for it. Called by `terminal`."""
+"""What edits a line at the terminal, readline or what stands in for it; and the person's own editor, for a text.
+
+Called by `terminal`.
+"""
 
 import locale
 import os
+import shlex
+import signal
+import subprocess
 import sys
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import ModuleType
 
+# What ends a conversation from outside; the draft is kept then.
+ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _END_OF_INPUT, _ERASE, _KILL_LINE = b"\x04", b"\x7f\b", b"\x15"
 
 
@@ -21,6 +32,35 @@ def line_editor() -> ModuleType | None:
     except ImportError:
         return None
     return readline
+
+
+@contextmanager
+def endings_noted() -> Iterator[list[int]]:
+    """While the person's editor is at work the signals are its own: those that have come."""
+    ended: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _: ended.append(number)) for number in ENDINGS}
+    try:
+        yield ended
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def edited(text: str) -> bytes:
+    """What the person's editor makes of a text; raises OSError when there is none, or it failed.
+
+    When the terminal goes away meanwhile, it is what the editor has left.
+    """
+    chosen = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("notepad" if os.name == "nt" else "vi")
+    with endings_noted() as ended, tempfile.TemporaryDirectory(prefix="mailer-") as folder:
+        file = Path(folder, "message.txt")
+        file.write_text(text + "\n", encoding="utf-8", errors="replace")
+        code = subprocess.call([*shlex.split(chosen, posix=os.name != "nt"), str(file)])
+        if code < 0 or {*ended} - {signal.SIGINT}:  # then some save what was not saved as `message.txt.save`
+            return max(Path(folder).glob("message.txt*"), key=lambda path: path.stat().st_mtime_ns).read_bytes()
+        if code:
+            raise OSError(f"{chosen}: exit code {code}")
+        return file.read_bytes()
 
 
 class PlainEditor:

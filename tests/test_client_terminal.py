@@ -455,6 +455,28 @@ class DraftTest(TerminalTestCase):
             for file in self.drafts.iterdir():
                 file.unlink()
 
+    def test_what_an_editor_has_left_when_the_window_is_closed_is_kept(self) -> None:
+        sleeps = "touch ready; while true; do sleep 0.1; done"
+        editors = {
+            "saved": f"printf more >>$1; {sleeps}",
+            "saved at its end": f"trap 'printf more >>$1; exit 1' HUP; {sleeps}",
+            "saved by another name": f"trap 'cp $1 $1.save; printf more >>$1.save; exit 0' HUP; {sleeps}",
+        }
+        ready = self.home / "ready"
+        self.env["EDITOR"] = str(self.home / "editor")
+        for name, script in editors.items():
+            Path(self.env["EDITOR"]).write_text(f"#!/bin/sh\n{script}\n".replace("ready", str(ready)))
+            Path(self.env["EDITOR"]).chmod(0o700)
+            with self.subTest(name), FakeServer() as server, self.person(server.port, *ADDRESS) as person:
+                person.answers("Your message", "one\r~e\r")
+                wait_until(ready.exists)
+                person.logs_out()
+                self.assertEqual(person.ends(), 130)
+                self.assertEqual((self.kept(), server.requests), (["one\nmore"], []))
+            ready.unlink()
+            for file in self.drafts.iterdir():
+                file.unlink()
+
     def test_a_request_that_is_taken_up_unchanged_keeps_its_id(self) -> None:
         with FakeServer(error("busy", retry=True), OK) as server:
             with self.person(server.port, *ADDRESS) as person:

@@ -72,6 +72,11 @@ class Person:
         os.close(self._terminal)
         self._terminal = os.open(os.devnull, os.O_RDWR)
 
+    def logs_out(self) -> None:
+        """Close it with the shell, which tells all that it has started."""
+        self.hangs_up()
+        os.killpg(self._pid, signal.SIGHUP)
+
     def ends(self, seconds: float = 15.0) -> int:
         """Wait for the end; the exit code, or minus the signal."""
         end = time.monotonic() + seconds
