@@ -47,25 +47,16 @@ class Content:
 
     @property
     def text(self) -> str:
-        """Everything readable; where there is nothing, what there is instead."""
+        """Everything readable; where there is nothing else, what an invitation is to."""
         whole = "\n".join(text for text in self.texts if text and not text.isspace())
         if not whole or whole.isspace():
-            whole = self._instead()
+            whole = "\n".join(map(_invitation, self.calendars))
         return whole[:TEXT_LIMIT]
 
     @property
     def truncated(self) -> bool:
         """Whether the text goes on beyond a limit."""
         return self.cut or self.length > TEXT_LIMIT or self.html_left < 0
-
-    def _instead(self) -> str:
-        lines = []
-        for part in self.calendars:
-            found = _SUMMARY.search(_decoded(part)[0])
-            lines.append(f"[Calendar: {headers.one_line(found[1][:_SUMMARY_LIMIT])}]" if found else "[Calendar]")
-        if self.attachments:
-            lines.append(f"[No text. Attachments: {', '.join(self.attachments)}]")
-        return "\n".join(lines)
 
     def gather(self, part: mime.Part, *, chosen: bool = True, first: bool = True, related: bool = False) -> None:
         """Take in a part and all that is in it; `chosen=False`: its text is told already, by an alternative."""
@@ -155,6 +146,11 @@ class Content:
     def _add(self, text: str) -> None:
         self.length += len(text) + bool(self.texts)
         self.texts.append(text)
+
+
+def _invitation(calendar: mime.Part) -> str:
+    found = _SUMMARY.search(_decoded(calendar)[0])
+    return f"[Calendar: {headers.one_line(found[1][:_SUMMARY_LIMIT])}]" if found else "[Calendar]"
 
 
 def _root(related: mime.Part) -> mime.Part:
