@@ -8,16 +8,18 @@ import re
 
 # What mail programs write before the subject of a reply or a forwarded mail, by language: English; German; Danish,
 # Norwegian and Swedish; Finnish; Dutch; French; Italian; Spanish and Portuguese; Polish; Czech; Hungarian; Estonian,
-# Latvian and Lithuanian; Turkish; Greek; Russian, Ukrainian and Bulgarian; Chinese; Japanese and Korean; Vietnamese,
-# Indonesian and Thai; Hebrew and Arabic.
+# Latvian and Lithuanian; Icelandic and Welsh; Croatian, Slovenian and Romanian; Turkish; Greek; Russian, Ukrainian,
+# Bulgarian and Serbian; Chinese; Japanese and Korean; Vietnamese, Indonesian and Thai; Hebrew and Arabic.
 _WORDS = (
-    "re|fwd?|aw|antwort|wg|sv|vs|vl|vb|antw|doorst|tr|réf?\\.?|rép|rif|i|r|rv|res|enc|odp|pd|předat|přep|vá|továbbítás|"
-    "atb|ats|ynt|i̇?lt|ilt|απ|σχετ|πρθ|отв|ответ|на|ha|пересл|переслано|пер|відп|відповідь|отг|отговор|препр|"
+    "re|fwd?|aw|antwort|wg|weitergeleitet|sv|vs|vl|vb|antw|doorst|tr|r[ée]f\\.?|ré\\.?|rép|rif|i|r|rv|resp?|enc|"
+    "encaminhado|odp|pd|odpověď|předat|přep|vá|továbbítás|atb\\.?|ats|fs|yml|odg|răspuns|ynt|i̇?lt|ilt|απ|σχετ|πρθ|отв|ответ|на|ha|"
+    "пересл|переслано|переслать|пересылка|пер|відп|відповідь|отг|отговор|препр|одг|"
     "回复|答复|转发|回覆|答覆|轉寄|轉發|返信|転送|답장|회신|전달|trả lời|tl|chuyển tiếp|bls|trs|ตอบ|ส่งต่อ|"
-    "השב|הועבר|رد|إعادة توجيه"
+    "השב|תגובה|הועבר|رد|إعادة توجيه"
 )
-# One prefix, with the counter that some programs keep: `Re[2]:`, `Re(2):`, `Re^2:`; the colon may be a full-width one.
-_PREFIX = rf"(?:{_WORDS})(?:\s?\[\d{{1,4}}\]|\s?\(\d{{1,4}}\)|[\^*]\d{{1,4}})?\s?[:：]\s?"
+# One prefix, with the counter that some programs keep: `Re[2]:`, `Re(2):`, `Re^2:`, `Re-2:`; the colon may be a
+# full-width one.
+_PREFIX = rf"(?:{_WORDS})(?:\s?\[\d{{1,4}}\]|\s?\(\d{{1,4}}\)|[\^*-]?\d{{1,4}})?\s?[:：]\s?"
 _SUBJECT = re.compile(rf"(?:(?i:{_PREFIX}))*+\[Ticket #([0-9]{{1,18}})\] Mailer")
 _MESSAGE_ID = re.compile(r"<ticket\.([0-9]{1,18})\.[0-9a-z]+@")
 

@@ -10,14 +10,17 @@ PREFIXES = (
     "FW: ", "Fw: Re[12]: ", "AW: ", "WG: ", "Antwort: ", "SV: ", "VS: ", "RV: ", "TR: ", "Réf. : ",
     "Antw: ", "Odp: ", "PD: ", "R: ", "I: ", "RES: ", "ENC: ", "YNT: ", "İLT: ", "Отв: ", "Ответ: ",
     "ОТВЕТ: ", "На: ", "НА: ", "HA: ", "Пересл: ", "Відповідь: ", "Отговор: ", "回复: ", "回复：", "转发：Re: ",
-    "答复: ", "返信: ", "답장: ", "ΑΠ: ", "השב: ",
+    "答复: ", "返信: ", "답장: ", "ΑΠ: ", "השב: ", "תגובה: ", "REF: ", "Ref.: ", "Ré.: ", "FS: ", "YML: ",
+    "Odg: ", "Одг: ", "Atb.: ", "Odpověď: ", "Răspuns: ", "Weitergeleitet: ", "Resp: ", "Encaminhado: ",
+    "Переслать: ", "Пересылка: ", "Re2: ", "Re-2: ",
 )  # fmt: skip
 OTHERS = (
     "", "Mailer", "[Ticket #] Mailer", "[Ticket #12a] Mailer", "[Ticket #-1] Mailer",
     "[ticket #1] Mailer", "[Ticket #1] mailer", "[Ticket #1]Mailer", "[Ticket # 1] Mailer",
     "[Ticket #1 ] Mailer", "[Ticket #1234567890123456789] Mailer", "[Ticket #١٢٣] Mailer",
     "[Ticket #１] Mailer", "x [Ticket #1] Mailer", "[Ticket #1] Mailer x", "Re [Ticket #1] Mailer",
-    "Re;[Ticket #1] Mailer", "Hello: [Ticket #1] Mailer", "[Ticket #1] Mailer, [Ticket #2] Mailer",
+    "Re;[Ticket #1] Mailer", "Re--2: [Ticket #1] Mailer",
+    "Hello: [Ticket #1] Mailer", "[Ticket #1] Mailer, [Ticket #2] Mailer",
     "Automatic reply: [Ticket #1] Mailer", "Re: ", ": [Ticket #1] Mailer",
 )  # fmt: skip
 
