@@ -18,12 +18,12 @@ from mailer.listener import Listener
 from mailer.sequence import Sequence
 from mailer.settings import ServerSettings, is_loopback, spelled
 from mailer.smtp import Outbox
+from mailer.smtp_reply import LoginDeferredError, SessionLostError
 from mailer.supervisor import notify
 from mailer.validation import check_email
 
 _GRACE = 9.0  # seconds for what is under way when the server is told to end: it has 10 in all
 _LAST_STEPS = 0.5  # seconds of them for those whose wait for a token is ended
-_CHECK_EXITS = {Code.MAIL_UNAVAILABLE: ExitCode.UNAVAILABLE, Code.MAIL_AUTH_FAILED: ExitCode.LOGIN_REFUSED}
 
 _log = logging.getLogger("server")
 
@@ -40,7 +40,7 @@ def check(settings: ServerSettings) -> int:
             print(step, flush=True)  # noqa: T201 - the result of --check
     except DeliveryError as failure:
         _log.error("%s", failure)
-        return _CHECK_EXITS.get(failure.problem.code, ExitCode.REFUSED)
+        return _exit_code(failure)
     return ExitCode.DONE
 
 
@@ -82,6 +82,14 @@ def serve(settings: ServerSettings, stop: threading.Event) -> int:
     tickets.close()
     _log.info("ended; %s", intake.summary())
     return ExitCode.DONE
+
+
+def _exit_code(failure: DeliveryError) -> ExitCode:
+    if isinstance(failure, SessionLostError) and not isinstance(failure, LoginDeferredError):
+        return ExitCode.UNAVAILABLE
+    if failure.problem.code is Code.MAIL_AUTH_FAILED:
+        return ExitCode.LOGIN_REFUSED
+    return ExitCode.TEMPORARY if failure.retry else ExitCode.REFUSED
 
 
 def _outbox(settings: ServerSettings, last_moment: threading.Event) -> Outbox:

@@ -27,7 +27,7 @@ from mailer.tickets import recognise
 from mailer.tls import client_context
 from mailer.transport import Connection, exchange
 from tests.support import certificates
-from tests.support.scripted import SMTP, Conversation, ScriptedServer, Table, ehlo, refused_port
+from tests.support.scripted import SMTP, Conversation, ScriptedServer, Table, close, ehlo, refused_port
 from tests.support.serverprocess import ADMIN, ROOT, ServerProcess, environment
 from tests.support.waiting import wait_until
 
@@ -150,6 +150,15 @@ class Check(unittest.TestCase):
             code, _, errors = self.check(mail.smtp_port)
             self.assertEqual(code, 1)
             self.assertIn("Nobody here", errors)
+        table: dict[str, tuple[Table, int]] = {
+            "greeting": ({"greeting": b"421 4.3.2 too busy\r\n"}, 69), "no mail": ({"greeting": b"554 no\r\n"}, 1),
+            "AUTH": ({"EHLO": ehlo("AUTH PLAIN"), "AUTH": b"454 4.7.0 not now\r\n"}, 75),
+            "MAIL": ({"MAIL": b"451 4.3.0 not now\r\n"}, 75), "RCPT": ({"RCPT": b"450 4.7.1 greylisted\r\n"}, 75),
+            "lost": ({"RCPT": close}, 69),
+        }  # fmt: skip
+        for name, (changes, expected) in table.items():
+            with self.subTest(name), ScriptedServer({**SMTP, **changes}) as scripted:
+                self.assertEqual(self.check(scripted.port)[0], expected)
 
     def test_a_place_where_it_cannot_listen_is_named(self) -> None:
         with MailServer() as mail:
