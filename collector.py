@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
         if flags.show is not None:
             which = None if flags.show is _LATEST else flags.show
             return history.show(success_log(values, environment.BASE), which, sys.stdout)
-        settings = collector_settings(environment.with_password(values), environment.BASE)
+        settings = environment.settings(collector_settings, values)
         if flags.check:
             return mailroom.check(settings)
         return mailroom.collect(settings, launch.stop_on_signals(), once=flags.once)

@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     def run() -> int:
         launch.start_logging(flags.verbose)
         values = environment.values(flags.env, {"SERVER_HOST": flags.host, "SERVER_PORT": flags.port})
-        settings = server_settings(environment.with_password(values), environment.BASE)
+        settings = environment.settings(server_settings, values)
         return desk.check(settings) if flags.check else desk.serve(settings, launch.stop_on_signals())
 
     return launch.guard(run)

@@ -33,6 +33,7 @@ KEYS = frozenset({
 
 # Ticket numbers have at most 18 digits on the wire; a start below this leaves room for more than anybody will send.
 _HIGHEST_START = 10**15
+_LONGEST_PERIOD = 1e9  # seconds, 30 years: far below what a clock can count
 _IMPLICIT_TLS_PORTS = (465, 993)
 # The account's address goes into the envelope and into header lines: nothing that could end either.
 _MAILBOX = re.compile(r"[^\s<>()\[\],;:\\\"\x00-\x1f\x7f-\x9f@]+@[^\s<>()\[\],;:\\\"\x00-\x1f\x7f-\x9f@]+")
@@ -87,7 +88,7 @@ def collector_settings(values: Mapping[str, str], base: Path) -> CollectorSettin
             imap=imap,
             ca_file=reader.path("MAIL_CA_FILE"),
             timeout=reader.seconds("MAIL_TIMEOUT", "30"),
-            period=reader.seconds("PERIOD_CHECK"),
+            period=reader.seconds("PERIOD_CHECK", longest=_LONGEST_PERIOD),
             folder=reader.text("IMAP_FOLDER", "INBOX"),
             mark_seen=reader.choice("MARK_SEEN", {"yes": True, "no": False}, "yes"),
             success_log=success,
@@ -107,7 +108,7 @@ def client_settings(values: Mapping[str, str], base: Path) -> ClientSettings:
     """The settings of `client.py`; relative paths are taken from `base`."""
     reader = Reader(values, base)
     # The server gives a delivery three times MAIL_TIMEOUT, and may keep a newcomer waiting for SERVER_TIMEOUT before.
-    patience = 3 * reader.seconds("MAIL_TIMEOUT", "30") + 2 * reader.seconds("SERVER_TIMEOUT", "15")
+    patience = 3 * reader.others_seconds("MAIL_TIMEOUT", "30") + 2 * reader.others_seconds("SERVER_TIMEOUT", "15")
     host, token = reader.text("SERVER_HOST", "127.0.0.1"), reader.secret("SERVER_TOKEN")
     authority = reader.path("SERVER_TLS_CA")
     if token and host and not authority and not is_loopback(host):

@@ -8,8 +8,9 @@ import io
 import logging
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import dotenv
 
@@ -21,6 +22,8 @@ _SECRETS = ("EMAIL_PASSWORD", "SERVER_TOKEN", "OAUTH_CLIENT_SECRET", "OAUTH_REFR
 _LONGEST_ENV = 262_144  # characters
 _LONGEST_SECRET = 65_536  # bytes: a password file that is longer is some other file
 _LIKENESS = 0.8  # of a key to the one that was meant; others' keys may be in the same file: EMAIL_HOST is not IMAP_HOST
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +43,24 @@ def with_password(values: Mapping[str, str]) -> dict[str, str]:
     file = values.get("EMAIL_PASSWORD_FILE", "").strip()
     wanted = file and not values.get("EMAIL_PASSWORD") and values.get("EMAIL_AUTH", "").strip().lower() != "oauth2"
     return {**values, "EMAIL_PASSWORD": _password(Path(file))} if wanted else dict(values)
+
+
+def settings(read: Callable[[Mapping[str, str], Path], _T], values: Mapping[str, str]) -> _T:
+    """What `read` makes of the settings with their password; raises ConfigError with the problems of both together."""
+    try:
+        complete = with_password(values)
+    except ConfigError as wrong:
+        others = _problems(read, {**values, "EMAIL_PASSWORD": "that could not be read"})
+        raise ConfigError(*wrong.problems, *others) from None  # no traceback shows what was in the file
+    return read(complete, BASE)
+
+
+def _problems(read: Callable[[Mapping[str, str], Path], object], values: Mapping[str, str]) -> tuple[str, ...]:
+    try:
+        read(values, BASE)
+    except ConfigError as wrong:
+        return wrong.problems
+    return ()
 
 
 def _env_file(env: str | None) -> dict[str, str]:

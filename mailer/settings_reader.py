@@ -10,7 +10,7 @@ from mailer.settings import Rate
 
 _T = TypeVar("_T")
 
-# A day: no wait between polls, and no time-out, is meant to be longer, and `threading` waits overflow far above it.
+# A day: no time-out is meant to be longer, and those of sockets overflow some weeks above it.
 _LONGEST_SECONDS = 86_400.0
 _RATE = re.compile(r"([0-9]{1,9})/(hour|minute)(?:\s+burst\s+([0-9]{1,9}))?")
 
@@ -60,15 +60,20 @@ class Reader:
             return int(value)
         return low
 
-    def seconds(self, key: str, default: str = "") -> float:
+    def seconds(self, key: str, default: str = "", longest: float = _LONGEST_SECONDS) -> float:
         value = self.text(key, default)
         try:
             number = float(value or "1")
         except ValueError:
             number = 0.0
-        if not 0 < number <= _LONGEST_SECONDS:  # NaN and infinity fail this too
-            self.complain(key, f"must be a number of seconds above 0 and up to {_LONGEST_SECONDS:.0f}, not {value!r}")
+        if not 0 < number <= longest:  # NaN and infinity fail this too
+            self.complain(key, f"must be a number of seconds above 0 and up to {longest:.0f}, not {value!r}")
+            return float(default or "1")
         return number
+
+    def others_seconds(self, key: str, default: str) -> float:
+        """What another script needs, and complains of if it is bad: the default will do then."""
+        return Reader(self._values, self._base).seconds(key, default)
 
     def choice(self, key: str, choices: Mapping[str, _T], default: str) -> _T:
         value = self.text(key, default).lower()

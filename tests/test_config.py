@@ -97,6 +97,7 @@ class Defaults(unittest.TestCase):
 
     def test_each_script_needs_only_its_own_keys(self) -> None:
         _client(EMAIL_LOGIN="", SMTP_PORT="nonsense", IMAP_HOST="")
+        self.assertEqual(_client(MAIL_TIMEOUT="nonsense", SERVER_TIMEOUT="-1").timeout, _client().timeout)
         _server(IMAP_PORT="nonsense", PERIOD_CHECK="never", IMAP_FOLDER="\0", MARK_SEEN="perhaps")
         _collector(SMTP_PORT="nonsense", SERVER_PORT="x", TICKET_START="x", RATE_PER_CLIENT="x", SERVER_TLS_KEY="k")
 
@@ -147,7 +148,8 @@ class Values(unittest.TestCase):
             "1,5": None,
             "1 s": None, "0x1": None, "0.0": None, "1e-400": None, "9" * 5000: None, "NaN\n": None,
         }  # fmt: skip
-        self.check(_collector, "period", "PERIOD_CHECK", table)
+        longer = {"86401": 86_401.0, "604800": 604_800.0, "1e10": None}
+        self.check(_collector, "period", "PERIOD_CHECK", {**table, **longer})
         self.check(_collector, "timeout", "MAIL_TIMEOUT", table)
         self.check(_server, "peer_timeout", "SERVER_TIMEOUT", table)
         self.assertTrue(math.isfinite(_collector().period))

@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 from mailer import environment
-from mailer.config import KEYS
+from mailer.config import KEYS, server_settings
 from mailer.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -199,6 +199,17 @@ class ThePasswordFile(Folder):
             self.assertTrue(wrong.exception.problems[0].startswith("EMAIL_PASSWORD_FILE: "))
             self.assertNotIn("geheim", wrong.exception.problems[0])
             self.assertIsNone(wrong.exception.__cause__)
+
+    def test_its_problem_is_told_together_with_all_others(self) -> None:
+        os.environ.update(EMAIL_PASSWORD_FILE="missing", SMTP_PORT="x", EMAIL_LOGIN="help@example.com")
+        with self.assertRaises(ConfigError) as wrong:
+            environment.settings(server_settings, environment.values(None, {}))
+        keys = [problem.partition(":")[0] for problem in wrong.exception.problems]
+        self.assertEqual(keys, ["EMAIL_PASSWORD_FILE", "SMTP_HOST", "SMTP_PORT"])
+        os.environ.update(SMTP_PORT="25", SMTP_HOST="localhost")
+        with self.assertRaises(ConfigError) as wrong:
+            environment.settings(server_settings, environment.values(None, {}))
+        self.assertEqual(len(wrong.exception.problems), 1)
 
 
 if __name__ == "__main__":
