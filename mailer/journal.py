@@ -9,6 +9,7 @@ import contextlib
 import errno
 import glob
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ _BLOCK = 65_536
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk, or the owner's part of it
 _LONGEST_LINE = 64 << 20  # far above any record: what is longer is none
 
+_log = logging.getLogger(__name__)
+
 
 class Journal:
     """A log; `mark` is its end after the last append or recovery."""
@@ -30,6 +33,7 @@ class Journal:
         self.path = path
         self.mark = Mark()
         self._fsync = fsync
+        self._left_out: set[Path] = set()  # siblings that were complained of
 
     def append(self, lines: bytes) -> None:
         """Add whole lines and make them durable, or raise and leave the log as it was."""
@@ -56,30 +60,47 @@ class Journal:
         a mark all of them are read whole. Only the log, under whatever name the mark tells it, is ever changed.
         """
         for path in self._files(since):
-            with self._translated(), path.open("rb", buffering=_BLOCK) as file:
-                found = _mark(file.fileno())
-                known = since is not None and found[:2] == since[:2]
-                if known or path == self.path:  # others may be somebody's, who is writing to them just now
-                    with self._opened(path) as writable:
-                        _mend(writable)
-                        found = _mark(writable)
-                start = since.size if since and known and since.size <= found.size else None
-                for offset, line in _lines(file, start or 0):
-                    # A power cut can leave zeros where the end of a file was never written; elsewhere they are old.
-                    if start is not None and b"\0" in line:
-                        with self._opened(path) as writable:
-                            os.ftruncate(writable, offset)
-                        break
-                    if logged := _logged(line):
-                        yield logged
+            yield from self._recovered(path, since)
         with self._opened(self.path, os.O_CREAT) as log:
             self.mark = _mark(log)
+
+    def _recovered(self, path: Path, since: Mark | None) -> Iterator[Logged]:
+        with self._translated(), path.open("rb", buffering=_BLOCK) as file:
+            found = _mark(file.fileno())
+            known = since is not None and found[:2] == since[:2]
+            # Others may be somebody's, who is writing to them just now.
+            if (known or path == self.path) and _last_line(file.fileno(), found.size) != found.size:
+                with self._opened(path) as writable:
+                    _mend(writable)
+                    found = _mark(writable)
+            start = since.size if since and known and since.size <= found.size else None
+            for offset, line in _lines(file, start or 0):
+                # A power cut can leave zeros where the end of a file was never written; elsewhere they are old.
+                if start is not None and b"\0" in line:
+                    with self._opened(path) as writable:
+                        os.ftruncate(writable, offset)
+                    break
+                if logged := _logged(line):
+                    yield logged
 
     def _files(self, since: Mark | None) -> list[Path]:
         """The files that can hold records made after the mark: the log, its former file, and siblings made later."""
         with self._translated():
             found = [path for path in self.path.parent.glob(f"{glob.escape(self.path.name)}*") if path.is_file()]
-            return sorted(path for path in found if since is None or path == self.path or _recent(path, since))
+            return sorted(path for path in found if path == self.path or self._matters(path, since))
+
+    def _matters(self, path: Path, since: Mark | None) -> bool:
+        """Whether a sibling of the log is the file of the mark, or was written to after it; if it can be read."""
+        status = path.stat()
+        if since and (status.st_dev, status.st_ino) == since[:2]:
+            return True
+        if since and status.st_mtime_ns < since.time:
+            return False
+        readable = os.access(path, os.R_OK)
+        if not readable and path not in self._left_out:
+            self._left_out.add(path)
+            _log.warning("%s: cannot be read, and is left out", path)
+        return readable
 
     @contextlib.contextmanager
     def _opened(self, path: Path, flags: int = 0) -> Iterator[int]:
@@ -95,7 +116,8 @@ class Journal:
         try:
             yield
         except OSError as failure:
-            raise StateError(f"{self.path}: {failure.strerror or failure}", passing=failure.errno in _FULL) from failure
+            words = f"{failure.filename or self.path}: {failure.strerror or failure}"
+            raise StateError(words, passing=failure.errno in _FULL) from failure
 
 
 def keep(path: Path, raw: bytes) -> None:
@@ -133,12 +155,6 @@ def _write(file: int, data: bytes) -> None:
 def _mark(file: int) -> Mark:
     status = os.fstat(file)
     return Mark(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-def _recent(path: Path, since: Mark) -> bool:
-    """Whether a sibling of the log is the file of the mark, or was written to after it."""
-    status = path.stat()
-    return (status.st_dev, status.st_ino) == since[:2] or status.st_mtime_ns >= since.time
 
 
 def _lines(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:

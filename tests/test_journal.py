@@ -201,6 +201,30 @@ class Recovering(JournalCase):
             for name, content in torn.items():
                 self.assertEqual((self.folder / f"success.{name}").read_bytes(), content, name)
 
+    def test_siblings_that_cannot_be_read_are_left_out_and_said_once(self) -> None:
+        self.journal.append(line(1))
+        mark = self.journal.mark
+        self.path.rename(self.folder / "success.log.1")
+        self.journal.append(line(2))
+        copy = self.folder / "success.log.bak"
+        copy.write_bytes(line(3))
+        readable = os.access
+        with mock.patch("os.access", lambda path, mode: path != copy and readable(path, mode)):
+            with self.assertLogs("mailer.journal", "WARNING") as log:
+                for _ in range(3):
+                    self.assertEqual([found.uid for found in self.journal.recover(mark)], [2])
+        self.assertEqual(len(log.output), 1)
+        self.assertIn(str(copy), log.output[0])
+
+    def test_a_rotated_log_is_not_opened_for_writing_unless_it_is_torn(self) -> None:
+        self.journal.append(line(1))
+        mark = self.journal.mark
+        self.journal.append(line(2))
+        self.path.rename(self.folder / "success.log.1")
+        with mock.patch("os.open", wraps=os.open) as opened:
+            self.assertEqual(self.uids(mark), [2])
+        self.assertEqual({call.args[0] for call in opened.call_args_list}, {self.path})
+
     def test_the_log_of_the_mark_is_mended_under_its_new_name(self) -> None:
         self.journal.append(line(1))
         mark = self.journal.mark
