@@ -54,6 +54,8 @@ _UNUSUAL = re.compile(
     r"|[^\x00-\x7fа-яёєіїґА-ЯЁЄІЇҐ\xa0«»—–„“”’‘…№•©°]"
 )
 _QUOTATION_MARKS = re.compile("[«»„“”]")
+# A character of UTF-8 that lacks its last bytes.
+_UNFINISHED = re.compile(rb"(?:[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})\Z")
 # The five bytes that windows-1252 leaves undefined.
 _UNDEFINED_1252 = (0x81, 0x8D, 0x8F, 0x90, 0x9D)
 
@@ -150,7 +152,7 @@ def _detected(data: bytes) -> str | None:
         return _decode(data, "utf-8")
     except UnicodeDecodeError:
         mended = _decode(data, "utf-8", "replace")
-    if "\ufffd" not in mended[: max(1, len(mended) - 3)]:  # cut in the middle of its last character
+    if _is_cut(data, mended):
         return mended
     if mended.count("\ufffd") * 8 <= sum(character > "\x7f" for character in mended[:65536]):
         return mended
@@ -158,6 +160,12 @@ def _detected(data: bytes) -> str | None:
     scores = {name: _likeness(sample.decode(name, "replace")) for name in CYRILLIC}
     best = max(scores, key=scores.__getitem__)
     return _decode(data, best, "replace") if scores[best] >= _LIKELY else None
+
+
+def _is_cut(data: bytes, mended: str) -> bool:
+    """Whether UTF-8, with more than ASCII in it, ends in the middle of a character; `mended` is the text of it."""
+    whole = mended.removesuffix("\ufffd")
+    return not (whole.isascii() or "\ufffd" in whole) and _UNFINISHED.search(data, len(data) - 3) is not None
 
 
 def _sample(data: bytes) -> bytes:

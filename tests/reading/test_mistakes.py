@@ -26,11 +26,23 @@ class Mistakes(unittest.TestCase):
                 self.assertEqual((found.ticket, found.subject), (7, "Ответ: [Ticket #7] Mailer"))
 
     def test_western_bytes_declared_as_utf_8(self) -> None:
-        for text in ("Grüße aus München", "déjà vu", "é"):
+        for text in ("Grüße aus München", "déjà vu", "é", "Un café", "Menü", "olé!", "10 €", "Il est là"):
             with self.subTest(text):
                 fields = "Content-Type: text/plain; charset=utf-8\r\nSubject: "
                 found = read(FROM + fields.encode() + text.encode("cp1252") + b"\r\n\r\n" + text.encode("cp1252"))
                 self.assertEqual((found.text, found.subject), (text, text))
+
+    def test_letters_at_the_very_end_are_enough_to_know_the_charset_by(self) -> None:
+        for text in ("hello Мир", "ping нет", "VPN да"):
+            for charset in ("cp1251", "koi8-r", "cp866", "iso-8859-5"):
+                with self.subTest(text, charset=charset):
+                    found = read(FROM + b"Subject: " + text.encode(charset) + b"\r\n\r\n" + text.encode(charset))
+                    self.assertEqual((found.text, found.subject), (text, text))
+
+    def test_utf_8_that_ends_in_the_middle_of_a_character_is_utf_8(self) -> None:
+        for end in ("й".encode()[:1], "€".encode()[:2], "€".encode()[:1], "😀".encode()[:3]):
+            with self.subTest(end):
+                self.assertEqual(read(FROM + b"\r\n" + "Привет, café".encode() + end).text, "Привет, café\ufffd")
 
     def test_the_text_of_related_parts_wherever_it_stands(self) -> None:
         html = b"Content-Type: text/html\r\nContent-ID: <h>\r\n\r\n<p>words\r\n"
