@@ -11,16 +11,17 @@ import re
 # Latvian and Lithuanian; Icelandic and Welsh; Croatian, Slovenian and Romanian; Turkish; Greek; Russian, Ukrainian,
 # Bulgarian and Serbian; Chinese; Japanese and Korean; Vietnamese, Indonesian and Thai; Hebrew and Arabic.
 _WORDS = (
-    "re|fwd?|aw|antwort|wg|weitergeleitet|sv|vs|vl|vb|antw|doorst|tr|r[ée]f\\.?|ré\\.?|rép|rif|i|r|rv|resp?|enc|"
-    "encaminhado|odp|pd|odpověď|předat|přep|vá|továbbítás|atb\\.?|ats|fs|yml|odg|răspuns|ynt|i̇?lt|ilt|απ|σχετ|πρθ|отв|ответ|на|ha|"
+    "re|reply|fwd?|forward|aw|antwort|wg|weitergeleitet|sv|svar|vedr|vs|vastaus|vl|vb|antw|doorst|doorgestuurd|tr|r[ée]f\\.?|ré\\.?|rép|rif|i|r|rv|resp?|enc|"
+    "encaminhado|odp\\.?|pd|odpověď|předat|přep|vá|továbbítás|atb\\.?|ats|fs|yml|odg|răspuns|ynt|i̇?lt|ilt|απ|σχετ|πρθ|отв|ответ|на|ha|"
     "пересл|переслано|переслать|пересылка|пер|відп|відповідь|отг|отговор|препр|одг|"
-    "回复|答复|转发|回覆|答覆|轉寄|轉發|返信|転送|답장|회신|전달|trả lời|tl|chuyển tiếp|bls|trs|ตอบ|ส่งต่อ|"
+    "回复|答复|转发|回覆|答覆|轉寄|轉發|返信|回信|転送|답장|회신|전달|trả lời|tl|chuyển tiếp|bls|trs|ตอบ|ส่งต่อ|"
     "השב|תגובה|הועבר|رد|إعادة توجيه"
 )
 # One prefix, with the counter that some programs keep: `Re[2]:`, `Re(2):`, `Re^2:`, `Re-2:`; the colon may be a
 # full-width one.
 _PREFIX = rf"(?:{_WORDS})(?:\s?\[\d{{1,4}}\]|\s?\(\d{{1,4}}\)|[\^*-]?\d{{1,4}})?\s?[:：]\s?"
 _SUBJECT = re.compile(rf"(?:(?i:{_PREFIX}))*+\[Ticket #([0-9]{{1,18}})\] Mailer")
+_NO_MARKS = dict.fromkeys(map(ord, "\u200e\u200f"))  # of direction, which some put before a prefix
 _MESSAGE_ID = re.compile(r"<ticket\.([0-9]{1,18})\.[0-9a-z]+@")
 
 
@@ -33,7 +34,7 @@ def recognise(subject: str) -> int | None:
     """The ticket of a decoded, unfolded subject; None when it is no ticket subject."""
     if "Mailer" not in subject:
         return None
-    found = _SUBJECT.fullmatch(" ".join(subject.split()))
+    found = _SUBJECT.fullmatch(" ".join(subject.translate(_NO_MARKS).split()))
     return int(found[1]) if found else None
 
 
