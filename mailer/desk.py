@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import time
+from dataclasses import replace
 
 from mailer import launch, statedir, tls
 from mailer.answers import Answers
@@ -15,7 +16,7 @@ from mailer.errors import Code, ConfigError, DeliveryError, ExitCode, RequestErr
 from mailer.intake import Intake
 from mailer.limits import RateLimit
 from mailer.listener import Listener
-from mailer.sequence import Sequence
+from mailer.sequence import DATABASE, Sequence
 from mailer.settings import ServerSettings, is_loopback, spelled
 from mailer.smtp import Outbox
 from mailer.smtp_reply import LoginDeferredError, SessionLostError
@@ -32,6 +33,7 @@ def check(settings: ServerSettings) -> int:
     """Prove the mail settings without sending anything: a line on stdout for each step, and the exit code."""
     address = _sender(settings)
     launch.require_writable("STATE_DIR", settings.state_dir)
+    statedir.check(settings.state_dir / DATABASE)
     if settings.tls_cert:
         tls.server_context(settings.tls_cert, settings.tls_key)
     _listen(settings, 0).close()  # a server that runs may have the real port
@@ -47,7 +49,8 @@ def check(settings: ServerSettings) -> int:
 def serve(settings: ServerSettings, stop: threading.Event) -> int:
     """Serve until `stop` is set, finish what is under way, and return the exit code."""
     context = tls.server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
-    launch.allow_open_files(settings.workers + settings.sessions)
+    files = launch.allow_open_files(settings.workers + settings.sessions)
+    settings = replace(settings, workers=max(1, min(settings.workers, files - settings.sessions)))
     last_moment = threading.Event()
     outbox = _outbox(settings, last_moment)
     launch.require_writable("STATE_DIR", settings.state_dir)

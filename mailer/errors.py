@@ -146,6 +146,16 @@ class MailboxError(MailerError):
         self.exit_code = exit_code
 
 
+# How OpenSSL says, in its versions, that what came is no TLS.
+_NO_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"}
+
+
+def tls_words(failure: OSError) -> str:
+    """Why TLS failed, in words: the reason of an `ssl.SSLError`."""
+    reason = getattr(failure, "reason", None) or str(failure)
+    return "the other side goes on in clear" if reason in _NO_TLS else reason.replace("_", " ").lower()
+
+
 _BLANKS = re.compile(r"\s+")
 
 

@@ -137,7 +137,7 @@ class Mailbox:
                 return self._select(readonly=True)
             words = wire.words(answer[:1])
             if status != "OK":
-                code = ExitCode.UNAVAILABLE if not_for_good(words) else ExitCode.CONFIG
+                code = ExitCode.TEMPORARY if not_for_good(words) else ExitCode.CONFIG
                 raise MailboxError(f"the folder {self._folder} cannot be opened: {words}", code)
             self._count = int(answer[-1] or 0)
             uidvalidity, next_uid = (number(wire.response(code)[1][-1]) for code in ("UIDVALIDITY", "UIDNEXT"))

@@ -57,7 +57,7 @@ def _log_in(wire: Wire, login: sasl.Login) -> None:
     if status != "OK" and login.oauth and not not_for_good(words):
         status, words = _authenticate(wire, mechanism, login, fresh=True)
     if status != "OK":
-        code = ExitCode.UNAVAILABLE if not_for_good(words) else ExitCode.LOGIN_REFUSED
+        code = ExitCode.TEMPORARY if not_for_good(words) else ExitCode.LOGIN_REFUSED
         raise MailboxError(f"{wire.host} refuses the login of {login.user}: {words}", code)
     wire.state = "AUTH"
     if "ID" in wire.capabilities:  # some providers open no folder to a client that does not say its name

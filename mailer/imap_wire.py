@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mailer.errors import MailboxError
+from mailer.errors import MailboxError, tls_words
 from mailer.imap_stream import Stream
 from mailer.secrecy import Secrets
 from mailer.settings import Endpoint
@@ -138,9 +138,14 @@ class Wire(Stream):
             raise MailboxError(f"the certificate of {what} is not to be trusted: {failure.verify_message}") from None
         except ssl.SSLError as failure:
             self.shutdown()
-            reason = (failure.reason or str(failure)).replace("_", " ").lower()
-            raise MailboxError(f"TLS with {what} failed ({self.secrets.safe(reason)})") from None
+            raise MailboxError(f"TLS with {what} failed ({self.secrets.safe(tls_words(failure))})") from None
         except (OSError, imaplib.IMAP4.error, *_GARBAGE) as failure:
             self.shutdown()
-            words = getattr(failure, "reason", None) or getattr(failure, "strerror", None) or str(failure)
+            words = getattr(failure, "reason", None) or getattr(failure, "strerror", None) or _words(failure)
             raise MailboxError(f"{what}: {self.secrets.safe(str(words)) or type(failure).__name__}") from None
+
+
+def _words(failure: Exception) -> str:
+    """What is said, also where `imaplib` passes on bytes, as of a greeting."""
+    said = failure.args[0] if failure.args else ""
+    return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(failure)

@@ -80,16 +80,16 @@ def stop_on_signals() -> threading.Event:
 def require_writable(key: str, folder: Path) -> None:
     """Raise ConfigError unless files can be made in the folder, or it in the nearest one above that is there."""
     place = folder
-    while not place.exists() and place != place.parent:
+    while not os.path.lexists(place) and place != place.parent:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise ConfigError(f"{key}: {folder} cannot be written to")
 
 
-def allow_open_files(number: int) -> None:
-    """Raise the soft limit of open files to this number and some to spare, as far as the hard limit lets it."""
+def allow_open_files(number: int) -> int:
+    """Raise the soft limit of open files to this number and some to spare; how many there may be of these."""
     if resource is None:
-        return
+        return number
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = number + _SPARE_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -97,6 +97,7 @@ def allow_open_files(number: int) -> None:
             _log.warning("only %d files may be open, not %d: set a smaller SERVER_WORKERS", hard, wanted)
             wanted = hard
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted - _SPARE_FILES
 
 
 def wait_for(stop: threading.Event) -> None:

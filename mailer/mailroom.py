@@ -16,7 +16,7 @@ from mailer.collect_meter import Meter
 from mailer.errors import ConfigError, ExitCode, MailboxError
 from mailer.imap import Mailbox
 from mailer.journal import Journal, keep
-from mailer.position import Position
+from mailer.position import DATABASE, Position
 from mailer.reading import read
 from mailer.settings import CollectorSettings
 from mailer.supervisor import notify
@@ -55,6 +55,7 @@ def read_files(names: Iterable[str]) -> int:
 def check(settings: CollectorSettings) -> int:
     """Prove the settings without changing anything: a line on stdout for each step, and the exit code."""
     launch.require_writable("STATE_DIR", settings.state_dir)
+    statedir.check(settings.state_dir / DATABASE)
     _require_logs(settings)
     mailbox = _mailbox(settings, threading.Event())
     try:

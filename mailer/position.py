@@ -14,6 +14,7 @@ from pathlib import Path
 from mailer.errors import StateError
 from mailer.progress import Mark, Progress, pack, unpack
 
+DATABASE = "collector.db"
 # The pending set of a first pass may hold a million mails: it has a table of its own, written once.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS start (mailbox TEXT PRIMARY KEY, uidvalidity INTEGER, next_uid INTEGER, pending TEXT);
@@ -26,7 +27,7 @@ class Position:
     """The saved position in one mailbox; `mailbox` names it apart from others in the same folder."""
 
     def __init__(self, folder: Path, mailbox: str) -> None:
-        self._file = folder / "collector.db"
+        self._file = folder / DATABASE
         self._mailbox = mailbox
         with self._translated():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

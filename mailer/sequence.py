@@ -19,6 +19,7 @@ from pathlib import Path
 
 from mailer.errors import StateError
 
+DATABASE = "tickets.db"
 _FIRST_BLOCK = 10
 _LARGEST_BLOCK = 10_000
 _SOON = 10.0  # seconds
@@ -40,7 +41,7 @@ class Sequence:
     def __init__(
         self, state_dir: Path, *, start: int, step: int, offset: int, on_wait: Callable[[], None] = _nothing
     ) -> None:
-        self._path = state_dir / "tickets.db"
+        self._path = state_dir / DATABASE
         self._first = start + (offset - start) % step
         self._step = step
         self._on_wait = on_wait

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from re import Match
 from typing import NoReturn
 
+from mailer.errors import tls_words
 from mailer.patience import QUICK, TOO_LONG, be_quick, receive_at_once, send_at_once
 from mailer.secrecy import Secrets
 from mailer.smtp_reply import SessionLostError, first_reply, may_become_reply, refusal, said, words
@@ -196,5 +197,5 @@ def _reason(failure: Exception) -> str:
     if isinstance(failure, TimeoutError):
         return "no answer in time"
     if isinstance(failure, ssl.SSLError):
-        return (failure.reason or str(failure)).replace("_", " ").lower()
+        return tls_words(failure)
     return (isinstance(failure, OSError) and failure.strerror) or str(failure)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from mailer.errors import StateError
 
+_MAGIC = b"SQLite format 3\0"
+
 _log = logging.getLogger(__name__)
 
 
@@ -29,6 +31,18 @@ def prepare(folder: Path) -> None:
             _make_names_durable(place.parent)
     if os.name == "posix" and mode & (stat.S_IWGRP | stat.S_IWOTH):
         _log.warning("%s can be written to by others: chmod go-w %s", folder, folder)
+
+
+def check(file: Path) -> None:
+    """Raise StateError when a database that is there cannot be used; changes nothing."""
+    try:
+        with file.open("r+b") as database:
+            if database.read(len(_MAGIC)) not in (b"", _MAGIC):
+                raise StateError(f"{file}: is no database of Mailer's")
+    except FileNotFoundError:
+        return
+    except OSError as failure:
+        raise StateError(f"{file}: {failure.strerror or failure}") from failure
 
 
 def _make_names_durable(folder: Path) -> None:

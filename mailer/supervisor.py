@@ -7,6 +7,8 @@ import logging
 import os
 import socket
 
+_PATIENCE = 1.0  # seconds, for a manager that does not listen
+
 _log = logging.getLogger(__name__)
 
 
@@ -17,6 +19,7 @@ def notify(state: str) -> None:
         return
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.settimeout(_PATIENCE)
             # A leading @ stands for the NUL byte of Linux's abstract name space.
             manager.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
     except OSError as failure:

@@ -6,7 +6,7 @@ Built once by each script and shared by its connections, because reading the aut
 import ssl
 from pathlib import Path
 
-from mailer.errors import ConfigError
+from mailer.errors import ConfigError, tls_words
 from mailer.settings import Endpoint, Security
 
 _LONGEST = 1 << 20  # bytes: far above any chain of certificates
@@ -45,8 +45,7 @@ def server_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key, password=passphrase)
     except OSError as failure:
-        why = (getattr(failure, "reason", None) or str(failure)).replace("_", " ").lower()
-        raise ConfigError(f"SERVER_TLS_CERT, SERVER_TLS_KEY: cannot be used ({why})") from failure
+        raise ConfigError(f"SERVER_TLS_CERT, SERVER_TLS_KEY: cannot be used ({tls_words(failure)})") from failure
     return context
 
 

@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import Callable
 
-from mailer.errors import RequestError, TransportError, UnsentInterrupt
+from mailer.errors import RequestError, TransportError, UnsentInterrupt, tls_words
 from mailer.patience import QUICK, TOO_LONG, be_quick, receive_at_once, send_at_once
 from mailer.protocol import Reply, Request, decode_reply, encode_request, split_frame
 
@@ -200,5 +200,5 @@ def _words(failure: Exception) -> str:
     if isinstance(failure, TimeoutError):
         return "no answer in time"
     if isinstance(failure, ssl.SSLError):
-        return (failure.reason or str(failure)).replace("_", " ").lower()
+        return tls_words(failure)
     return (isinstance(failure, OSError) and failure.strerror) or str(failure)

@@ -105,7 +105,8 @@ class Logins(LoginCase):
         table: dict[str, tuple[dict[str, Any], ExitCode, str]] = {
             "wrong": ({"response": b"%tag% NO [AUTHENTICATIONFAILED] no\r\n"}, refused, "AUTHENTICATIONFAILED"),
             "bad": ({"AUTHENTICATE": b"%tag% BAD what\r\n"}, refused, "what"),
-            "later": ({"response": b"%tag% NO [UNAVAILABLE] try later\r\n"}, unavailable, "try later"),
+            "later": ({"response": b"%tag% NO [UNAVAILABLE] try later\r\n"}, ExitCode.TEMPORARY, "try later"),
+            "gone": ({"greeting": b"* BYE too busy\r\n"}, unavailable, ": * BYE too busy"),
             "no mechanism": (no_password, refused, "offers no password login"),
             "endless challenges": ({"response": b"+ bW9yZQ==\r\n"}, unavailable, "asking"),
             "closed": ({"response": close}, unavailable, "closed"),
@@ -262,7 +263,7 @@ class Tls(LoginCase):
     def test_a_server_without_tls_is_told_as_the_other_script_does(self) -> None:
         with ScriptedServer({**IMAP, "greeting": b"* OK " + b"hello " * 10 + b"\r\n"}, imap=True) as server:
             failure = self.failure(lambda: self.open(server.port, security=Security.TLS, context=self.trusting))
-        self.assertRegex(str(failure), r"\ATLS with \S+ failed \(wrong version number\)\Z")
+        self.assertRegex(str(failure), r"\ATLS with \S+ failed \(the other side goes on in clear\)\Z")
 
     def test_starttls_is_never_stripped(self) -> None:
         tls = server_context()

@@ -198,6 +198,20 @@ class TheServiceManager(unittest.TestCase):
         with self.assertNoLogs():
             supervisor.notify("READY=1")
 
+    def test_one_that_does_not_listen_is_given_up(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(str(self.folder / "notify"))
+            os.environ["NOTIFY_SOCKET"] = str(self.folder / "notify")
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+                other.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        other.sendto(b"x", os.environ["NOTIFY_SOCKET"])
+            began = time.monotonic()
+            with self.assertLogs("mailer.supervisor", logging.WARNING):
+                supervisor.notify("STOPPING=1")
+            self.assertLess(time.monotonic() - began, 5)
+
     def test_one_that_is_gone_is_a_warning(self) -> None:
         os.environ["NOTIFY_SOCKET"] = str(self.folder / "missing")
         with self.assertLogs("mailer.supervisor", logging.WARNING):

@@ -597,6 +597,19 @@ class UnderLoad(unittest.TestCase):
             self.assertLess(time.monotonic() - began, 3)
             self.assertEqual(server.log.count("Too many open files"), 1)
 
+    @POSIX
+    def test_where_few_files_may_be_open_fewer_are_served_at_once(self) -> None:
+        with MailServer() as mail, contextlib.ExitStack() as crowd:
+            server = ServerProcess(SMTP_PORT=mail.smtp_port)
+            server.command = ["sh", "-c", 'ulimit -n 100; exec "$@"', "sh", *server.command]
+            with server:
+                for _ in range(200):
+                    crowd.enter_context(socket.create_connection(("127.0.0.1", server.port), 10))
+                for _ in range(20):
+                    self.assertTrue(exchange("127.0.0.1", server.port, Request(ALICE, "x"), timeout=30).ok)
+                self.assertIn("only 100 files may be open, not 336", server.log)
+                self.assertNotIn("Too many open files", server.log)
+
 
 class _Load:
     """Four who ask without pause and note the tickets they were promised, until the server is gone or `finish`."""

@@ -103,6 +103,17 @@ class TlsTest(OutboxTestCase):
             box = self.outbox(server.port, security=Security.STARTTLS, host="localhost")
             self.assertEqual(result(box), "mail_rejected")
 
+    def test_a_server_that_talks_on_in_clear_is_told(self) -> None:
+        def talk_on(conversation: Conversation) -> None:
+            conversation.send(b"220 go\r\n")
+            conversation.sock.recv(4096)
+            conversation.send(b"250 mail.example\r\n")
+
+        with ScriptedServer(with_starttls(talk_on)) as starttls, ScriptedServer(SMTP) as plain:
+            for server, security in ((starttls, Security.STARTTLS), (plain, Security.TLS)):
+                self.assertIn("failed (the other side goes on in clear)", self.deliver(server.port, security))
+                self.assertEqual(logins(server), [])
+
     def test_plaintext_injected_before_the_handshake_is_refused(self) -> None:
         for injected in (b"250 AUTH PLAIN\r\n", b"2", b"\r\n"):
             table = with_starttls(start_tls(server_context(), b"220 go\r\n" + injected))

@@ -37,6 +37,20 @@ class StateFolder(unittest.TestCase):
                 self.assertEqual(f"chmod go-w {self.folder}" in log.output[0], warned)
                 self.assertEqual(self.folder.stat().st_mode & 0o777, mode)
 
+    def test_a_database_that_is_none_is_told_and_left_alone(self) -> None:
+        database = self.folder / "tickets.db"
+        statedir.check(database)
+        self.assertFalse(database.exists())
+        for content in (b"", b"SQLite format 3\0 and so on"):
+            database.write_bytes(content)
+            statedir.check(database)
+            self.assertEqual(database.read_bytes(), content)
+        database.write_bytes(b"trash")
+        for path in (database, self.folder):
+            with self.assertRaises(StateError) as wrong:
+                statedir.check(path)
+            self.assertIn(str(path), str(wrong.exception))
+
     def test_a_folder_that_cannot_be_made_is_named(self) -> None:
         (self.folder / "file").touch()
         for path in (self.folder / "file", self.folder / "file" / "x", self.folder / ("x" * 300)):
