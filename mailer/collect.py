@@ -79,7 +79,7 @@ class Collector:
             self._unmarked = ()
         before = list(self._ledger.counts)
         self._blame()
-        refused = list(self._ledger.progress.refused)
+        refused = [uid for uid in self._ledger.progress.refused if self._refusals.due(uid)]
         total, new = self._new()
         self._progress(0, total)
         taken = 0

@@ -4,14 +4,19 @@ The numbers of tries are in the saved progress, and outlive the process; the fra
 """
 
 import logging
+import time
 
 from mailer.errors import MailboxError
 from mailer.reading import UNREADABLE, Reading
 
-# A mail that the server refuses by itself is tried again in this many passes before it is recorded as unreadable.
+# A mail that the server refuses by itself is tried so many times before it is recorded as unreadable, and so many
+# seconds apart: a mail server that is in trouble for a moment costs no text, however often it is polled.
 _TRIES = 5
+_PAUSE = 30.0
 # With so many refused mails at once it is not the mails that are at fault; and so many fragments are kept.
 _MOST = 20
+
+_NOTHING = UNREADABLE._replace(defects=("missing",))
 
 _log = logging.getLogger("mailer.collect")
 
@@ -21,6 +26,11 @@ class Refusals:
 
     def __init__(self) -> None:
         self.fragments: dict[int, Reading] = {}
+        self._tried: dict[int, float] = {}  # when, by UID
+
+    def due(self, uid: int) -> bool:
+        """Whether it is time to try a refused mail again."""
+        return time.monotonic() - self._tried.get(uid, -_PAUSE) >= _PAUSE
 
     def wait_for_more(self, uid: int, fragment: Reading) -> bool:
         """Keep a fragment until there is more of the mail; False where there are too many, and it is to be recorded."""
@@ -33,6 +43,7 @@ class Refusals:
     def count(self, uid: int, refused: dict[int, int]) -> Reading | None:
         """Count one more try in `refused`; what to record of the mail: nothing yet, while it is to be tried again."""
         tries = refused.pop(uid, 0) + 1
+        self._tried[uid] = time.monotonic()
         if tries == 1 and len(refused) >= _MOST and uid not in self.fragments:
             raise MailboxError("the server refuses one mail after the other")
         if tries == 1:
@@ -42,4 +53,5 @@ class Refusals:
             refused[uid] = tries
             return None
         _log.warning("the mail with UID %d was refused %d times: recorded as far as it was given", uid, tries)
-        return self.fragments.get(uid, UNREADABLE)
+        del self._tried[uid]
+        return self.fragments.get(uid, _NOTHING)

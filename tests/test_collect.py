@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import tempfile
+import time
 import unittest
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -405,6 +406,9 @@ class Refusals(CollectCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.pause = mock.patch("mailer.collect_refusals._PAUSE", 0.0)
+        self.pause.start()
+        self.addCleanup(self.pause.stop)
         log, silent = logging.getLogger("mailer.collect"), logging.NullHandler()
         log.addHandler(silent)
         self.addCleanup(log.removeHandler, silent)
@@ -420,10 +424,25 @@ class Refusals(CollectCase):
             collector.run_pass()
         self.assertEqual(self.uids(), uids)
         refused = next(record for record in self.records("error") if record["uid"] == uids[1])
-        self.assertEqual(refused["reason"], "unreadable")
+        self.assertEqual((refused["reason"], refused["defects"]), ("unreadable", ["missing"]))
         self.assertEqual(self.seen(uids), [True, False, True], "it stays unseen, for somebody to look at")
         collector.run_pass()
         self.assertEqual(self.uids(), uids)
+
+    def test_however_often_the_mailbox_is_polled_the_tries_are_apart(self) -> None:
+        uids = self.deliver(2)
+        collector = self.start()
+        self.mailbox.refusing = frozenset(uids[:1])
+        self.pause.stop()
+        self.addCleanup(self.pause.start)
+        for _ in range(12):
+            collector.run_pass()
+        self.assertEqual(collector._ledger.progress.refused, {uids[0]: 1})
+        self.mailbox.refusing = frozenset()
+        later = time.monotonic() + 40
+        with mock.patch("time.monotonic", lambda: later):
+            collector.run_pass()
+        self.assertEqual(sorted(self.uids()), uids)
 
     def test_a_mail_of_which_more_is_refused_is_tried_again_and_then_recorded_as_far_as_it_was_given(self) -> None:
         for count in (1, 3, 50):  # also where it is the only one
