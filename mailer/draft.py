@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -50,9 +51,9 @@ class Draft:
         self.written = bool(request.message.strip())
         if self.trouble:
             return
+        new = self.path.with_name(self.path.name.replace("draft", "new"))
         try:
             self.close()
-            new = self.path.with_name(self.path.name.replace("draft", "new"))
             new.unlink(missing_ok=True)
             with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(_bytes(header + request.message))
@@ -60,6 +61,8 @@ class Draft:
             self._file = self.path.open("ab")
         except OSError as wrong:
             self.trouble = str(wrong)
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
 
     def add(self, text: str) -> None:
         """Append to the text that was written; the file keeps it even if this process is killed."""
