@@ -24,7 +24,7 @@ from mailer.supervisor import notify
 from mailer.validation import check_email
 
 _GRACE = 9.0  # seconds for what is under way when the server is told to end: it has 10 in all
-_LAST_STEPS = 0.5  # seconds of them for those whose wait for a token is ended
+_LAST_STEPS = 0.5  # seconds of them for those whose wait is ended, to hear how it stands with what they asked for
 
 _log = logging.getLogger("server")
 
@@ -76,7 +76,12 @@ def serve(settings: ServerSettings, stop: threading.Event) -> int:
     _announce(listening, settings, context)
     launch.wait_for(stop)
     notify("STOPPING=1")
-    timer = threading.Timer(_GRACE - _LAST_STEPS, last_moment.set)
+
+    def give_up() -> None:
+        last_moment.set()
+        outbox.give_up()
+
+    timer = threading.Timer(_GRACE - _LAST_STEPS, give_up)
     timer.daemon = True
     timer.start()
     server.stop(_GRACE)

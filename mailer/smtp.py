@@ -6,7 +6,9 @@ by `desk`.
 """
 
 import ssl
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 from mailer.compose import Envelope
@@ -47,6 +49,9 @@ class Outbox:
         self._on_wait = on_wait
         self._pacing = Pacing(on_wait)
         self._pool = Pool(self._open, sessions, on_wait)
+        self._lock = threading.Lock()  # guards what follows
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._given_up = False
 
     def deliver(self, envelope: Envelope) -> Steps[None]:
         """Give the message to the mail server for all recipients; raises DeliveryError unless it clearly took it."""
@@ -71,6 +76,14 @@ class Outbox:
         finally:
             session.leave()
 
+    def give_up(self) -> None:
+        """End all that is under way: each delivery fails now, as one that was not sent or as an uncertain one."""
+        with self._lock:
+            self._given_up = True
+            sessions = list(self._sessions)
+        for session in sessions:
+            session.interrupt()
+
     def close(self) -> None:
         """Take leave of the mail server. What is still under way is finished."""
         self._pool.close()
@@ -78,6 +91,10 @@ class Outbox:
     def _open(self, deadline: float) -> Session:
         session = Session(self._timeout, self._on_wait)
         with self._pacing.opening(deadline):
+            with self._lock:
+                if self._given_up:
+                    raise SessionLostError("this server is ending")
+                self._sessions.add(session)
             for _ in session.open(self._endpoint, self._login, self._context, deadline):
                 pass  # the steps are for `check` to tell
         return session

@@ -5,6 +5,7 @@ and nothing goes on after `deadline`. Replies that came together are kept apart,
 (RFC 2920). Every failure is a `SessionLostError`, and the connection is closed then. Called by `smtp_session`.
 """
 
+import contextlib
 import smtplib
 import socket
 import ssl
@@ -51,17 +52,16 @@ class Wire(smtplib.SMTP):
         except (OSError, UnicodeError) as unknown:
             self.fail(f"no address of {host} is to be found", unknown)
         for family, kind, protocol, _, address in addresses:
-            sock = socket.socket(family, kind, protocol)
             try:
+                self.sock = sock = socket.socket(family, kind, protocol)
                 sock.settimeout(_time_left(self._end()))
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as refused:
-                sock.close()
+                self.close()
                 failure = refused
                 continue
             be_quick(sock)
-            self.sock = sock
             if context:
                 self.secure(host, context)
             return
@@ -80,6 +80,13 @@ class Wire(smtplib.SMTP):
         except (OSError, ValueError) as failure:
             self.fail(f"TLS with {host} failed", failure)
         be_quick(self.connected())
+
+    def interrupt(self) -> None:
+        """End the connection from another thread: whoever waits for it fails at once."""
+        if self.sock:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                # Not SSLSocket's own method, which would take the TLS state away under the thread that reads.
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
     def connected(self) -> socket.socket:
         """The socket; raises SessionLostError when the connection is closed."""

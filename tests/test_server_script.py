@@ -17,6 +17,7 @@ import threading
 import time
 import unittest
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from mailer.tickets import recognise
 from mailer.tls import client_context
 from mailer.transport import Connection, exchange
 from tests.support import certificates
-from tests.support.scripted import SMTP, Conversation, ScriptedServer, Table, close, ehlo, refused_port
+from tests.support.scripted import SMTP, Conversation, ScriptedServer, Table, close, ehlo, hang, refused_port
 from tests.support.serverprocess import ADMIN, ROOT, ServerProcess, environment
 from tests.support.waiting import wait_until
 
@@ -330,6 +331,30 @@ class TheEnd(unittest.TestCase):
             self.assertLess(time.monotonic() - began, 10)
             held.go.set()
             asker.join(10)
+
+    def test_what_a_mail_server_has_not_answered_at_the_last_moment_is_told_as_it_is(self) -> None:
+        table: dict[str, tuple[Table, Callable[[ScriptedServer], int], str]] = {
+            "greeting": ({"greeting": hang}, lambda mail: len(mail.conversations), "mail_unavailable"),
+            "login": ({"EHLO": hang}, lambda mail: len(mail.lines), "mail_unavailable"),
+            "recipients": ({"RCPT": hang}, lambda mail: b"".join(mail.lines).count(b"MAIL"), "mail_unavailable"),
+            "message": ({"body": hang}, lambda mail: len(mail.bodies), "delivery_uncertain"),
+        }
+        for name, (changes, reached, expected) in table.items():
+            with self.subTest(name), ScriptedServer({**SMTP, **changes}) as mail:
+                server = ServerProcess(SMTP_PORT=mail.port, SMTP_SESSIONS=2)
+                program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import server; from mailer import desk; "
+                server.command[1:2] = ["-c", program + "desk._GRACE = 1.5; sys.exit(server.main(sys.argv[1:]))"]
+                with server:
+                    askers = [_Asker(server.port, Request(ALICE, "x")) for _ in range(5)]
+                    wait_until(lambda mail=mail, reached=reached: reached(mail) == 2)  # type: ignore[misc]
+                    server.terminate()
+                    self.assertEqual(server.wait(), 0)
+                    for asker in askers:
+                        asker.join(10)
+                    outcomes = [asker.outcome for asker in askers]
+                    self.assertGreaterEqual(outcomes.count(expected), 2)
+                    self.assertLessEqual(set(outcomes), {expected, "mail_unavailable", "busy"})
+                    self.assertNotIn("given up", server.log)
 
 
 class Injection(unittest.TestCase):
