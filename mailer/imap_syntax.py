@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 HIGHEST = (1 << 32) - 1  # the highest UID there can be
-_UID = re.compile(rb"[ (]UID (\d{1,10})\b")
+_UID = re.compile(rb"[ (]UID (\d{1,10})\b", re.IGNORECASE)
 _WORD = re.compile(rb"\b\d{1,10}\b")
 # Without its end it goes on to the end of the text: looking for others in it would take quadratic time.
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.?)*+)(?:"|\Z)', re.DOTALL)
@@ -61,8 +61,10 @@ def responses(parts: Sequence[Any]) -> Iterator[tuple[int, dict[str, bytes]]]:
 
 def number(word: bytes | None) -> int:
     """A UIDVALIDITY or UIDNEXT, 0 where there is none; raises ValueError for what cannot be one."""
+    if word and not re.fullmatch(rb"[0-9]{1,10}", word):
+        raise ValueError(f"it counts UIDs in what is no number of theirs: {word[:40].decode('utf-8', 'replace')}")
     value = int(word or 0)
-    if not 0 <= value <= HIGHEST:
+    if value > HIGHEST:
         raise ValueError(f"it counts UIDs in numbers that none can have: {value}")
     return value
 

@@ -117,7 +117,10 @@ def _ascii_domain(domain: str) -> str:
     try:
         ascii_domain = domain
         if not domain.isascii():
-            ascii_domain = ".".join(_ascii_label(label) for label in _LABEL_SEPARATORS.split(domain))
+            labels = _LABEL_SEPARATORS.split(domain)
+            if labels[-1].isdecimal():  # a number in any script
+                raise wrong
+            ascii_domain = ".".join(map(_ascii_label, labels))
         for label in ascii_domain.lower().split("."):
             if label.startswith("xn--"):
                 label[4:].encode("ascii").decode("punycode")

@@ -367,6 +367,10 @@ class Fetching(ImapCase):
             with self.subTest(name):
                 self.assertEqual(self.answer(answer, alone), [Mail(9, b"x"), Mail(10, None), Mail(11, b"x")])
 
+    def test_the_words_of_an_answer_may_be_small(self) -> None:
+        answer = b"* 1 fetch (uid 9 body[]<0> {4}\r\nnine)\r\n%tag% ok done\r\n"
+        self.assertEqual(self.answer(answer)[0], Mail(9, b"nine"))
+
     def test_nothing_behind_the_end_of_a_mail_may_be_nil(self) -> None:
         mail = b"x" * 65_536
         first = b"* 1 FETCH (UID 9 BODY[]<0> {65536}\r\n%s)\r\n%%tag%% OK done\r\n" % mail

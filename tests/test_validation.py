@@ -144,7 +144,7 @@ INVALID = [
     "user@ex／ample.com", "user@b＠c.com", "user@a․com", "user@example․com.de", "user@\u2488com.de", "user@-ü.de",
     "user@ü-.de", "user@ü_ü.de", "user@.ü.de", "user@ü..de", "user@ü", "user@ü.1", "user@\u202eü.de",
     "user@ü\u0000.de", "user@ü\u200e.de", "ü..ü@example.com", ".ü@example.com", "ü.@example.com", '"ü"@example.com',
-    "ü ü@example.com", "ü@[127.0.0.1]", "user@ß_.de", "user@ß .de", "user@-ß.de", "user@ß-.de",
+    "ü ü@example.com", "ü@[127.0.0.1]", "user@ß_.de", "a@b.٣", "a@b.१२", "user@ß .de", "user@-ß.de", "user@ß-.de",
     "user@\u00df\u0000.de", "user@－ü.de", "user@ß\u202e.de", "user@ß\u2024de", "user@example.１２３",
     "user@" + "\u00df" * 63 + ".de",
 ]  # fmt: skip
