@@ -31,6 +31,10 @@ KEYS = frozenset({
     "TICKET_STEP", "TICKET_OFFSET", "SUCCESS_LOG", "ERROR_LOG", "STATE_DIR",
 })  # fmt: skip
 
+PATHS = frozenset({
+    "SUCCESS_LOG", "ERROR_LOG", "STATE_DIR", "MAIL_CA_FILE", "SERVER_TLS_CERT", "SERVER_TLS_KEY", "SERVER_TLS_CA",
+})  # fmt: skip
+
 # Ticket numbers have at most 18 digits on the wire; a start below this leaves room for more than anybody will send.
 _HIGHEST_START = 10**15
 _LONGEST_PERIOD = 1e9  # seconds, 30 years: far below what a clock can count

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import dotenv
 
-from mailer.config import KEYS
+from mailer.config import KEYS, PATHS
 from mailer.errors import ConfigError, safe
 
 BASE = Path(__file__).resolve().parent.parent  # the folder of the scripts
@@ -31,11 +31,20 @@ _log = logging.getLogger(__name__)
 def values(env: str | None, flags: Mapping[str, object]) -> dict[str, str]:
     """The settings as strings: the `.env` file, over it the environment, over it the flags that were given.
 
+    A path's `~` is replaced; one that stands for no home folder stays, for `config` to complain of.
     Raises ConfigError when a file that was named cannot be read.
     """
     found = {**_env_file(env), **os.environ}
     found.update({key: str(value) for key, value in flags.items() if value is not None})
+    found.update({key: _at_home(found[key].strip()) for key in PATHS & found.keys()})
     return found
+
+
+def _at_home(path: str) -> str:
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        return path
 
 
 def with_password(values: Mapping[str, str]) -> dict[str, str]:

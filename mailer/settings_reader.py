@@ -85,12 +85,10 @@ class Reader:
         return self.place(key) if self.has(key) else None
 
     def place(self, key: str, default: str = "") -> Path:
-        path = Path(self.text(key, default))
-        try:
-            return self._base / path.expanduser()
-        except RuntimeError:
-            self.complain(key, f"there is no such home folder as in {str(path)!r}")
-            return self._base
+        text = self.text(key, default)
+        if text.startswith("~"):  # whoever has read it has put every home folder there is in place
+            self.complain(key, f"there is no such home folder as in {text!r}")
+        return self._base / text
 
     def rate(self, key: str, default: str) -> Rate | None:
         value = self.text(key, default).lower()

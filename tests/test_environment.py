@@ -136,6 +136,14 @@ class WhatWins(Folder):
         found = self.values(flags={"C": "flag", "A": None, "SERVER_PORT": 0})
         self.assertEqual(found, {"A": "file", "B": "environment", "C": "flag", "D": "", "SERVER_PORT": "0"})
 
+    def test_a_home_folder_is_put_into_paths_alone(self) -> None:
+        os.environ["HOME"] = str(self.folder)
+        self.write("STATE_DIR= ~/state\nMAIL_CA_FILE=~nobody-of-this-name/x\nEMAIL_PASSWORD=~/x\nERROR_LOG=a~b")
+        found = self.values()
+        self.assertEqual(found["STATE_DIR"], f"{self.folder}/state")
+        self.assertEqual(found["MAIL_CA_FILE"], "~nobody-of-this-name/x")
+        self.assertEqual((found["EMAIL_PASSWORD"], found["ERROR_LOG"]), ("~/x", "a~b"))
+
     def test_the_environment_itself_is_left_alone(self) -> None:
         self.write("EMAIL_PASSWORD=geheim")
         self.values()
