@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from hashlib import sha256
 from io import StringIO
 from pathlib import Path
 from typing import IO, Any, TextIO
@@ -61,8 +62,16 @@ def show(success_log: Path, ticket: int | None, out: TextIO | None) -> ExitCode:
 def _logs(log: Path) -> list[Path]:
     """Those rotated away from the log (`NAME.1`, `NAME-20261122`), uncompressed, the oldest first; then the log."""
     found = [path for path in log.parent.glob(glob.escape(log.name) + "?*") if path.suffix not in _COMPRESSED]
-    rotated = sorted(filter(Path.is_file, found), key=lambda path: path.stat().st_mtime)
+    rotated = sorted(filter(_readable, found), key=lambda path: path.stat().st_mtime)
     return [*rotated, log] if log.exists() or not rotated else rotated
+
+
+def _readable(path: Path) -> bool:
+    """Whether it is a file that can be read; what cannot is told."""
+    if path.is_file() and not os.access(path, os.R_OK):
+        sys.stderr.write(_("The file cannot be read: {why}").format(why=path) + "\n")
+        return False
+    return path.is_file()
 
 
 def _latest(logs: list[Path], out: TextIO) -> Iterator[str]:
@@ -80,9 +89,11 @@ def _latest(logs: list[Path], out: TextIO) -> Iterator[str]:
 def _conversation(logs: list[Path], ticket: int, out: TextIO) -> Iterator[str]:
     """Every mail of the ticket, the oldest first."""
     mark = b'"ticket": %d,' % ticket  # spares the parsing of all other lines
+    shown: set[bytes] = set()  # what stands for each line: a copy of a log may lie beside it
     for line in itertools.chain.from_iterable(map(_forwards, logs)):
         record = _record(line) if mark in line else None
-        if record and record["ticket"] == ticket:
+        if record and record["ticket"] == ticket and (digest := sha256(line).digest()) not in shown:
+            shown.add(digest)
             yield paint(f"{_when(record)}  {_sender(record)}", BOLD, out) + "\n"
             names = record.get("attachments")
             for name in names if isinstance(names, list) else ():

@@ -10,6 +10,7 @@ import contextlib
 import imaplib
 import logging
 import ssl
+import time
 from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
 
@@ -24,8 +25,11 @@ from mailer.settings import Endpoint
 
 _log = logging.getLogger(__name__)
 
-# Mails in one FETCH: with their windows that bounds its answer, whatever the sizes that the server claims.
-_MAILS = 100
+# Mails in one FETCH: with their windows that bounds its answer, whatever the sizes that the server claims. They are few
+# at first, and more or fewer as the answers take fewer or more seconds: on a slow line, too, there is something to log
+# every now and then.
+_MAILS, _FEW = 100, 10
+_QUICK, _SLOW = 2.0, 10.0
 # Where they have fewer bytes than this, the next ones are asked for while these are read: both are in memory then.
 _LIGHT = 4_194_304
 # A SEARCH in a larger mailbox than this goes over so many UIDs at a time, which bounds its answer; over more where
@@ -48,6 +52,7 @@ class Mailbox:
         self._folder = folder
         self._mark_seen = mark_seen
         self._wire: Wire | None = None
+        self._at_once = _FEW
         self._selected = Selected(0, 0)
         self._count = 0
 
@@ -87,9 +92,12 @@ class Mailbox:
 
     def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]:
         """These mails, ascending; those that are gone are left out, those that the server refuses have no bytes."""
-        for start in range(0, len(uids), _MAILS):
-            batch, following = uids[start : start + _MAILS], uids[start + _MAILS : start + 2 * _MAILS]
+        batch, later = uids[: self._at_once], uids[self._at_once :]
+        while batch:
+            began = time.monotonic()
             found = beginnings(self._live(), batch)
+            self._suit(time.monotonic() - began)
+            following, later = later[: self._at_once], later[self._at_once :]
             if following and sum(map(len, found.values())) < _LIGHT:
                 ask_ahead(self._live(), following)
             missing = [uid for uid in batch if uid not in found]
@@ -107,6 +115,7 @@ class Mailbox:
                     yield mail
                 elif uid in still_there and (len(batch) == 1 or self._present([uid])):
                     yield Mail(uid, None)
+            batch = following
 
     def gives_others(self, refused: Collection[int]) -> bool:
         """Whether the server gives the first mail, the last one or one in between, if it did not refuse all of them."""
@@ -120,6 +129,13 @@ class Mailbox:
             status, _, words = self._live().ask("STORE", pack(uids), "+FLAGS.SILENT", r"(\Seen)")
             if status != "OK":
                 _log.warning("%s: mails cannot be marked as seen: %s", self._folder, words)
+
+    def _suit(self, seconds: float) -> None:
+        """Have the next FETCH suit the line, on which the last one took so long."""
+        if seconds > _SLOW:
+            self._at_once = max(1, self._at_once // 4)
+        elif seconds < _QUICK:
+            self._at_once = min(2 * self._at_once, _MAILS)
 
     def _live(self) -> Wire:
         if self._wire is None:

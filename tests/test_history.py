@@ -91,6 +91,19 @@ class HistoryTest(unittest.TestCase):
                 shown = self.shown(record(1, date=date))
                 self.assertIn("2001-02-03" if str(date).startswith("2001") else "2026-11-22", shown)
 
+    def test_a_copy_of_the_log_beside_it_repeats_nothing(self) -> None:
+        (self.folder / "success.log.bak").write_text(record(1, "once"))
+        self.assertEqual(self.shown(record(1, "once") + record(1, "once", uid=2), 1).count("once"), 2)
+
+    def test_what_cannot_be_read_beside_the_log_is_left_out_and_told(self) -> None:
+        copy = self.folder / "success.log.bak"
+        copy.write_text(record(1, "secret"))
+        readable = os.access
+        with mock.patch("os.access", lambda path, mode: path != copy and readable(path, mode)):
+            with contextlib.redirect_stderr(io.StringIO()) as said:
+                self.assertNotIn("secret", self.shown(record(1, "once"), 1))
+        self.assertIn(str(copy), said.getvalue())
+
     def test_rotated_logs_are_read_too_the_oldest_first(self) -> None:
         for age, name, text in ((3, ".2", "first"), (2, "-20261122", "second"), (1, ".1", "third"), (4, ".3.gz", "no")):
             rotated = self.folder / f"success.log{name}"

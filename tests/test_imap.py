@@ -7,6 +7,7 @@ import unittest
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
+from unittest import mock
 
 from mailer.errors import ExitCode, MailboxError
 from mailer.imap import Mailbox
@@ -107,19 +108,28 @@ class Reading(ImapCase):
         def fetches() -> int:
             return sum(" FETCH " in command for command in self.commands)
 
-        for count in (2, 3, 3):  # one hundred at once
+        for size, count in ((10, 2), (20, 3), (40, 4), (80, 5), (100, 5)):
             first = next(mails)
             wait_until(lambda count=count: fetches() == count)  # type: ignore[misc]
             box.mark([first.uid])  # asked in between, and answered as ever
-            rest = [next(mails) for _ in range(99 if first.uid < 201 else 49)]
-            self.assertEqual([mail.raw for mail in rest], [b"small"] * len(rest))
+            rest = [next(mails) for _ in range(size - 1)]
+            self.assertEqual([mail.raw for mail in rest], [b"small"] * (size - 1))
         self.assertEqual(list(mails), [])
 
     def test_what_was_asked_for_ahead_is_not_asked_for_again_behind_a_large_mail(self) -> None:
         uids = self.deliver(*[b"small"] * 50, b"l" * 200_000, *[b"small"] * 199)
         self.assertEqual(len(fetch(self.opened(self.server.imap_port), uids, all_of_it)), 250)
         asked = [command.split()[3] for command in self.commands if " FETCH " in command and "<0." in command]
-        self.assertEqual(asked, [f"{uids[0]}:{uids[99]}", f"{uids[100]}:{uids[199]}", f"{uids[200]}:{uids[249]}"])
+        self.assertEqual(asked, ["1:10", "11:30", "31:70", "71:150", "151:250"])
+
+    def test_on_a_slow_line_fewer_are_asked_for_at_once(self) -> None:
+        uids = self.deliver(*[b"small"] * 45)
+        box = self.opened(self.server.imap_port)
+        with mock.patch("mailer.imap._QUICK", 0.0), mock.patch("mailer.imap._SLOW", 0.0):
+            self.assertEqual([mail.uid for mail in box.fetch(uids[:15], no_more)], uids[:15])
+        fetch(box, uids[15:])
+        asked = [command.split()[3] for command in self.commands if " FETCH " in command and "<0." in command]
+        self.assertEqual(asked, ["1:10", "11:12", "13", "14", "15", "16", "17:18", "19:22", "23:30", "31:45"])
 
     def test_an_answer_that_nobody_asks_for_any_more_disturbs_nothing(self) -> None:
         uids = self.deliver(*[b"small"] * 250)
@@ -158,10 +168,10 @@ class Reading(ImapCase):
     def test_batches_are_bounded(self) -> None:
         uids = self.deliver(*[b"small"] * 200, *[b"l" * 100_000] * 50)
         box = self.opened(self.server.imap_port)
-        self.commands.clear()
-        self.assertEqual([mail.uid for mail in box.fetch(uids, no_more)], uids)
-        fetches = [command for command in self.commands if "BODY.PEEK" in command]
-        self.assertEqual(len(fetches), 3)
+        for count in (5, 3):
+            self.commands.clear()
+            self.assertEqual([mail.uid for mail in box.fetch(uids, no_more)], uids)
+            self.assertEqual(len([command for command in self.commands if "BODY.PEEK" in command]), count)
 
     def test_mails_that_disappear_are_left_out(self) -> None:
         uids = self.deliver(b"1", b"2", b"3")
