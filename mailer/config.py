@@ -31,6 +31,7 @@ KEYS = frozenset({
     "TICKET_STEP", "TICKET_OFFSET", "SUCCESS_LOG", "ERROR_LOG", "STATE_DIR",
 })  # fmt: skip
 
+# Those of them whose `~` is replaced where they are read: this module knows no home folder.
 PATHS = frozenset({
     "SUCCESS_LOG", "ERROR_LOG", "STATE_DIR", "MAIL_CA_FILE", "SERVER_TLS_CERT", "SERVER_TLS_KEY", "SERVER_TLS_CA",
 })  # fmt: skip
