@@ -122,14 +122,11 @@ class _Conversation:
             again = _("Send it again, even if it should arrive twice")
         elif self._draft.doubtful:
             again = _("Ask again; the server does not send it twice, unless it has been restarted since")
+        stop = _("Stop here; the text is kept for later")
+        if self._draft.trouble:
+            stop = _("Stop here; the text cannot be kept")
         default = 4 if isinstance(outcome, Reply) and not outcome.retry else 1
-        chosen = self._form.choose(
-            default,
-            again,
-            _("Change your e-mail address"),
-            _("Change the text"),
-            _("Stop here; the text is kept for later"),
-        )
+        chosen = self._form.choose(default, again, _("Change your e-mail address"), _("Change the text"), stop)
         if chosen == 1 and uncertain:
             # With the same id the server would only repeat its answer: what is wanted is a second mail.
             self._request = replace(self._request, id=_new_id())

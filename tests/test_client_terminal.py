@@ -568,6 +568,7 @@ class DraftTest(TerminalTestCase):
         self.drafts.write_text("not a folder")
         with FakeServer(error("busy", retry=True), OK) as server, self.person(server.port, *ADDRESS) as person:
             person.answers("Your message", "x\r.\r")
+            person.sees("Stop here; the text cannot be kept")
             person.answers("Number", "1\r")
             self.assertEqual(person.ends(), 0)
         with FakeServer() as server, self.person(server.port, *ADDRESS) as person:
