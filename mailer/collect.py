@@ -79,7 +79,7 @@ class Collector:
             self._unmarked = ()
         before = list(self._ledger.counts)
         self._blame()
-        refused = [uid for uid in self._ledger.progress.refused if self._refusals.due(uid)]
+        refused = [uid for uid, tries in self._ledger.progress.refused.items() if self._refusals.due(tries)]
         total, new = self._new()
         self._progress(0, total)
         taken = 0

@@ -5,8 +5,10 @@ The numbers of tries are in the saved progress, and outlive the process; the fra
 
 import logging
 import time
+from collections.abc import Callable
 
 from mailer.errors import MailboxError
+from mailer.progress import Tries
 from mailer.reading import UNREADABLE, Reading
 
 # A mail that the server refuses by itself is tried so many times before it is recorded as unreadable, and so many
@@ -22,15 +24,18 @@ _log = logging.getLogger("mailer.collect")
 
 
 class Refusals:
-    """What is known of refused mails besides the number of tries: `fragments`, by UID, say what was given of them."""
+    """What is known of refused mails besides the tries: `fragments`, by UID, say what was given of them.
 
-    def __init__(self) -> None:
+    `clock` gives Unix time: the tries may be those of processes, of which each makes one pass.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.fragments: dict[int, Reading] = {}
-        self._tried: dict[int, float] = {}  # when, by UID
+        self._clock = clock
 
-    def due(self, uid: int) -> bool:
-        """Whether it is time to try a refused mail again."""
-        return time.monotonic() - self._tried.get(uid, -_PAUSE) >= _PAUSE
+    def due(self, tries: Tries) -> bool:
+        """Whether it is time to try a refused mail again; it is after the clock was set back."""
+        return not 0 <= self._clock() - tries.last < _PAUSE
 
     def wait_for_more(self, uid: int, fragment: Reading) -> bool:
         """Keep a fragment until there is more of the mail; False where there are too many, and it is to be recorded."""
@@ -40,18 +45,16 @@ class Refusals:
         self.fragments[uid] = fragment
         return True
 
-    def count(self, uid: int, refused: dict[int, int]) -> Reading | None:
+    def count(self, uid: int, refused: dict[int, Tries]) -> Reading | None:
         """Count one more try in `refused`; what to record of the mail: nothing yet, while it is to be tried again."""
-        tries = refused.pop(uid, 0) + 1
-        self._tried[uid] = time.monotonic()
+        tries = refused.pop(uid).number + 1 if uid in refused else 1
         if tries == 1 and len(refused) >= _MOST and uid not in self.fragments:
             raise MailboxError("the server refuses one mail after the other")
         if tries == 1:
             what = "more of the mail" if uid in self.fragments else "the mail"
             _log.warning("the server refuses %s with UID %d and gives others: it is tried again", what, uid)
         if tries < _TRIES:
-            refused[uid] = tries
+            refused[uid] = Tries(tries, self._clock())
             return None
         _log.warning("the mail with UID %d was refused %d times: recorded as far as it was given", uid, tries)
-        del self._tried[uid]
         return self.fragments.get(uid, _NOTHING)

@@ -14,8 +14,13 @@ _QUOTED = re.compile(rb'"((?:[^"\\]|\\.?)*+)(?:"|\Z)', re.DOTALL)
 _SECTION = re.compile(
     rb"BODY\[([\w.]*)\](?:<[1-9]\d*> NIL|(?:<\d+>)? (?:\{\d+\}$|" + _QUOTED.pattern + rb"))", re.IGNORECASE | re.DOTALL
 )
-# RFC 5530, and what Gmail says: refusals that are about the moment, not about the login, the folder or the mail.
-_FOR_NOW = re.compile(r"\[(?:UNAVAILABLE|INUSE|LIMIT|THROTTLED)\]", re.IGNORECASE)
+# RFC 5530, and what Gmail, Microsoft 365 and Dovecot say: refusals that are about the moment, not about the login, the
+# folder or the mail.
+_FOR_NOW = re.compile(
+    r"\[(?:UNAVAILABLE|INUSE|LIMIT|THROTTLED)\]|too many simultaneous connections|exceeded .{0,20}bandwidth limits"
+    r"|authenticated but not connected|temporary authentication failure",
+    re.IGNORECASE,
+)
 
 
 def for_now(words: str) -> bool:

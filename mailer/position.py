@@ -10,9 +10,10 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mailer.errors import StateError
-from mailer.progress import Mark, Progress, pack, unpack
+from mailer.progress import Mark, Progress, Tries, pack, unpack
 
 DATABASE = "collector.db"
 # The pending set of a first pass may hold a million mails: it has a table of its own, written once.
@@ -49,7 +50,7 @@ class Position:
             uidvalidity, next_uid, pending, done, refused, marking, marks = row
             return Progress(
                 uidvalidity, next_uid, pending, done,
-                refused={int(uid): int(tries) for uid, tries in json.loads(refused).items()},
+                refused={int(uid): _tries(tries) for uid, tries in json.loads(refused).items()},
                 marking=tuple(unpack(marking)),
                 marks=tuple(Mark(*map(int, mark)) for mark in json.loads(marks)),
             )
@@ -98,3 +99,9 @@ class Position:
             raise StateError(f"{self._file}: {failure}", passing=full) from failure
         except (OSError, ValueError, TypeError, AttributeError) as failure:  # no folder, or a damaged row
             raise StateError(f"{self._file}: {failure}") from failure
+
+
+def _tries(saved: Any) -> Tries:
+    """As they are saved; before there was a time beside the number, it was alone."""
+    number, last = saved if isinstance(saved, list) else (saved, 0)
+    return Tries(int(number), float(last))

@@ -35,6 +35,13 @@ class Mail(NamedTuple):
     cut: bool = False
 
 
+class Tries(NamedTuple):
+    """How often a mail was asked for and refused, and when last (Unix time, in seconds)."""
+
+    number: int
+    last: float
+
+
 class Logged(NamedTuple):
     """What identifies a record found in a log."""
 
@@ -54,7 +61,7 @@ class Selected(NamedTuple):
 class Progress:
     """The saved position in one mailbox; without a UIDVALIDITY it was never read before.
 
-    refused: mails that the server did not give, with the number of tries; marking: the mails of the last batch, whose
+    refused: mails that the server did not give, by UID; marking: the mails of the last batch, whose
     \\Seen may not have been stored yet; marks: the ends of the logs, success and error, when this was saved.
     """
 
@@ -62,7 +69,7 @@ class Progress:
     next_uid: int = 0
     pending: str = field(default="", repr=False)
     done: int = 0
-    refused: Mapping[int, int] = field(default_factory=dict)
+    refused: Mapping[int, Tries] = field(default_factory=dict)
     marking: Sequence[int] = ()
     marks: Sequence[Mark] = (Mark(), Mark())
 

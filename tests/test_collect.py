@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
 
-from mailer import collect, polling
+from mailer import collect, collect_refusals, polling
 from mailer.collect import Collector
 from mailer.errors import ExitCode, MailboxError, StateError
 from mailer.imap import Mailbox
@@ -437,11 +437,15 @@ class Refusals(CollectCase):
         self.addCleanup(self.pause.start)
         for _ in range(12):
             collector.run_pass()
-        self.assertEqual(collector._ledger.progress.refused, {uids[0]: 1})
-        self.mailbox.refusing = frozenset()
-        later = time.monotonic() + 40
-        with mock.patch("time.monotonic", lambda: later):
+        collector = self.start()
+        self.mailbox.refusing = frozenset(uids[:1])
+        for _ in range(3):
             collector.run_pass()
+        refused = collector._ledger.progress.refused
+        self.assertEqual({uid: tries.number for uid, tries in refused.items()}, {uids[0]: 1})
+        self.mailbox.refusing = frozenset()
+        collector._refusals = collect_refusals.Refusals(lambda: time.time() + 40)
+        collector.run_pass()
         self.assertEqual(sorted(self.uids()), uids)
 
     def test_a_mail_of_which_more_is_refused_is_tried_again_and_then_recorded_as_far_as_it_was_given(self) -> None:

@@ -100,12 +100,14 @@ class Logins(LoginCase):
         self.assertEqual(said[-1], b'ID ("name" "Mailer")\r\n')
 
     def test_refusals(self) -> None:
-        refused, unavailable = ExitCode.LOGIN_REFUSED, ExitCode.UNAVAILABLE
+        refused, unavailable, later = ExitCode.LOGIN_REFUSED, ExitCode.UNAVAILABLE, ExitCode.TEMPORARY
         no_password = {"CAPABILITY": capable("LOGINDISABLED", "AUTH=CRAM-MD5")}
         table: dict[str, tuple[dict[str, Any], ExitCode, str]] = {
             "wrong": ({"response": b"%tag% NO [AUTHENTICATIONFAILED] no\r\n"}, refused, "AUTHENTICATIONFAILED"),
             "bad": ({"AUTHENTICATE": b"%tag% BAD what\r\n"}, refused, "what"),
-            "later": ({"response": b"%tag% NO [UNAVAILABLE] try later\r\n"}, ExitCode.TEMPORARY, "try later"),
+            "later": ({"response": b"%tag% NO [UNAVAILABLE] try later\r\n"}, later, "try later"),
+            "Gmail": ({"response": b"%tag% NO [ALERT] Too many simultaneous connections.\r\n"}, later, "simul"),
+            "Microsoft": ({"response": b"%tag% BAD User is authenticated but not connected.\r\n"}, later, "User"),
             "gone": ({"greeting": b"* BYE too busy\r\n"}, unavailable, ": * BYE too busy"),
             "no mechanism": (no_password, refused, "offers no password login"),
             "endless challenges": ({"response": b"+ bW9yZQ==\r\n"}, unavailable, "asking"),

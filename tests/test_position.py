@@ -12,12 +12,12 @@ from pathlib import Path
 
 from mailer.errors import StateError
 from mailer.position import Position
-from mailer.progress import Mark, Progress, pack, unpack
+from mailer.progress import Mark, Progress, Tries, pack, unpack
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 SAVED = Progress(
-    1699, 1000, "1:3,7,900:999", done=2, refused={7: 2}, marking=(1, 2),
+    1699, 1000, "1:3,7,900:999", done=2, refused={7: Tries(2, 1_763_806_503.25)}, marking=(1, 2),
     marks=(Mark(1, 2, 3, 4), Mark(5, 6, 7, 1 << 62)),
 )
 
@@ -48,6 +48,12 @@ class Positions(unittest.TestCase):
 
     def test_a_mailbox_never_seen_has_no_uidvalidity(self) -> None:
         self.assertEqual(self.open().load(), Progress())
+
+    def test_tries_saved_without_their_time_are_due(self) -> None:
+        position = self.open()
+        position.begin(SAVED)
+        position._database.execute("UPDATE progress SET refused = '{\"7\": 2}'")
+        self.assertEqual(position.load().refused, {7: Tries(2, 0)})
 
     def test_what_was_saved_is_there_after_a_restart(self) -> None:
         position = self.open()
