@@ -29,6 +29,9 @@ from mailer.errors import ExitCode, MailboxError
 from mailer.progress import Mail, Selected, unpack
 from mailer.reading import Reading, read, wants_more
 
+# How a pass can fail over a single mail: the connection breaks, or the server has it for another time, again and again.
+_PASSING = (ExitCode.UNAVAILABLE, ExitCode.TEMPORARY)
+
 _Batch = list[tuple[int, Reading | None]]  # by UID; None for a mail that the server refused
 
 _log = logging.getLogger(__name__)
@@ -164,14 +167,14 @@ class Collector:
         except MailboxError as failure:
             # Whether the connection or one of the mails is to blame shows when they are asked for one by one.
             self._careful = max(self._careful, asked[-1])
-            if len(asked) == 1 and failure.exit_code is ExitCode.UNAVAILABLE and not self._stopping():
+            if len(asked) == 1 and failure.exit_code in _PASSING and not self._stopping():
                 self._suspect = asked[0]
             raise
         if done != asked[-1]:
             yield batch, asked[-1]
 
     def _blame(self) -> None:
-        """Count the mail that the last connection broke over as refused, if the server gives others on this one."""
+        """Count the mail that the last pass failed over as refused, if the server gives others now."""
         suspect, self._suspect = self._suspect, 0
         if suspect and self._mailbox.gives_others({suspect, *self._ledger.progress.refused}):
             self._commit([(suspect, None)], suspect, to_blame=True)

@@ -11,8 +11,8 @@ from mailer.errors import MailboxError
 from mailer.progress import Tries
 from mailer.reading import UNREADABLE, Reading
 
-# A mail that the server refuses by itself is tried so many times before it is recorded as unreadable, and so many
-# seconds apart: a mail server that is in trouble for a moment costs no text, however often it is polled.
+# A mail that the server refuses by itself is tried so many times before it is recorded as unreadable, after so many
+# seconds and then after twice as many each time: a mail server that is in trouble for some minutes costs no text.
 _TRIES = 5
 _PAUSE = 30.0
 # With so many refused mails at once it is not the mails that are at fault; and so many fragments are kept.
@@ -35,7 +35,7 @@ class Refusals:
 
     def due(self, tries: Tries) -> bool:
         """Whether it is time to try a refused mail again; it is after the clock was set back."""
-        return not 0 <= self._clock() - tries.last < _PAUSE
+        return not 0 <= self._clock() - tries.last < _PAUSE * 2 ** (tries.number - 1)
 
     def wait_for_more(self, uid: int, fragment: Reading) -> bool:
         """Keep a fragment until there is more of the mail; False where there are too many, and it is to be recorded."""

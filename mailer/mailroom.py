@@ -126,7 +126,7 @@ def _once(run_pass: Callable[[], tuple[int, int]], collector: Collector) -> tupl
         try:
             return run_pass()
         except MailboxError as failure:
-            if failure.exit_code is not ExitCode.UNAVAILABLE or not collector.over_a_mail:
+            if failure.exit_code not in (ExitCode.UNAVAILABLE, ExitCode.TEMPORARY) or not collector.over_a_mail:
                 raise
     return run_pass()
 

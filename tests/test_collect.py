@@ -86,6 +86,7 @@ class WatchedMailbox(Mailbox):
     refusing: frozenset[int] = frozenset()   # UIDs that get NO for their FETCH
     stingy: frozenset[int] = frozenset()     # UIDs of which only the beginning is given
     breaking: frozenset[int] = frozenset()   # UIDs whose FETCH ends the connection
+    away: frozenset[int] = frozenset()       # UIDs that get NO for now, as with [UNAVAILABLE]
     fragile: bool = False                    # whether the beginnings of those come before that
     on_fetch: Callable[[], None] = staticmethod(lambda: None)
 
@@ -102,6 +103,8 @@ class WatchedMailbox(Mailbox):
                     yield Mail(found.uid, found.raw, complete=False, refused=True)
             self.close()
             raise MailboxError("the connection broke")
+        if self.away.intersection(uids):
+            raise MailboxError("mail.example: [UNAVAILABLE] try again later", ExitCode.TEMPORARY)
         for found in super().fetch(uids, wants_more):
             if found.uid in self.stingy:
                 found = Mail(found.uid, found.raw, complete=False, refused=True)
@@ -538,6 +541,28 @@ class Refusals(CollectCase):
                 failures += 1
         self.assertEqual(self.uids(), uids)
         self.assertEqual(failures, 6, "once with the others, then five times alone")
+
+    def test_a_mail_that_the_server_has_for_another_time_again_and_again_is_found_out(self) -> None:
+        uids = self.deliver(6)
+        collector = self.start()
+        self.mailbox.away = frozenset(uids[3:4])
+        failures = 0
+        for _ in range(12):
+            try:
+                collector.run_pass()
+            except MailboxError:
+                failures += 1
+        self.assertEqual(self.uids(), uids)
+        self.assertEqual(failures, 6, "once with the others, then five times alone")
+        uids += self.deliver(2)
+        self.mailbox.away = frozenset(uids)
+        with mock.patch.object(WatchedMailbox, "gives_others", lambda *_: False):  # an outage
+            for _ in range(12):
+                self.assertRaises(MailboxError, collector.run_pass)
+        self.mailbox.away = frozenset()
+        collector.run_pass()
+        self.assertEqual(self.uids(), uids)
+        self.assertEqual(sum(record["reason"] == "unreadable" for record in self.records("error")), 1)
 
     def test_an_outage_is_no_fault_of_the_only_mail(self) -> None:
         uids = self.deliver(1)
