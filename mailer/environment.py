@@ -87,6 +87,9 @@ def _env_file(env: str | None) -> dict[str, str]:
             _warn_of_readers(path)
         _warn_of_misspellings(path, pairs)
     except (OSError, ValueError) as failure:  # ValueError: not UTF-8
+        if isinstance(failure, PermissionError) and not env:  # it is the administrator's: a client may need none of it
+            _log.warning("%s cannot be read, and is left out", path)
+            return {}
         raise ConfigError(f"{path}: cannot be read ({failure})") from failure
     return found
 

@@ -47,6 +47,8 @@ class Stream(imaplib.IMAP4):
         self._deadline = 0.0
         self.expected = 0
         self.protection = "without TLS"
+        tls = endpoint.security is Security.TLS
+        self._hint = "" if tls else "; if it speaks TLS from the first byte, set IMAP_SECURITY=tls"
         super().__init__(endpoint.host, endpoint.port, timeout)
 
     def open(self, host: str = "", port: int = 143, timeout: float | None = None) -> None:
@@ -110,13 +112,14 @@ class Stream(imaplib.IMAP4):
         if self._allowance < 0:
             raise imaplib.IMAP4.abort("it sends more than was asked for")
         self._buffer += data
+        self._hint = ""
 
     def _patiently(self, step: Callable[[], _T]) -> _T:
         """A step that waits for the server, within the deadline, and not much longer than until a stop."""
         while True:
             left = self._deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"no complete answer within {self._timeout:g} s")
+                raise TimeoutError(f"no complete answer within {self._timeout:g} s{self._hint}")
             self.sock.settimeout(min(left, _LOOK))
             with contextlib.suppress(TimeoutError):
                 return step()

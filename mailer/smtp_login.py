@@ -27,7 +27,13 @@ def steps(wire: Wire, endpoint: Endpoint, login: sasl.Login, context: ssl.SSLCon
     """Connect, protect, introduce, log in: a line for each step that is done."""
     host = endpoint.host.strip("[]")
     wire.attach(host, endpoint.port, context if endpoint.security is Security.TLS else None)
-    wire.expect(wire.reply(), "turns this machine away")
+    try:
+        greeting = wire.reply()
+    except SessionLostError as silent:
+        if endpoint.security is Security.TLS or not isinstance(silent.__context__, TimeoutError):
+            raise
+        raise SessionLostError(f"{silent}; if it speaks TLS from the first byte, set SMTP_SECURITY=tls") from None
+    wire.expect(greeting, "turns this machine away")
     yield f"connected to {host}:{endpoint.port}"
     _introduce(wire)
     if endpoint.security is Security.STARTTLS:

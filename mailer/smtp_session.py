@@ -119,6 +119,8 @@ class Session(Wire):
             self.fail(f"the mail server ends the session: {words}")
         if code[:1] in b"23":
             self.fail(f"the mail server's replies are out of step: {words}")
+        if code == b"530" and b"STARTTLS" in whole.upper():  # RFC 3207, section 4
+            words += "; set SMTP_SECURITY=starttls"
         what = (envelope.sender, *envelope.recipients, "the message")[index]
         return refusal(code, f"the mail server refuses {what}: {words}", of_person=index == 1)
 
