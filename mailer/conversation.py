@@ -24,7 +24,7 @@ def converse(
 ) -> tuple[Reply | None, ExitCode]:
     """Hold the conversation; returns the last reply, if any, and how the script ends."""
     for ending in ENDINGS:
-        signal.signal(ending, signal.default_int_handler)
+        signal.signal(ending, _interrupt)
     conversation = _Conversation(terminal, courier)
     try:
         conversation.begin(email, message)
@@ -33,6 +33,13 @@ def converse(
         with suppress(OSError):
             conversation.part()
         return None, ExitCode.INTERRUPTED
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    """Ctrl-C, or what ends the client: a window that closes may send that twice, and the draft is still to be kept."""
+    if number != signal.SIGINT:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 class _Conversation:

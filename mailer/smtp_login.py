@@ -64,8 +64,8 @@ def _log_in(wire: Wire, endpoint: Endpoint, login: sasl.Login) -> str:
     offered = wire.esmtp_features["auth"].split()
     mechanism = sasl.choose(offered, login)
     if not mechanism:
-        others = wire.secrets.safe(", ".join(offered))
-        raise _refused(f"{endpoint.host} offers no login that can be used here, only {others}")
+        others = f", only {wire.secrets.safe(', '.join(offered))}" if offered else ""
+        raise _refused(f"{endpoint.host} offers no login that can be used here{others}")
     code, text = _authenticate(wire, endpoint, login, mechanism, fresh=False)
     if code[:1] == b"5" and login.oauth:
         code, text = _authenticate(wire, endpoint, login, mechanism, fresh=True)

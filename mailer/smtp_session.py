@@ -23,6 +23,8 @@ from mailer.steps import WAIT, Steps, finish
 _UNSAFE = re.compile(r"[\s<>\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LEADING_DOT = re.compile(rb"^\.", re.MULTILINE)
 _DATA = "DATA\r\n"
+# Refusals in a row after which a session is replaced: some servers answer late in one that has collected a few more.
+_MOST_REFUSED = 5
 
 
 class Session(Wire):
@@ -31,6 +33,7 @@ class Session(Wire):
     def __init__(self, timeout: float, on_wait: Callable[[], None]) -> None:
         super().__init__(timeout, on_wait)
         self._accepted = 0  # messages
+        self._refused = 0  # since the last of these
         self._resetting = False  # RSET was sent, and its reply has not been read
         self._pipelining = self._takes_size = self._takes_utf8 = False
         self.reused = False
@@ -68,6 +71,7 @@ class Session(Wire):
             raise _uncertain(str(lost)) from None
         if code[:1] == b"2":
             self._accepted += 1
+            self._refused = 0
             return
         if code == b"421" or code[:1] == b"3":
             self.close()
@@ -126,8 +130,12 @@ class Session(Wire):
 
     def _undo(self, last: bytes) -> None:
         """Make the server forget the recipients that it took."""
+        self._refused += 1
         if last == b"354":
             self.close()  # before the final dot, which discards the message (RFC 5321, section 4.1.1.4)
+            return
+        if self._refused == _MOST_REFUSED:
+            self.leave()
             return
         with contextlib.suppress(SessionLostError):
             self.send(b"RSET\r\n")

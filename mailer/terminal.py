@@ -86,17 +86,21 @@ class Terminal:
 
         An interrupt, and a terminal that goes away, leave what was typed in `unfinished`.
         """
+        try:
+            return self._line(prompt, value)
+        except KeyboardInterrupt:
+            self.unfinished = self._so_far()
+            raise
+
+    def _line(self, prompt: str, value: str) -> str:
         while True:
             try:
                 self._asking = True
                 return self._edited(prompt, value) if self._readline or not termios else self._plain.line(prompt, value)
             except _ResumedError:
                 value = self._so_far()
-            except (EOFError, KeyboardInterrupt) as end:
-                gone = not sys.stdin.isatty()  # which is no wish to send what is there so far
-                if gone or isinstance(end, KeyboardInterrupt):
-                    self.unfinished = self._so_far()
-                if gone:
+            except (EOFError, KeyboardInterrupt):
+                if not sys.stdin.isatty():  # it has gone, which is no wish to send what is there so far
                     raise KeyboardInterrupt from None
                 self.say("")
                 raise

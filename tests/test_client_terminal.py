@@ -455,6 +455,15 @@ class DraftTest(TerminalTestCase):
             for file in self.drafts.iterdir():
                 file.unlink()
 
+    def test_the_line_that_was_being_typed_when_the_shell_told_its_end_is_kept_too(self) -> None:
+        with FakeServer() as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Your message", "one\rhal")
+            person.sees("hal")
+            for _ in range(3):
+                person.kill(signal.SIGHUP)
+            self.assertEqual(person.ends(), 130)
+            self.assertEqual((self.kept(), server.requests), (["one\nhal"], []))
+
     def test_what_an_editor_has_left_when_the_window_is_closed_is_kept(self) -> None:
         sleeps = "touch ready; while true; do sleep 0.1; done"
         editors = {

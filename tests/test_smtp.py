@@ -105,6 +105,16 @@ class TransactionTest(OutboxTestCase):
                     self.assertEqual(len(server.conversations), 1 + cut)
                     self.assertEqual(b"RSET\r\n" in server.lines, not cut)
 
+    def test_a_session_with_many_refusals_in_a_row_is_replaced(self) -> None:
+        no, ok = b"550 unknown\r\n", b"250 ok\r\n"
+        table: Table = {**PLAIN_SMTP, "RCPT": [*[no] * 4, ok, ok, *[no] * 5]}
+        with ScriptedServer(table, PLAIN_SMTP) as server:
+            box = self.outbox(server.port)
+            outcomes = [result(box) for _ in range(11)]
+            self.assertEqual(outcomes, [*["recipient_refused"] * 4, "sent", *["recipient_refused"] * 5, "sent"])
+            self.assertEqual(len(server.conversations), 2)
+            self.assertEqual(server.conversations[0].lines[-1], b"QUIT\r\n")
+
     def test_without_pipelining_nothing_follows_a_refusal_but_rset(self) -> None:
         with ScriptedServer({**PLAIN_SMTP, "RCPT": [b"450 later\r\n", b"250 ok\r\n"]}) as server:
             box = self.outbox(server.port)
