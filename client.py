@@ -3,9 +3,10 @@
 import sys
 from pathlib import Path
 
-from mailer import console, courier, tls, transport
+from mailer import console, courier, tls
 from mailer.config import client_settings
 from mailer.environment import BASE, values
+from mailer.exchange import exchange
 from mailer.launch import Parser, guard
 from mailer.protocol import Reply, Request
 from mailer.settings import spelled
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 
         def send(request: Request) -> Reply:
             request = Request(request.email, request.message, request.id, settings.token)
-            return transport.exchange(settings.host, settings.port, request, timeout=settings.timeout, context=context)
+            return exchange(settings.host, settings.port, request, timeout=settings.timeout, context=context)
 
         way = courier.Courier(spelled(settings.host, settings.port), settings.timeout, send, tls=context is not None)
         return console.run(way, email=flags.email, message=flags.message, file=flags.file, as_json=flags.json)

@@ -108,6 +108,11 @@ class Collector:
         """Whether the last pass failed over a mail, and the next one may get on."""
         return bool(self._careful and self._unsure)
 
+    @property
+    def place(self) -> object:
+        """How far the passes have come, to be compared with what it was before."""
+        return self._ledger.progress.done, self._ledger.progress.refused
+
     # -- what is new -----------------------------------------------------------------------------------------------
 
     def _begin(self, selected: Selected) -> None:
@@ -175,9 +180,10 @@ class Collector:
 
     def _blame(self) -> None:
         """Count the mail that the last pass failed over as refused, if the server gives others now."""
-        suspect, self._suspect = self._suspect, 0
+        suspect = self._suspect
         if suspect and self._mailbox.gives_others({suspect, *self._ledger.progress.refused}):
             self._commit([(suspect, None)], suspect, to_blame=True)
+        self._suspect = 0
 
     def _try_again(self, refused: Sequence[int]) -> None:
         """Ask once more for the mails refused before."""

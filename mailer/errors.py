@@ -150,10 +150,16 @@ class MailboxError(MailerError):
 _NO_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"}
 
 
+def speaks_clear(failure: OSError) -> bool:
+    """Whether TLS failed (an `ssl.SSLError`) because the other side does not speak it."""
+    return getattr(failure, "reason", None) in _NO_TLS
+
+
 def tls_words(failure: OSError) -> str:
     """Why TLS failed, in words: the reason of an `ssl.SSLError`."""
-    reason = getattr(failure, "reason", None) or str(failure)
-    return "the other side goes on in clear" if reason in _NO_TLS else reason.replace("_", " ").lower()
+    if speaks_clear(failure):
+        return "the other side goes on in clear"
+    return (getattr(failure, "reason", None) or str(failure)).replace("_", " ").lower()
 
 
 _BLANKS = re.compile(r"\s+")

@@ -9,6 +9,7 @@ without bytes. `collect` drives it.
 import contextlib
 import imaplib
 import logging
+import random
 import ssl
 import time
 from array import array
@@ -30,6 +31,8 @@ _log = logging.getLogger(__name__)
 # every now and then.
 _MAILS, _FEW = 100, 10
 _QUICK, _SLOW = 2.0, 10.0
+# Other mails that are asked for to find out whether the server gives any.
+_PROBES = 5
 # Where they have fewer bytes than this, the next ones are asked for while these are read: both are in memory then.
 _LIGHT = 4_194_304
 # A SEARCH in a larger mailbox than this goes over so many UIDs at a time, which bounds its answer; over more where
@@ -118,10 +121,18 @@ class Mailbox:
             batch = following
 
     def gives_others(self, refused: Collection[int]) -> bool:
-        """Whether the server gives the first mail, the last one or one in between, if it did not refuse all of them."""
-        _, parts, _ = self._live().ask("SEARCH", f"1,{self._count // 2 or 1},*")
-        others = [uid for uid in numbers(parts) if uid not in refused]
-        return bool(others) and bool(beginnings(self._live(), others, 1))
+        """Whether the server gives one of a few mails that it did not refuse.
+
+        Which they are is left to chance: the connection may break over one of them, and over others the next time.
+        """
+        some = random.sample(range(1, self._count + 1), min(self._count, _PROBES))
+        for sequence in (pack(sorted(some)) or "1", "1,*"):  # of the former some may be too high by now
+            _, parts, _ = self._live().ask("SEARCH", sequence)
+            others = [uid for uid in numbers(parts) if uid not in refused]
+            random.shuffle(others)
+            if any(beginnings(self._live(), [uid], 1) for uid in others):
+                return True
+        return False
 
     def mark(self, uids: Sequence[int]) -> None:
         """Set \\Seen on these mails; a server that refuses it is complained of, no more."""

@@ -97,7 +97,9 @@ def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = 
         else:
             _log.info("watching %s at %s:%d every %g s", settings.folder, imap.host, imap.port, settings.period)
             notify("READY=1")
-            polling.keep_going(run_pass, period=settings.period, pause=_pause(stop), alive=_alive)
+            polling.keep_going(
+                run_pass, period=settings.period, pause=_pause(stop), alive=_alive, place=lambda: collector.place
+            )
             notify("STOPPING=1")
     except MailboxError as failure:
         if stop.is_set():

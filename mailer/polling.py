@@ -21,16 +21,19 @@ _LONGEST_LOGIN = 300.0
 
 def keep_going(
     run_pass: Callable[[], tuple[int, int]], *, period: float, pause: Callable[[float], bool],
-    alive: Callable[[], None] = lambda: None, clock: Callable[[], float] = time.monotonic,
-    spread: Callable[[], float] = random.random,
+    alive: Callable[[], None] = lambda: None, place: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = time.monotonic, spread: Callable[[], float] = random.random,
 ) -> None:
-    """Make one pass after the other until `pause(seconds)` says to stop; `alive` is called after each good one."""
+    """Make one pass after the other until `pause(seconds)` says to stop; `alive` is called after each good one.
+
+    `place` says how far the passes have come: one that fails, but has got on, is soon followed by the next.
+    """
     began = clock()
-    failures = 0
+    failures = 0  # in a row, without getting on
     told: ExitCode | None = None
     ever = False
     while True:
-        wait = period
+        wait, before = period, place()
         try:
             taken = run_pass()
             if failures:
@@ -52,8 +55,8 @@ def keep_going(
                 told = code
                 _log.error("%s; trying until it works again", failure)
             longest = _LONGEST_LOGIN if code is ExitCode.LOGIN_REFUSED else _LONGEST
-            wait = min(longest, 2.0 ** min(failures, 20)) * (0.5 + spread() / 2)
-            failures += 1
+            failures = failures + 1 if place() == before else 1
+            wait = min(longest, 2.0 ** min(failures - 1, 20)) * (0.5 + spread() / 2)
         if pause(wait):
             return
 

@@ -1,7 +1,7 @@
-"""Frames over one socket, under deadlines: what `listener` serves with and `client.py` asks with.
+"""Frames over one socket, under deadlines: what `listener` serves with and `exchange` asks with.
 
 A `Connection` gives whole frames or raises `OSError`; however a peer drips, stalls or floods, a frame takes at most
-its time-out and at most `MAX_FRAME` bytes. `exchange` is the client's side: one request, one reply.
+its time-out and at most `MAX_FRAME` bytes.
 """
 
 import socket
@@ -9,16 +9,15 @@ import ssl
 import time
 from collections.abc import Callable
 
-from mailer.errors import RequestError, TransportError, UnsentInterrupt, tls_words
+from mailer.errors import Code, Problem, speaks_clear
 from mailer.patience import QUICK, TOO_LONG, be_quick, receive_at_once, send_at_once
-from mailer.protocol import Reply, Request, decode_reply, encode_request, split_frame
+from mailer.protocol import Reply, encode_reply, split_frame
 
 _READ_SIZE = 1 << 12
 # How long, and for how many bytes, a connection that is being closed still drinks what its peer sends, so that the
 # last answer is not lost to a reset (RFC 1122, section 4.2.2.13).
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 4 << 20
-_CONNECT_TIMEOUT = 10.0  # seconds: far above any network's round trip, short for a person
 
 
 class Connection:
@@ -127,9 +126,22 @@ class Connection:
         if self._handshake:
             self._on_wait(self)
             self._sock.settimeout(self._timeout)  # bounds the whole handshake
-            self._handshake()
+            try:
+                self._handshake()
+            except ssl.SSLError as failure:
+                if speaks_clear(failure):
+                    self._say_in_clear()
+                raise
             self._handshake = None
             be_quick(self._sock)
+
+    def _say_in_clear(self) -> None:
+        """Tell a peer that does not speak TLS what is wrong: it would not know whether its request has arrived."""
+        self._sock, self._handshake = socket.socket(fileno=self._sock.detach()), None
+        self._prepared = False
+        text = "This server takes requests over TLS alone; for client.py that is SERVER_TLS_CA. Nothing was sent."
+        self.send(encode_reply(Reply(problems=(Problem(Code.BAD_REQUEST, text),))))
+        self.linger()
 
     def _read(self, deadline: float) -> bytes:
         if time.monotonic() > deadline:  # the peer may have sent something all the time, and never enough
@@ -145,60 +157,3 @@ class Connection:
         data = self._sock.recv(_READ_SIZE)
         be_quick(self._sock)
         return data
-
-
-def exchange(
-    host: str, port: int, request: Request, *, timeout: float, context: ssl.SSLContext | None = None
-) -> Reply:
-    """Send one request and wait up to `timeout` seconds for its reply; raises TransportError, or UnsentInterrupt."""
-    frame = encode_request(request)
-    try:
-        sock = _connect(host, port, context)
-    except KeyboardInterrupt:
-        raise UnsentInterrupt from None
-    connection = Connection(sock, timeout)
-    try:
-        unsent = _try_to_send(connection, frame)
-        payload = connection.receive()
-    except RequestError as failure:  # no Mailer server begins an answer like that, so none has got the request
-        raise TransportError("no Mailer server answers there", sent=False) from failure
-    except OSError as failure:
-        raise TransportError(f"no answer came ({_words(failure)})", sent=unsent is None) from failure
-    finally:
-        connection.close()
-    if payload is None:
-        raise TransportError("the connection was closed without an answer", sent=unsent is None)
-    return decode_reply(payload)
-
-
-def _connect(host: str, port: int, context: ssl.SSLContext | None) -> socket.socket:
-    try:
-        sock = socket.create_connection((host, port), _CONNECT_TIMEOUT)
-    except (OSError, UnicodeError) as failure:  # UnicodeError: a name that IDNA cannot encode
-        raise TransportError(_words(failure), sent=False) from failure
-    if context is None:
-        return sock
-    try:
-        return context.wrap_socket(sock, server_hostname=host)
-    except (OSError, ValueError) as failure:
-        sock.close()
-        raise TransportError(f"TLS failed: {_words(failure)}", sent=False) from failure
-
-
-def _try_to_send(connection: Connection, frame: bytes) -> OSError | None:
-    """Send the request; a failure may mean that the server has answered early and closed, so the caller reads on."""
-    try:
-        connection.send(frame)
-    except OSError as failure:
-        return failure
-    return None
-
-
-def _words(failure: Exception) -> str:
-    if isinstance(failure, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not to be trusted, {failure.verify_message.rstrip('.')}"
-    if isinstance(failure, TimeoutError):
-        return "no answer in time"
-    if isinstance(failure, ssl.SSLError):
-        return tls_words(failure)
-    return (isinstance(failure, OSError) and failure.strerror) or str(failure)

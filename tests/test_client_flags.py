@@ -162,8 +162,8 @@ class FailureTest(ClientTestCase):
     def test_where_tls_does_not_fit_it_says_what_to_check(self) -> None:
         with ServerProcess(SMTP_PORT=refused_port(), SERVER_TLS_CERT=LOOPBACK) as server:
             done = self.main(server.port, *BOTH)
-            self.assertEqual(done.returncode, 74)
-            self.assertIn("If it speaks TLS, no mail was sent: set SERVER_TLS_CA here.", done.stderr)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("over TLS alone; for client.py that is SERVER_TLS_CA. Nothing was sent.", done.stderr)
             self.env["SERVER_TLS_CA"] = str(certificates().ca)
             done = self.main(server.port, *BOTH)
             self.assertEqual(done.returncode, 69)

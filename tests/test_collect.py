@@ -634,7 +634,9 @@ class Refusals(CollectCase):
 class Loop(unittest.TestCase):
     """The loop around passes, with time that does not pass."""
 
-    def run_loop(self, *outcomes: Any, period: float = 60.0) -> tuple[list[float], list[str], list[bool]]:
+    def run_loop(
+        self, *outcomes: Any, period: float = 60.0, place: Callable[[], object] = lambda: None
+    ) -> tuple[list[float], list[str], list[bool]]:
         """The waits, the log, and the signs of life of a loop whose passes end like this; it stops after the last."""
         remaining = list(outcomes)
         waits: list[float] = []
@@ -655,7 +657,7 @@ class Loop(unittest.TestCase):
             polling._log.debug("begin")
             polling.keep_going(
                 run_pass, period=period, pause=pause, alive=lambda: alive.append(True), clock=lambda: 0.0,
-                spread=lambda: 1.0,
+                spread=lambda: 1.0, place=place,
             )
         return waits, [f"{entry.levelname} {entry.getMessage()}" for entry in logs.records[1:]], alive
 
@@ -664,6 +666,12 @@ class Loop(unittest.TestCase):
         self.assertEqual(waits, [60.0] * 4)
         self.assertEqual(log, ["INFO 3 new: 3 of tickets, 0 others"])
         self.assertEqual(len(alive), 4)
+
+    def test_a_pass_that_fails_but_got_on_is_soon_followed_by_the_next(self) -> None:
+        away = MailboxError("the connection broke")
+        places = iter([0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2])
+        waits, _, _ = self.run_loop(away, away, away, away, away, 0, place=lambda: next(places))
+        self.assertEqual(waits, [1.0, 2.0, 1.0, 1.0, 2.0, 60.0])
 
     def test_one_other_mail_is_told_in_the_singular(self) -> None:
         with self.assertLogs("mailer.polling", "INFO") as logs:

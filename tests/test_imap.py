@@ -1,5 +1,6 @@
 """The mailbox: against a mail server in memory, and against servers that do everything wrong."""
 
+import contextlib
 import functools
 import threading
 import time
@@ -401,6 +402,26 @@ class Fetching(ImapCase):
         for refused, answer, gives in table:
             with self.subTest(refused), ScriptedServer({**IMAP, "UID FETCH": answer}, imap=True) as server:
                 self.assertEqual(self.opened(server.port).gives_others(refused), gives)
+
+    def test_a_mail_over_which_the_connection_breaks_does_not_hide_the_others(self) -> None:
+        def break_over_10(conversation: Conversation) -> None:
+            uid = conversation.lines[-1].split()[3]
+            if b"10" in uid:
+                close(conversation)
+            conversation.send(b"* 1 FETCH (UID " + uid + b" BODY[]<0> {1}\r\nx)\r\n%tag% OK done\r\n")
+
+        given = 0
+        with ScriptedServer({**IMAP, "UID FETCH": break_over_10}, imap=True) as server:
+            for _ in range(30):
+                with contextlib.suppress(MailboxError):
+                    given += self.opened(server.port).gives_others([9])
+        self.assertIn(given, range(1, 30), "whether it does is left to chance")
+
+    def test_numbers_of_mails_that_are_gone_by_now_hide_none(self) -> None:
+        body = b"* 1 FETCH (UID 11 BODY[]<0> {1}\r\nx)\r\n%tag% OK done\r\n"
+        searches: list[Action] = [b"%tag% BAD no such number\r\n", b"* SEARCH 9 11\r\n%tag% OK done\r\n"]
+        with ScriptedServer({**IMAP, "UID FETCH": body, "UID SEARCH": searches}, imap=True) as server:
+            self.assertTrue(self.opened(server.port).gives_others([9]))
 
 
 class Faults(ImapCase):

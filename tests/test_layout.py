@@ -30,7 +30,9 @@ FLOORS = {
     2: {
         "intake": {"mailer.intake", "mailer.answers", "mailer.limits"},
         "collect": {"mailer.collect", "mailer.polling"},
-        "transport": {"mailer.transport", "mailer.listener", "mailer.crew", "mailer.door", "mailer.idlers"},
+        "transport": {
+            "mailer.transport", "mailer.listener", "mailer.crew", "mailer.door", "mailer.idlers", "mailer.exchange",
+        },
         "patience": {"mailer.patience"},
         "smtp": {"mailer.smtp"},
         "imap": {"mailer.imap"},

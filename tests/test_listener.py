@@ -16,11 +16,12 @@ from mailer import idlers, listener, patience
 from mailer.crew import stand_aside
 from mailer.door import listen
 from mailer.errors import Code, Problem, TransportError
+from mailer.exchange import exchange
 from mailer.listener import Listener
 from mailer.protocol import MAX_FRAME, Reply, Request, decode_reply, decode_request, encode_reply, encode_request
 from mailer.steps import WAIT, Steps
 from mailer.tls import client_context, server_context
-from mailer.transport import Connection, exchange
+from mailer.transport import Connection
 from tests.support import certificates
 from tests.support.waiting import wait_until
 
@@ -417,13 +418,17 @@ class Floods(unittest.TestCase):
                 self.assertTrue(exchange("localhost", port, REQUEST, timeout=5, context=trusting).ok)
             self.assertEqual(len([t for t in threading.enumerate() if t.name == "worker"]), 4)
 
-    def test_plain_text_at_a_tls_port_is_refused_and_costs_nothing(self) -> None:
+    def test_plain_text_at_a_tls_port_is_refused_in_plain_text_and_costs_nothing(self) -> None:
         files = certificates.certificates()
         context, trusting = server_context(files.chain("good"), files.key("good")), client_context(files.ca)
         with _serving(workers=4, context=context) as port:
-            for _ in range(10):
-                with self.assertRaises(TransportError):
-                    exchange("127.0.0.1", port, REQUEST, timeout=5)
+            for request in (REQUEST, Request("a@b.de", "x" * 90_000)) * 5:
+                reply = exchange("127.0.0.1", port, request, timeout=5)
+                self.assertEqual(reply.problems[0].code, Code.BAD_REQUEST)
+                self.assertIn("SERVER_TLS_CA", reply.problems[0].text)
+            with _connect(port) as sock:
+                sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                self.assertIn(b"over TLS alone", sock.makefile("rb").read())
             self.assertTrue(exchange("localhost", port, REQUEST, timeout=5, context=trusting).ok)
 
     @unittest.skipUnless(Path("/proc/self/fd").exists(), "needs /proc")

@@ -1,0 +1,70 @@
+"""The client's side of the wire: one connection, one request, one reply. Called by `client.py`.
+
+Whatever goes wrong is a `TransportError`, which says whether the request may have reached the server.
+"""
+
+import socket
+import ssl
+
+from mailer.errors import RequestError, TransportError, UnsentInterrupt, tls_words
+from mailer.protocol import Reply, Request, decode_reply, encode_request
+from mailer.transport import Connection
+
+_CONNECT_TIMEOUT = 10.0  # seconds: far above any network's round trip, short for a person
+
+
+def exchange(
+    host: str, port: int, request: Request, *, timeout: float, context: ssl.SSLContext | None = None
+) -> Reply:
+    """Send one request and wait up to `timeout` seconds for its reply; raises TransportError, or UnsentInterrupt."""
+    frame = encode_request(request)
+    try:
+        sock = _connect(host, port, context)
+    except KeyboardInterrupt:
+        raise UnsentInterrupt from None
+    connection = Connection(sock, timeout)
+    try:
+        unsent = _try_to_send(connection, frame)
+        payload = connection.receive()
+    except RequestError as failure:  # no Mailer server begins an answer like that, so none has got the request
+        raise TransportError("no Mailer server answers there", sent=False) from failure
+    except OSError as failure:
+        raise TransportError(f"no answer came ({_words(failure)})", sent=unsent is None) from failure
+    finally:
+        connection.close()
+    if payload is None:
+        raise TransportError("the connection was closed without an answer", sent=unsent is None)
+    return decode_reply(payload)
+
+
+def _connect(host: str, port: int, context: ssl.SSLContext | None) -> socket.socket:
+    try:
+        sock = socket.create_connection((host, port), _CONNECT_TIMEOUT)
+    except (OSError, UnicodeError) as failure:  # UnicodeError: a name that IDNA cannot encode
+        raise TransportError(_words(failure), sent=False) from failure
+    if context is None:
+        return sock
+    try:
+        return context.wrap_socket(sock, server_hostname=host)
+    except (OSError, ValueError) as failure:
+        sock.close()
+        raise TransportError(f"TLS failed: {_words(failure)}", sent=False) from failure
+
+
+def _try_to_send(connection: Connection, frame: bytes) -> OSError | None:
+    """Send the request; a failure may mean that the server has answered early and closed, so the caller reads on."""
+    try:
+        connection.send(frame)
+    except OSError as failure:
+        return failure
+    return None
+
+
+def _words(failure: Exception) -> str:
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not to be trusted, {failure.verify_message.rstrip('.')}"
+    if isinstance(failure, TimeoutError):
+        return "no answer in time"
+    if isinstance(failure, ssl.SSLError):
+        return tls_words(failure)
+    return (isinstance(failure, OSError) and failure.strerror) or str(failure)
