@@ -3,7 +3,7 @@
 import sys
 
 from mailer import environment, history, launch, mailroom
-from mailer.config import collector_settings, success_log
+from mailer.config import collector_settings, logs
 
 _LATEST = object()  # for --show without a ticket
 
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
         values = environment.values(flags.env, {})
         if flags.show is not None:
             which = None if flags.show is _LATEST else flags.show
-            return history.show(success_log(values, environment.BASE), which, sys.stdout)
+            return history.show(*logs(values, environment.BASE), which, sys.stdout)
         settings = environment.settings(collector_settings, values)
         if flags.check:
             return mailroom.check(settings)

@@ -82,7 +82,7 @@ def collector_settings(values: Mapping[str, str], base: Path) -> CollectorSettin
     """The settings of `collector.py`; relative paths are taken from `base`."""
     reader = Reader(values, base)
     imap = _endpoint(reader, "IMAP")
-    success, error = (reader.place(f"{name}_LOG", f"{name.lower()}_request.log") for name in ("SUCCESS", "ERROR"))
+    success, error = logs(values, base)
     if success == error:
         reader.complain("ERROR_LOG", "must be another file than SUCCESS_LOG")
     if not imap.confidential:
@@ -103,10 +103,11 @@ def collector_settings(values: Mapping[str, str], base: Path) -> CollectorSettin
     )
 
 
-def success_log(values: Mapping[str, str], base: Path) -> Path:
-    """Where the success log is: all that showing it needs."""
+def logs(values: Mapping[str, str], base: Path) -> tuple[Path, Path]:
+    """Where the two logs are, success and error: all that showing them needs."""
     reader = Reader(values, base)
-    return reader.result(reader.place("SUCCESS_LOG", "success_request.log"))
+    success, error = (reader.place(f"{name}_LOG", f"{name.lower()}_request.log") for name in ("SUCCESS", "ERROR"))
+    return reader.result((success, error))
 
 
 def client_settings(values: Mapping[str, str], base: Path) -> ClientSettings:

@@ -1,11 +1,12 @@
-"""`collector.py --show`: the latest tickets, a line each, or the conversation of one, from the success log.
+"""`collector.py --show`: the latest tickets, a line each, or the conversation of one, with what came back of it.
 
-Reads the log and those rotated away from it, and changes nothing. Memory stays bounded however big they are: the latest
-are found from the end, and a conversation is shown as it is read. Lines that are no records are passed over; text is
-made safe for terminals.
+Reads the logs and those rotated away from them, and changes nothing. Memory stays bounded however big they are: the
+latest are found from the end, and a conversation is shown as it is read. Lines that are no records are passed over;
+text is made safe for terminals.
 """
 
 import glob
+import heapq
 import itertools
 import json
 import os
@@ -34,7 +35,7 @@ _MARGIN = "  "  # so that no text can pass itself off as another mail
 _COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip"}
 
 
-def show(success_log: Path, ticket: int | None, out: TextIO | None) -> ExitCode:
+def show(success_log: Path, error_log: Path, ticket: int | None, out: TextIO | None) -> ExitCode:
     """Write the latest tickets, or one ticket's conversation, to `out`; through a pager when it is a terminal.
 
     Why there is nothing to show goes to stderr.
@@ -43,7 +44,8 @@ def show(success_log: Path, ticket: int | None, out: TextIO | None) -> ExitCode:
     out = out or StringIO()  # without a standard output nobody reads it
     try:
         logs = _logs(success_log)
-        lines = _latest(logs, out) if ticket is None else _conversation(logs, ticket, out)
+        errors = list(filter(Path.exists, _logs(error_log)))
+        lines = _latest(logs, out) if ticket is None else _conversation(logs, errors, ticket, out)
         first = next(lines, None)
     except OSError as failure:
         sys.stderr.write(_("The file cannot be read: {why}").format(why=failure) + "\n")
@@ -78,30 +80,39 @@ def _latest(logs: list[Path], out: TextIO) -> Iterator[str]:
     """A line for each of the tickets that had mail last, the newest first, about its newest mail."""
     seen: set[int] = set()
     for record in map(_record, itertools.chain.from_iterable(map(_backwards, reversed(logs)))):
-        if record and record["ticket"] not in seen:
-            seen.add(record["ticket"])
-            number, words = paint(f"{record['ticket']:>6}", BOLD, out), safe(str(record.get("text")), 32)
+        ticket = _number(record, "ticket") if record else None
+        if record and ticket is not None and ticket not in seen:
+            seen.add(ticket)
+            number, words = paint(f"{ticket:>6}", BOLD, out), safe(str(record.get("text")), 32)
             yield f"{number}  {_when(record)}  {_sender(record)}  {words}\n"
             if len(seen) == _LATEST:
                 return
 
 
-def _conversation(logs: list[Path], ticket: int, out: TextIO) -> Iterator[str]:
-    """Every mail of the ticket, the oldest first."""
-    mark = b'"ticket": %d,' % ticket  # spares the parsing of all other lines
-    shown: set[bytes] = set()  # what stands for each line: a copy of a log may lie beside it
+def _conversation(logs: list[Path], error_logs: list[Path], ticket: int, out: TextIO) -> Iterator[str]:
+    """Every mail of the ticket, the oldest first; and every bounce and automatic reply that names it."""
+    mails = _mails(logs, "ticket", ticket), _mails(error_logs, "related_ticket", ticket)
+    for record in heapq.merge(*mails, key=lambda record: str(record.get("time"))):
+        reason = f"  ({safe(str(record['reason']))})" if "reason" in record else ""
+        yield paint(f"{_when(record)}  {_sender(record)}{reason}", BOLD, out) + "\n"
+        names = record.get("attachments")
+        for name in names if isinstance(names, list) else ():
+            yield _MARGIN + paint(_("attached: {name}").format(name=safe(str(name))), FAINT, out) + "\n"
+        for text in str(record.get("text")).rstrip("\n").split("\n"):
+            words = paint(_printable(text), FAINT if text.startswith(">") else "", out)
+            yield (_MARGIN + words if text else "") + "\n"
+        yield "\n"
+
+
+def _mails(logs: list[Path], key: str, ticket: int) -> Iterator[dict[str, Any]]:
+    """The records that name the ticket under this key, once each: a copy of a log may lie beside it."""
+    mark = f'"{key}": {ticket}'.encode()  # spares the parsing of all other lines
+    known: set[bytes] = set()
     for line in itertools.chain.from_iterable(map(_forwards, logs)):
         record = _record(line) if mark in line else None
-        if record and record["ticket"] == ticket and (digest := sha256(line).digest()) not in shown:
-            shown.add(digest)
-            yield paint(f"{_when(record)}  {_sender(record)}", BOLD, out) + "\n"
-            names = record.get("attachments")
-            for name in names if isinstance(names, list) else ():
-                yield _MARGIN + paint(_("attached: {name}").format(name=safe(str(name))), FAINT, out) + "\n"
-            for text in str(record.get("text")).rstrip("\n").split("\n"):
-                words = paint(_printable(text), FAINT if text.startswith(">") else "", out)
-                yield (_MARGIN + words if text else "") + "\n"
-            yield "\n"
+        if record and _number(record, key) == ticket and (digest := sha256(line).digest()) not in known:
+            known.add(digest)
+            yield record
 
 
 def _forwards(path: Path) -> Iterator[bytes]:
@@ -126,9 +137,14 @@ def _backwards(path: Path) -> Iterator[bytes]:
 def _record(line: bytes) -> dict[str, Any] | None:
     with suppress(ValueError, RecursionError):
         record = json.loads(line)
-        if isinstance(record, dict) and type(record.get("ticket")) is int:
+        if isinstance(record, dict):
             return record
     return None
+
+
+def _number(record: dict[str, Any], key: str) -> int | None:
+    number = record.get(key)
+    return number if type(number) is int else None
 
 
 def _when(record: dict[str, Any]) -> str:

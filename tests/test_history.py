@@ -38,7 +38,7 @@ class Screen(io.StringIO):
 class HistoryTest(unittest.TestCase):
     def setUp(self) -> None:
         self.folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
-        self.log = self.folder / "success.log"
+        self.log, self.errors = self.folder / "success.log", self.folder / "error.log"
         self.enterContext(mock.patch.dict(os.environ, {"TZ": "UTC", "LANGUAGE": "en", "PAGER": "", "TERM": "xterm"}))
         if hasattr(time, "tzset"):
             time.tzset()
@@ -47,7 +47,7 @@ class HistoryTest(unittest.TestCase):
     def shown(self, content: str, ticket: int | None = None, out: io.StringIO | None = None) -> str:
         self.log.write_text(content, encoding="utf-8")
         out = out or io.StringIO()
-        self.assertEqual(show(self.log, ticket, out), ExitCode.DONE)
+        self.assertEqual(show(self.log, self.errors, ticket, out), ExitCode.DONE)
         return out.getvalue()
 
     def test_the_latest_tickets_come_first_a_line_each(self) -> None:
@@ -80,16 +80,25 @@ class HistoryTest(unittest.TestCase):
     def test_what_cannot_be_written_is_no_file_that_cannot_be_read(self) -> None:
         self.log.write_text(record(1))
         with Path("/dev/full").open("w") as full, contextlib.redirect_stderr(io.StringIO()) as said:
-            self.assertEqual(show(self.log, 1, full), ExitCode.TEMPORARY)
+            self.assertEqual(show(self.log, self.errors, 1, full), ExitCode.TEMPORARY)
             let_go(full)
         self.assertIn("No space left", said.getvalue())
-        self.assertEqual(show(self.log, 1, None), ExitCode.DONE)
+        self.assertEqual(show(self.log, self.errors, 1, None), ExitCode.DONE)
 
     def test_the_mails_own_date_is_shown_where_it_has_one(self) -> None:
         for date in ("2001-02-03T12:00:00+00:00", None, "0001-01-01T00:00:00+14:00", 7, "yesterday"):
             with self.subTest(date):
                 shown = self.shown(record(1, date=date))
                 self.assertIn("2001-02-03" if str(date).startswith("2001") else "2026-11-22", shown)
+
+    def test_what_came_back_of_a_ticket_is_shown_where_it_belongs(self) -> None:
+        bounce = {"reason": "bounce", "time": "2026-11-23T00:00:00+00:00", "from": "MAILER-DAEMON"}
+        others = record(0, "other", related_ticket=77, **bounce)
+        self.errors.write_text(record(0, "no such user", related_ticket=7, **bounce) + others)
+        shown = self.shown(record(7, "the first") + record(7, "the last", time="2026-11-24T00:00:00+00:00"), 7)
+        texts = [line.strip() for line in shown.splitlines() if line.startswith(" ")]
+        self.assertEqual(texts, ["the first", "no such user", "the last"])
+        self.assertIn("MAILER-DAEMON  (bounce)\n", shown)
 
     def test_a_copy_of_the_log_beside_it_repeats_nothing(self) -> None:
         (self.folder / "success.log.bak").write_text(record(1, "once"))
@@ -118,7 +127,7 @@ class HistoryTest(unittest.TestCase):
         self.assertEqual(tickets, ["10000", "10001", "10002", "10003"])
         self.log.unlink()  # as right after a rotation
         out = io.StringIO()
-        self.assertEqual(show(self.log, 10003, out), ExitCode.DONE)
+        self.assertEqual(show(self.log, self.errors, 10003, out), ExitCode.DONE)
         self.assertIn("fire", out.getvalue())
 
     def test_what_is_no_record_is_passed_over(self) -> None:
@@ -151,7 +160,7 @@ class HistoryTest(unittest.TestCase):
         ):  # fmt: skip
             out, err = io.StringIO(), io.StringIO()
             with self.subTest(log=log), contextlib.redirect_stderr(err):
-                self.assertEqual(show(log, ticket, out), code)
+                self.assertEqual(show(log, self.errors, ticket, out), code)
                 self.assertEqual((out.getvalue(), err.getvalue().count("\n")), ("", 1))
 
     def test_a_big_log_takes_little_memory(self) -> None:
@@ -160,7 +169,7 @@ class HistoryTest(unittest.TestCase):
         for ticket in (None, 10000):
             tracemalloc.start()
             with self.subTest(ticket=ticket), Path(os.devnull).open("w") as out:
-                show(self.log, ticket, out)
+                show(self.log, self.errors, ticket, out)
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             self.assertLess(peak, 6 << 20)  # the log has 20 MB
@@ -179,7 +188,7 @@ class HistoryTest(unittest.TestCase):
         self.log.write_text(record(10000, "x\n" * 500_000))
         script = (
             "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); from mailer.history import show; "
-            "sys.exit(show(Path(sys.argv[2]), 10000, sys.stdout))"
+            "log = Path(sys.argv[2]); sys.exit(show(log, log.with_name('none'), 10000, sys.stdout))"
         )
         shell = 'exec 3>&1; { "$@"; echo $? >&2; } | head -n 1 >&3'
         command = ["sh", "-c", shell, "sh", sys.executable, "-c", script, str(ROOT), str(self.log)]
