@@ -15,8 +15,9 @@ from mailer.reading import UNREADABLE, Reading
 # seconds and then after twice as many each time: a mail server that is in trouble for some minutes costs no text.
 _TRIES = 5
 _PAUSE = 30.0
-# With so many refused mails at once it is not the mails that are at fault; and so many fragments are kept.
-_MOST = 20
+# With so many refused mails at once it is not the mails that are at fault. Of so many fragments are kept, and of the
+# others only the number of tries; and so many are told of.
+_MOST, _MOST_FRAGMENTS, _MOST_TOLD = 10_000, 20, 20
 
 _NOTHING = UNREADABLE._replace(defects=("missing",))
 
@@ -40,7 +41,7 @@ class Refusals:
     def wait_for_more(self, uid: int, fragment: Reading) -> bool:
         """Keep a fragment until there is more of the mail; False where there are too many, and it is to be recorded."""
         self.fragments.pop(uid, None)
-        if len(self.fragments) >= _MOST:
+        if len(self.fragments) >= _MOST_FRAGMENTS:
             return False
         self.fragments[uid] = fragment
         return True
@@ -48,9 +49,9 @@ class Refusals:
     def count(self, uid: int, refused: dict[int, Tries]) -> Reading | None:
         """Count one more try in `refused`; what to record of the mail: nothing yet, while it is to be tried again."""
         tries = refused.pop(uid).number + 1 if uid in refused else 1
-        if tries == 1 and len(refused) >= _MOST and uid not in self.fragments:
+        if tries == 1 and len(refused) >= _MOST:
             raise MailboxError("the server refuses one mail after the other")
-        if tries == 1:
+        if tries == 1 and len(refused) < _MOST_TOLD:
             what = "more of the mail" if uid in self.fragments else "the mail"
             _log.warning("the server refuses %s with UID %d and gives others: it is tried again", what, uid)
         if tries < _TRIES:

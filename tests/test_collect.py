@@ -600,6 +600,18 @@ class Refusals(CollectCase):
         self.assertEqual(self.uids(), uids[1:])
         self.assertEqual(collector._ledger.progress.refused, {})
 
+    def test_many_refused_mails_hide_none_of_those_between_them(self) -> None:
+        uids = self.deliver(90)
+        collector = self.start()
+        self.mailbox.refusing = frozenset(uids[::2])
+        with self.assertLogs("mailer.collect", "WARNING") as log:
+            collector.run_pass()
+        self.assertEqual(self.uids(), uids[1::2])
+        self.assertLess(len(log.output), 30)
+        for _ in range(4):
+            collector.run_pass()
+        self.assertEqual(sorted(self.uids()), uids)
+
     def test_a_server_that_refuses_everything_is_an_outage(self) -> None:
         for count in (1, 2, 60):
             with self.subTest(count):
