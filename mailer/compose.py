@@ -40,7 +40,8 @@ def compose(ticket: int, email: str, message: str, *, sender: str, sent: int, un
 
     Raises ValueError for an address that `validation` would not have let through.
     """
-    same = email.lower() == sender.lower()
+    # Beyond ASCII the case is left alone: a Kelvin sign's small letter is a k, and its mailbox another one.
+    same = email.encode().lower() == sender.encode().lower()
     from_field, cc_field, domain = _of_sender(sender)
     headers = (
         f"{from_field}{_address_field('To', email)}{'' if same else cc_field}"
@@ -57,7 +58,7 @@ def compose(ticket: int, email: str, message: str, *, sender: str, sent: int, un
     base64 = b2a_base64(text, newline=False)
     lines = [base64[start : start + _BASE64_LINE] for start in range(0, len(base64), _BASE64_LINE)]
     body = b"\r\n".join([*lines, b""])
-    recipients = (email,) if same else (email, sender)
+    recipients = (sender,) if same else (email, sender)  # there may be servers with two mailboxes for two spellings
     return Envelope(sender, recipients, headers.encode() + body, not (email.isascii() and sender.isascii()))
 
 

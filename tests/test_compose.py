@@ -155,11 +155,17 @@ class TheEnvelope(unittest.TestCase):
         self.assertEqual(_compose().recipients, ("alice@example.com", ADMIN))
         self.assertEqual(_compose().sender, ADMIN)
 
+    def test_an_address_that_only_looks_like_the_administrators_is_another_one(self) -> None:
+        for address in ("helpdes\u212a@example.com", "helpde\u017fk@example.com"):  # Kelvin sign, long s
+            envelope = _compose("x", address)
+            self.assertEqual(envelope.recipients, (address, ADMIN))
+            self.assertIn(f"Cc: {ADMIN}\r\n".encode(), envelope.data)
+
     def test_the_administrator_who_writes_gets_it_once(self) -> None:
         for address in (ADMIN, "HelpDesk@example.com", "helpdesk@EXAMPLE.com"):
             with self.subTest(address):
                 envelope = _compose("x", address)
-                self.assertEqual(envelope.recipients, (address,))
+                self.assertEqual(envelope.recipients, (ADMIN,))
                 self.assertEqual(_read(envelope)["To"], address)
                 self.assertIsNone(_read(envelope)["Cc"])
 
