@@ -78,10 +78,11 @@ class Form:
         text = request.message if request.message.strip() else ""
         kept, value = ("", text) if self._terminal.can_edit(text) else (text, "")
         self._introduce(kept, value)
+        below = "\n" if value and self._terminal.can_edit(value + "\n") else ""  # where a dot ends the text
         lines: list[str] = []
         try:
             while True:
-                typed = self._terminal.line(_PROMPT, value)
+                typed = self._terminal.line(_PROMPT, value + below).removesuffix(below)
                 if kept and not typed:
                     return kept
                 command = _COMMAND.search(typed)
@@ -91,7 +92,7 @@ class Form:
                     return "\n".join(lines) or kept
                 if command:
                     self._edit(lines, kept, request)
-                kept = value = ""
+                kept = value = below = ""
         except EOFError:
             return "\n".join(lines) or kept
         except KeyboardInterrupt:

@@ -225,9 +225,18 @@ class MendingTest(TerminalTestCase):
     def test_the_text_is_there_to_edit(self) -> None:
         with FakeServer(error("message_invalid"), OK) as server, self.person(server.port, *ADDRESS) as person:
             person.answers("Your message", "one\rtwo\r.\r")
-            person.answers("Your message", " and a half\r.\r")
+            person.answers("Your message", "\b and a half\r.\r")
             self.assertEqual(person.ends(), 0)
             self.assertEqual(server.requests[1]["message"], "one\ntwo and a half")
+
+    @unittest.skipUnless(GNU_READLINE, "several lines cannot be edited in place here")
+    def test_a_dot_below_the_text_ends_it_unchanged(self) -> None:
+        for keys in (".\r", "\r.\r"):
+            with FakeServer(error("message_invalid"), OK) as server, self.person(server.port, *ADDRESS) as person:
+                person.answers("Your message", "one\rtwo\r.\r")
+                person.answers("Your message", keys)
+                self.assertEqual(person.ends(), 0)
+                self.assertEqual(server.requests[1]["message"], "one\ntwo")
 
     def test_what_cannot_be_edited_in_place_is_kept_by_enter(self) -> None:
         for start, text in ((self.person, "y" * 5000), (self.without_readline, "y")):
