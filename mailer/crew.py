@@ -20,6 +20,9 @@ from mailer.steps import Steps, finish
 
 _GLANCE = 0.002  # seconds; most of those that rest are over before the next one comes
 
+# Threads that others will start: who goes to the limit leaves room for them.
+_SPARE = 4
+
 _here = threading.local()  # in a thread of a crew: what makes it stand aside
 
 Visit = Steps[None]
@@ -74,10 +77,23 @@ class Crew:
             threading.Thread(target=self._work, args=(member,), name="worker", daemon=True) for member in members
         ]
 
-    def start(self) -> None:
-        """Start all threads."""
-        for thread in self._threads:
-            thread.start()
+    def start(self) -> int:
+        """Start all threads, or as many as the system lets; how many. Raises RuntimeError when it lets none."""
+        started = threading.Event()
+        places = [threading.Thread(target=started.wait, daemon=True) for _ in range(_SPARE)]
+        try:
+            for thread in (*places, *self._threads):
+                thread.start()
+        except RuntimeError:
+            self._threads = [thread for thread in self._threads if thread.ident]
+            self._size = len(self._threads)
+            if not self._size:
+                raise
+        finally:
+            started.set()
+            for place in filter(threading.Thread.is_alive, places):
+                place.join()
+        return self._size
 
     def end(self) -> None:
         """Begin nothing more; the visits that have begun are finished."""

@@ -58,6 +58,7 @@ class Listener:
         context: ssl.SSLContext | None = None,
     ) -> None:
         self._handle = handle
+        self._workers = workers
         self._timeout = timeout
         self._context = context
         self._idlers = Idlers()
@@ -69,7 +70,9 @@ class Listener:
 
     def start(self) -> None:
         """Start all threads; connections are served from now on."""
-        self._crew.start()
+        started = self._crew.start()
+        if started < self._workers:
+            _log.warning("only %d threads can run, not %d: set a smaller SERVER_WORKERS", started, self._workers)
         threading.Thread(target=self._keep_the_door, name="porter", daemon=True).start()
 
     def stop(self, grace: float) -> None:

@@ -77,6 +77,7 @@ class Session(Wire):
             self.close()
         if code[:1] == b"3":
             raise _uncertain(self.said(whole))
+        self.leave()  # it may be this server's fault, where a balancer has others
         raise refusal(code, f"the mail server refuses the message: {self.said(whole)}")
 
     def rehearse(self, envelope: Envelope) -> None:
@@ -95,6 +96,7 @@ class Session(Wire):
         self._finish_reset()
         self._be_in_step()
         refused: DeliveryError | None = None
+        of_data = False  # the first refusal
         if self._pipelining:
             self.send("".join(commands))
             yield WAIT
@@ -108,11 +110,12 @@ class Session(Wire):
             try:
                 code, whole = self.reply()
                 if code != b"354" if command is _DATA else code[:1] != b"2":
+                    of_data = command is _DATA and not refused
                     refused = refused or self._refusal(index, envelope, code, whole)
             except SessionLostError as lost:
                 raise refused or lost from None
         if refused:
-            self._undo(code)
+            self._undo(code, of_data)
             raise refused
 
     def _refusal(self, index: int, envelope: Envelope, code: bytes, whole: bytes) -> DeliveryError:
@@ -128,13 +131,13 @@ class Session(Wire):
         what = (envelope.sender, *envelope.recipients, "the message")[index]
         return refusal(code, f"the mail server refuses {what}: {words}", of_person=index == 1)
 
-    def _undo(self, last: bytes) -> None:
-        """Make the server forget the recipients that it took."""
+    def _undo(self, last: bytes, of_data: bool) -> None:
+        """Make the server forget the recipients that it took; `of_data`: it refused nothing before the message."""
         self._refused += 1
         if last == b"354":
             self.close()  # before the final dot, which discards the message (RFC 5321, section 4.1.1.4)
             return
-        if self._refused == _MOST_REFUSED:
+        if of_data or self._refused == _MOST_REFUSED:
             self.leave()
             return
         with contextlib.suppress(SessionLostError):

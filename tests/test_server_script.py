@@ -623,6 +623,20 @@ class UnderLoad(unittest.TestCase):
             self.assertLess(time.monotonic() - began, 3)
             self.assertEqual(server.log.count("Too many open files"), 1)
 
+    @unittest.skipUnless(sys.platform.startswith("linux"), "needs a limit on memory that threads count for")
+    def test_where_few_threads_can_run_fewer_serve(self) -> None:
+        with MailServer() as mail, contextlib.ExitStack() as crowd:
+            server = ServerProcess(SMTP_PORT=mail.smtp_port)
+            server.command = ["sh", "-c", 'ulimit -v 600000; exec "$@"', "sh", *server.command]
+            with server:
+                self.assertRegex(server.log, r"only \d+ threads can run, not 256: set a smaller SERVER_WORKERS")
+                for _ in range(200):
+                    crowd.enter_context(socket.create_connection(("127.0.0.1", server.port), 10))
+                for _ in range(10):
+                    self.assertTrue(exchange("127.0.0.1", server.port, Request(ALICE, "x"), timeout=30).ok)
+                server.terminate()
+                self.assertEqual(server.wait(), 0)
+
     @POSIX
     def test_where_few_files_may_be_open_fewer_are_served_at_once(self) -> None:
         with MailServer() as mail, contextlib.ExitStack() as crowd:

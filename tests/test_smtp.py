@@ -1,6 +1,7 @@
 """What goes over the wire to a mail server, and how its sessions are shared."""
 
 import collections
+import itertools
 import random
 import socket
 import threading
@@ -114,6 +115,14 @@ class TransactionTest(OutboxTestCase):
             self.assertEqual(outcomes, [*["recipient_refused"] * 4, "sent", *["recipient_refused"] * 5, "sent"])
             self.assertEqual(len(server.conversations), 2)
             self.assertEqual(server.conversations[0].lines[-1], b"QUIT\r\n")
+
+    def test_a_session_that_refuses_a_message_is_replaced_as_its_server_may_be_ill(self) -> None:
+        for key, kind in itertools.product(("DATA", "body"), (SMTP, PLAIN_SMTP)):
+            ill: Table = {**kind, key: b"451 4.3.2 out of order\r\n"}
+            with self.subTest(key, pipelining=kind is SMTP), ScriptedServer(ill, kind) as server:
+                box = self.outbox(server.port)
+                self.assertEqual([result(box), result(box)], ["mail_unavailable retry", "sent"])
+                self.assertEqual(server.conversations[0].lines[-1], b"QUIT\r\n")
 
     def test_without_pipelining_nothing_follows_a_refusal_but_rset(self) -> None:
         with ScriptedServer({**PLAIN_SMTP, "RCPT": [b"450 later\r\n", b"250 ok\r\n"]}) as server:
