@@ -77,9 +77,8 @@ class Collector:
         selected = self._mailbox.open()
         if self._ledger.progress.uidvalidity != selected.uidvalidity:
             self._begin(selected)
-        if self._unmarked:
-            self._mailbox.mark(self._unmarked)
-            self._unmarked = ()
+        unmarked, self._unmarked = self._unmarked, ()  # if it fails once more, it is given up: reading is what matters
+        self._mailbox.mark(unmarked)
         before = list(self._ledger.counts)
         self._blame()
         refused = [uid for uid, tries in self._ledger.progress.refused.items() if self._refusals.due(tries)]
@@ -108,7 +107,6 @@ class Collector:
         """Whether the last pass failed over a mail, and the next one may get on."""
         return bool(self._careful and self._unsure)
 
-    @property
     def place(self) -> object:
         """How far the passes have come, to be compared with what it was before."""
         return self._ledger.progress.done, self._ledger.progress.refused

@@ -76,6 +76,14 @@ def serve(settings: ServerSettings, stop: threading.Event) -> int:
     _announce(listening, settings, context)
     launch.wait_for(stop)
     notify("STOPPING=1")
+    _end(server, outbox, last_moment)
+    tickets.close()
+    _log.info("ended; %s", intake.summary())
+    return ExitCode.DONE
+
+
+def _end(server: Listener, outbox: Outbox, last_moment: threading.Event) -> None:
+    """Finish what is under way; what is not finished at the last moment is told as it stands then."""
 
     def give_up() -> None:
         last_moment.set()
@@ -87,9 +95,6 @@ def serve(settings: ServerSettings, stop: threading.Event) -> int:
     server.stop(_GRACE)
     timer.cancel()
     outbox.close()
-    tickets.close()
-    _log.info("ended; %s", intake.summary())
-    return ExitCode.DONE
 
 
 def _exit_code(failure: DeliveryError) -> ExitCode:

@@ -70,7 +70,7 @@ def check(settings: CollectorSettings) -> int:
 
 def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = False) -> int:
     """Collect until `stop` is set, or once; the exit code."""
-    account, imap = settings.account, settings.imap
+    account, imap, period = settings.account, settings.imap, settings.period
     _require_logs(settings)
     statedir.prepare(settings.state_dir)
     # Nobody else is to touch the logs: the lock comes before everything.
@@ -95,11 +95,9 @@ def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = 
             if stop.is_set():
                 return ExitCode.INTERRUPTED
         else:
-            _log.info("watching %s at %s:%d every %g s", settings.folder, imap.host, imap.port, settings.period)
+            _log.info("watching %s at %s:%d every %g s", settings.folder, imap.host, imap.port, period)
             notify("READY=1")
-            polling.keep_going(
-                run_pass, period=settings.period, pause=_pause(stop), alive=_alive, place=lambda: collector.place
-            )
+            polling.keep_going(run_pass, period=period, pause=_pause(stop), alive=_alive, place=collector.place)
             notify("STOPPING=1")
     except MailboxError as failure:
         if stop.is_set():

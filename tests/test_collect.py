@@ -86,6 +86,7 @@ class WatchedMailbox(Mailbox):
     refusing: frozenset[int] = frozenset()   # UIDs that get NO for their FETCH
     stingy: frozenset[int] = frozenset()     # UIDs of which only the beginning is given
     breaking: frozenset[int] = frozenset()   # UIDs whose FETCH ends the connection
+    breaks_over_marks: bool = False          # whether STORE ends the connection
     away: frozenset[int] = frozenset()       # UIDs that get NO for now, as with [UNAVAILABLE]
     fragile: bool = False                    # whether the beginnings of those come before that
     on_fetch: Callable[[], None] = staticmethod(lambda: None)
@@ -113,6 +114,9 @@ class WatchedMailbox(Mailbox):
     def mark(self, uids: Sequence[int]) -> None:
         if uids:
             self.effects.happen("mark")
+            if self.breaks_over_marks:
+                self.close()
+                raise MailboxError("the connection broke")
             super().mark(uids)
             self.effects.happen("marked")
 
@@ -599,6 +603,20 @@ class Refusals(CollectCase):
             collector.run_pass()
         self.assertEqual(self.uids(), uids[1:])
         self.assertEqual(collector._ledger.progress.refused, {})
+
+    def test_a_connection_that_breaks_over_marks_stops_no_reading(self) -> None:
+        uids = self.deliver(3)
+        collector = self.start()
+        self.mailbox.breaks_over_marks = True
+        for count in (3, 5):
+            for _ in range(4):
+                with suppress(MailboxError):
+                    collector.run_pass()
+            self.assertEqual(sorted(self.uids()), uids)
+            uids += self.deliver(5 - count)
+        self.mailbox.breaks_over_marks = False
+        self.start().run_pass()
+        self.assertEqual(self.seen(uids), [False, False, False, True, True], "tried again at a start")
 
     def test_many_refused_mails_hide_none_of_those_between_them(self) -> None:
         uids = self.deliver(90)
