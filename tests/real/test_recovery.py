@@ -5,6 +5,7 @@ import imaplib
 import os
 import random
 import re
+import shutil
 import subprocess
 import unittest
 from collections import Counter
@@ -63,6 +64,20 @@ class CollectorTest(unittest.TestCase):
         session = self.dovecot.login(self.address)
         self.addCleanup(session.shutdown)
         return session
+
+    def test_mails_over_which_the_server_ends_the_connection_hide_none_of_the_others(self) -> None:
+        damaged = {3, 4, 8}  # by a size in their names that is not theirs
+        self.dovecot.deliver(self.address, mail(0))
+        for number in range(1, 12):
+            name = f"{1_700_000_000 + number}.M{number}P1.host{',S=100' if number in damaged else ''}:2,"
+            place = self.dovecot.maildir(self.address) / "cur" / name
+            place.write_bytes(mail(number, size=2_000).replace(b"\r\n", b"\n"))
+            shutil.chown(place, "nobody", "nogroup")
+        with self.workplace.running("collector.py") as collector:
+            given = [number for number in range(12) if number not in damaged]
+            collector.wait_until(lambda: numbers(self.workplace.successes()) == given, 60)
+            self.assertIn("the server refuses the mail with UID", collector.said())
+            self.assertEqual(collector.end(), 0)
 
     def test_goes_on_after_the_mail_server_was_away(self) -> None:
         with self.workplace.running("collector.py") as collector:
