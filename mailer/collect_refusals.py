@@ -12,9 +12,9 @@ from mailer.progress import Tries
 from mailer.reading import UNREADABLE, Reading
 
 # A mail that the server refuses by itself is tried so many times before it is recorded as unreadable, after so many
-# seconds and then after twice as many each time: a mail server that is in trouble for some minutes costs no text.
+# seconds and then after twice as many each time, which is a minute in all: a server's short trouble costs no text.
 _TRIES = 5
-_PAUSE = 30.0
+_PAUSE = 4.0
 # With so many refused mails at once it is not the mails that are at fault. Of so many fragments are kept, and of the
 # others only the number of tries; and so many are told of.
 _MOST, _MOST_FRAGMENTS, _MOST_TOLD = 10_000, 20, 20
