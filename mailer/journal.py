@@ -2,8 +2,7 @@
 
 Promises that a failed append leaves the log as it was, and that after a crash `recover` leaves nothing but whole
 lines and tells which mails they are about. The file is opened by its path for every batch, so that it can be rotated
-by renaming, without a signal; and locked for it, as other mailboxes may have the same log. Refuses to go on
-(`StateError`) when the disk does not take the lines.
+by renaming, without a signal. Refuses to go on (`StateError`) when the disk does not take the lines.
 """
 
 import contextlib
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mailer.errors import StateError
-from mailer.journal_lock import alone
 from mailer.progress import Logged, Mark
 
 # How much of a log is read at once.
@@ -39,7 +37,7 @@ class Journal:
 
     def append(self, lines: bytes) -> None:
         """Add whole lines and make them durable, or raise and leave the log as it was."""
-        with alone(self.path), self._opened(self.path, os.O_CREAT) as file:
+        with self._opened(self.path, os.O_CREAT) as file:
             _mend(file)
             before = os.fstat(file).st_size
             try:
@@ -72,14 +70,14 @@ class Journal:
             known = since is not None and found[:2] == since[:2]
             # Others may be somebody's, who is writing to them just now.
             if (known or path == self.path) and _last_line(file.fileno(), found.size) != found.size:
-                with alone(self.path), self._opened(path) as writable:
+                with self._opened(path) as writable:
                     _mend(writable)
                     found = _mark(writable)
             start = since.size if since and known and since.size <= found.size else None
             for offset, line in _lines(file, start or 0):
                 # A power cut can leave zeros where the end of a file was never written; elsewhere they are old.
                 if start is not None and b"\0" in line:
-                    with alone(self.path), self._opened(path) as writable:
+                    with self._opened(path) as writable:
                         os.ftruncate(writable, offset)
                     break
                 if logged := _logged(line):

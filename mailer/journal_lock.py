@@ -1,6 +1,6 @@
-"""One collector at a time writes to a log: those of several mailboxes, with state folders of their own, may share it.
+"""One collector writes to a log: its records name no mailbox, so that after a crash no other could tell its own.
 
-Without this one could take what another is just writing for torn, and cut it off. Called by `journal`.
+Called by `mailroom`.
 """
 
 import contextlib
@@ -11,25 +11,24 @@ from pathlib import Path
 
 from mailer.errors import StateError
 
-_WAIT = 10.0  # seconds: another process holds the lock for one batch
-
 _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def alone(log: Path) -> Iterator[None]:
-    """While nobody else is so with this log; raises StateError (`passing`) when somebody is for too long.
+def only_writer(log: Path) -> Iterator[None]:
+    """Keep the collectors of other mailboxes from this log; raises StateError (`passing`) when one of them has it.
 
     The lock is SQLite's, which ends with the process, on an empty file of its own: a log can be renamed meanwhile.
     """
+    place = log.resolve()
     with contextlib.ExitStack() as held:
         try:
-            place = log.resolve()
-            lock = sqlite3.connect(place.with_name(f".{place.name}.lock"), timeout=_WAIT, isolation_level=None)
+            lock = sqlite3.connect(place.with_name(f".{place.name}.lock"), timeout=0, isolation_level=None)
             held.callback(lock.close)
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.Error as failure:
             if getattr(failure, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-                raise StateError(f"{log}: another process keeps it locked", passing=True) from None
-            _log.debug("%s: it is not locked: %s", log, failure)  # better that than no record
+                text = f"another collector writes to {log}: each mailbox has to have logs of its own"
+                raise StateError(text, passing=True) from None
+            _log.warning("%s cannot be locked (%s): no other mailbox may have the same log", log, failure)
         yield

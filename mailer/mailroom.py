@@ -1,5 +1,6 @@
 """The collector put together from its settings: mailbox, logs, position, and the loop. Called by `collector.py`."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -16,6 +17,7 @@ from mailer.collect_meter import Meter
 from mailer.errors import ConfigError, ExitCode, MailboxError
 from mailer.imap import Mailbox
 from mailer.journal import Journal, keep
+from mailer.journal_lock import only_writer
 from mailer.position import DATABASE, Position
 from mailer.reading import read
 from mailer.settings import CollectorSettings
@@ -70,11 +72,19 @@ def check(settings: CollectorSettings) -> int:
 
 def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = False) -> int:
     """Collect until `stop` is set, or once; the exit code."""
-    account, imap, period = settings.account, settings.imap, settings.period
     _require_logs(settings)
     statedir.prepare(settings.state_dir)
-    # Nobody else is to touch the logs: the lock comes before everything.
-    position = Position(settings.state_dir, f"{account.login}@{imap.host.lower()}/{settings.folder}")
+    # Nobody else is to touch the state or the logs: the locks come before everything.
+    name = f"{settings.account.login}@{settings.imap.host.lower()}/{settings.folder}"
+    with contextlib.ExitStack() as held:
+        position = held.enter_context(contextlib.closing(Position(settings.state_dir, name)))
+        for log in (settings.success_log, settings.error_log):
+            held.enter_context(only_writer(log))
+        return _collect(settings, position, stop, once)
+
+
+def _collect(settings: CollectorSettings, position: Position, stop: threading.Event, once: bool) -> int:
+    imap, period = settings.imap, settings.period
     mailbox = _mailbox(settings, stop)
     meter = Meter(sys.stderr, rewrite=os.environ.get("TERM") != "dumb")
 
@@ -105,7 +115,6 @@ def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = 
         return _ended_by(failure)
     finally:
         mailbox.close()
-        position.close()
     return ExitCode.DONE
 
 

@@ -91,8 +91,11 @@ class Once(CollectorCase):
         self.assertEqual((error["reason"], error["uid"]), ("subject", 2))
 
     def run_case(self, name: str, changes: dict[str, str], flags: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-        """One of several runs at the same time, with a state folder of its own."""
-        return self.run_script(*flags, **{"STATE_DIR": str(self.folder / name.replace(" ", "-")), **changes})
+        """One of several runs at the same time, with a state folder and logs of its own."""
+        own = self.folder / name.replace(" ", "-")
+        own.mkdir()
+        places = {"STATE_DIR": own / "state", "SUCCESS_LOG": own / "success.log", "ERROR_LOG": own / "error.log"}
+        return self.run_script(*flags, **{**{key: str(place) for key, place in places.items()}, **changes})
 
     def test_exit_codes_tell_what_is_wrong_and_no_traceback_does(self) -> None:
         (self.folder / "file").write_text("")

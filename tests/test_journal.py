@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -15,7 +14,6 @@ from unittest import mock
 from mailer import journal
 from mailer.errors import StateError
 from mailer.journal import Journal, keep
-from mailer.journal_lock import alone
 from mailer.progress import Mark
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,28 +109,6 @@ journal.append({line(2)!r} * 50)
         with self.assertRaises(StateError) as failure:
             self.journal.append(line(1))
         self.assertIn("No space left", str(failure.exception))
-
-    def test_the_collectors_of_two_mailboxes_cut_nothing_off_each_other(self) -> None:
-        def append(first: int) -> None:
-            journal = Journal(self.path, fsync=lambda _: None)
-            for uid in range(first, first + 100):
-                journal.append(line(uid) + line(uid))
-
-        write = os.write
-        threads = [threading.Thread(target=append, args=(first,)) for first in (1000, 2000, 3000)]
-        with mock.patch("os.write", lambda file, data: write(file, data[: len(data) // 2 + 1])):  # in several steps
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(60)
-        self.assertEqual(len(self.text().splitlines()), 600)
-        self.assertEqual(len(set(self.uids(None))), 300)
-
-    def test_a_log_that_somebody_keeps_locked_is_an_outage(self) -> None:
-        with mock.patch("mailer.journal_lock._WAIT", 0.1), alone(self.path), self.assertRaises(StateError) as failure:
-            self.journal.append(line(1))
-        self.assertTrue(failure.exception.passing)
-        self.journal.append(line(1))
 
     def test_a_folder_or_a_missing_folder_in_its_place_is_an_error(self) -> None:
         self.path.mkdir()
