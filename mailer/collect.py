@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from mailer.collect_ledger import Journal, Ledger, Mailbox, Position
+from mailer.collect_ledger import Journal, Ledger, Mailbox, Position, identity_of
 from mailer.collect_refusals import Refusals
 from mailer.errors import ExitCode, MailboxError
 from mailer.progress import Mail, Selected, unpack
@@ -130,7 +130,7 @@ class Collector:
         for asked in self._portions(iter(sorted(logged))):
             # The numbers may also be those of another mailbox that was logged here.
             mails = self._mailbox.fetch(asked, lambda _: False)
-            same = [mail.uid for mail in mails if mail.raw and read(mail.raw).message_id == logged[mail.uid]]
+            same = [mail.uid for mail in mails if mail.raw and identity_of(read(mail.raw)) == logged[mail.uid]]
             self._mailbox.mark(same)
             known.update(same)
         return known

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
-from mailer.progress import Logged, Mail, Mark, Progress, Selected, pack
+from mailer.progress import Logged, Mail, Mark, Progress, Selected, identity, pack
 from mailer.reading import Reading
 from mailer.record import line, success_or_error
 
@@ -53,18 +53,18 @@ class Ledger:
         self._now = now
         self.counts = [0, 0]
         self.progress = position.load()
-        # Mails that are in the logs behind the saved position, with their Message-IDs.
-        self._logged: dict[tuple[int, int], str | None] = {}
+        # Mails that are in the logs behind the saved position, with what tells them apart from others.
+        self._logged: dict[tuple[int, int], str] = {}
 
     def recover(self) -> None:
         """Cut off what a crash left torn, and find what is logged behind the saved position."""
         if self.progress.uidvalidity:
-            self._logged = {found[:2]: found.message_id for found in self._behind(self.progress.marks)}
+            self._logged = {found[:2]: found.identity for found in self._behind(self.progress.marks)}
 
-    def outlived(self, uidvalidity: int, uids: Sequence[int]) -> dict[int, str | None]:
-        """Those of the (ascending) UIDs that are anywhere in the logs, with their Message-IDs."""
+    def outlived(self, uidvalidity: int, uids: Sequence[int]) -> dict[int, str]:
+        """Those of the (ascending) UIDs that are anywhere in the logs, with what tells them apart."""
         return {
-            found.uid: found.message_id
+            found.uid: found.identity
             for found in self._behind((None, None))
             if found.uidvalidity == uidvalidity and _holds(uids, found.uid)
         }
@@ -92,9 +92,9 @@ class Ledger:
         self.progress = progress
 
     def _knows(self, uidvalidity: int, uid: int, reading: Reading) -> bool:
-        """Whether a mail is logged. The numbers may also be those of another mailbox's mail: hence the Message-ID."""
+        """Whether a mail is logged. The numbers may also be those of another mailbox's mail."""
         key = uidvalidity, uid
-        return key in self._logged and self._logged[key] == reading.message_id
+        return key in self._logged and self._logged[key] == identity_of(reading)
 
     def _behind(self, marks: Sequence[Mark | None]) -> Iterator[Logged]:
         """What is in the logs behind the marks, or anywhere in them."""
@@ -103,6 +103,11 @@ class Ledger:
 
     def _marks(self) -> tuple[Mark, ...]:
         return tuple(journal.mark for journal in self._journals)
+
+
+def identity_of(reading: Reading) -> str:
+    """What tells a mail apart from others with the same numbers."""
+    return identity(reading.message_id, reading.sender, reading.subject, reading.date)
 
 
 def _holds(ascending: Sequence[int], uid: int) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mailer.errors import StateError
-from mailer.progress import Logged, Mark
+from mailer.progress import Logged, Mark, identity
 
 # How much of a log is read at once.
 _BLOCK = 65_536
@@ -200,6 +200,7 @@ def _logged(line: bytes) -> Logged | None:
         return None
     try:
         record = json.loads(line)
-        return Logged(int(record["uidvalidity"]), int(record["uid"]), record.get("message_id"))
+        names = map(record.get, ("message_id", "from", "subject", "date"))
+        return Logged(int(record["uidvalidity"]), int(record["uid"]), identity(*names))
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return None

@@ -47,7 +47,7 @@ class Logged(NamedTuple):
 
     uidvalidity: int
     uid: int
-    message_id: str | None
+    identity: str
 
 
 class Selected(NamedTuple):
@@ -72,6 +72,11 @@ class Progress:
     refused: Mapping[int, Tries] = field(default_factory=dict)
     marking: Sequence[int] = ()
     marks: Sequence[Mark] = (Mark(), Mark())
+
+
+def identity(message_id: str | None, sender: str | None, subject: str | None, date: str | None) -> str:
+    """What tells mails with the same numbers apart, as those of two mailboxes: the Message-ID, or else the others."""
+    return message_id or f"{sender}\n{subject}\n{date}"
 
 
 def pack(uids: Iterable[int]) -> str:

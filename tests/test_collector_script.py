@@ -249,6 +249,15 @@ class Running(CollectorCase):
             process.wait(10)
         self.assertEqual(self.run_script("--once").returncode, 0)
 
+    def test_another_mailbox_needs_logs_of_its_own(self) -> None:
+        with self.running():
+            wait_until(lambda: (self.folder / "success.log").exists())
+            for changes, code in (({}, 75), ({"SUCCESS_LOG": str(self.folder / "2.log")}, 75),
+                                  ({key: str(self.folder / f"{key}.log") for key in ("SUCCESS_LOG", "ERROR_LOG")}, 0)):
+                other = self.run_script("--once", STATE_DIR=str(self.folder / "other"), **changes)
+                self.assertEqual(other.returncode, code, other.stderr)
+                self.assertEqual("logs of its own" in other.stderr, code == 75)
+
     def test_logs_may_be_renamed_while_it_runs(self) -> None:
         with self.running():
             self.deliver(1)
