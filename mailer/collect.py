@@ -30,7 +30,7 @@ from mailer.progress import Mail, Selected, unpack
 from mailer.reading import Reading, read, wants_more
 
 # How a pass can fail over a single mail: the connection breaks, or the server has it for another time, again and again.
-_PASSING = (ExitCode.UNAVAILABLE, ExitCode.TEMPORARY)
+PASSING = (ExitCode.UNAVAILABLE, ExitCode.TEMPORARY)
 
 _Batch = list[tuple[int, Reading | None]]  # by UID; None for a mail that the server refused
 
@@ -170,7 +170,7 @@ class Collector:
         except MailboxError as failure:
             # Whether the connection or one of the mails is to blame shows when they are asked for one by one.
             self._careful = max(self._careful, asked[-1])
-            if len(asked) == 1 and failure.exit_code in _PASSING and not self._stopping():
+            if len(asked) == 1 and failure.exit_code in PASSING and not self._stopping():
                 self._suspect = asked[0]
             raise
         if done != asked[-1]:

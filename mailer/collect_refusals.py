@@ -15,8 +15,8 @@ from mailer.reading import UNREADABLE, Reading
 # seconds and then after twice as many each time, which is a minute in all: a server's short trouble costs no text.
 _TRIES = 5
 _PAUSE = 4.0
-# With so many refused mails at once it is not the mails that are at fault. Of so many fragments are kept, and of the
-# others only the number of tries; and so many are told of.
+# With so many refused mails at once it is not the mails that are at fault. So many fragments are kept until there is
+# more of the mail, further ones are recorded at once; and so many refusals are told of.
 _MOST, _MOST_FRAGMENTS, _MOST_TOLD = 10_000, 20, 20
 
 _NOTHING = UNREADABLE._replace(defects=("missing",))

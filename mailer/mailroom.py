@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mailer import launch, polling, record, statedir, tls
-from mailer.collect import Collector
+from mailer.collect import PASSING, Collector
 from mailer.collect_meter import Meter
 from mailer.errors import ConfigError, ExitCode, MailboxError
 from mailer.imap import Mailbox
@@ -135,7 +135,7 @@ def _once(run_pass: Callable[[], tuple[int, int]], collector: Collector) -> tupl
         try:
             return run_pass()
         except MailboxError as failure:
-            if failure.exit_code not in (ExitCode.UNAVAILABLE, ExitCode.TEMPORARY) or not collector.over_a_mail:
+            if failure.exit_code not in PASSING or not collector.over_a_mail:
                 raise
     return run_pass()
 

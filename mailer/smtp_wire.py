@@ -83,10 +83,11 @@ class Wire(smtplib.SMTP):
 
     def interrupt(self) -> None:
         """End the connection from another thread: whoever waits for it fails at once."""
-        if self.sock:
+        sock = self.sock  # which the thread that has the connection may take away meanwhile
+        if sock:
             with contextlib.suppress(OSError):  # it has ended by itself
                 # Not SSLSocket's own method, which would take the TLS state away under the thread that reads.
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def connected(self) -> socket.socket:
         """The socket; raises SessionLostError when the connection is closed."""

@@ -543,31 +543,29 @@ class Refusals(CollectCase):
         self.assertEqual(self.uids(), uids)
         self.assertEqual(len(self.records("success")), 1)
 
-    def test_a_mail_whose_fetch_breaks_the_connection_is_found_out(self) -> None:
-        uids = self.deliver(6)
-        collector = self.start()
-        self.mailbox.breaking = frozenset(uids[3:4])
+    def failures(self, collector: Collector) -> int:
+        """How many of a dozen passes fail."""
         failures = 0
         for _ in range(12):
             try:
                 collector.run_pass()
             except MailboxError:
                 failures += 1
+        return failures
+
+    def test_a_mail_whose_fetch_breaks_the_connection_is_found_out(self) -> None:
+        uids = self.deliver(6)
+        collector = self.start()
+        self.mailbox.breaking = frozenset(uids[3:4])
+        self.assertEqual(self.failures(collector), 6, "once with the others, then five times alone")
         self.assertEqual(self.uids(), uids)
-        self.assertEqual(failures, 6, "once with the others, then five times alone")
 
     def test_a_mail_that_the_server_has_for_another_time_again_and_again_is_found_out(self) -> None:
         uids = self.deliver(6)
         collector = self.start()
         self.mailbox.away = frozenset(uids[3:4])
-        failures = 0
-        for _ in range(12):
-            try:
-                collector.run_pass()
-            except MailboxError:
-                failures += 1
+        self.assertEqual(self.failures(collector), 6, "once with the others, then five times alone")
         self.assertEqual(self.uids(), uids)
-        self.assertEqual(failures, 6, "once with the others, then five times alone")
         uids += self.deliver(2)
         self.mailbox.away = frozenset(uids)
         with mock.patch.object(WatchedMailbox, "gives_others", lambda *_: False):  # an outage
