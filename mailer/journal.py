@@ -6,7 +6,6 @@ by renaming, without a signal. Refuses to go on (`StateError`) when the disk doe
 """
 
 import contextlib
-import errno
 import glob
 import json
 import logging
@@ -17,10 +16,10 @@ from typing import BinaryIO
 
 from mailer.errors import StateError
 from mailer.progress import Logged, Mark, identity
+from mailer.statedir import is_full, make_names_durable
 
 # How much of a log is read at once.
 _BLOCK = 65_536
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk, or the owner's part of it
 _LONGEST_LINE = 64 << 20  # far above any record: what is longer is none
 
 _log = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ class Journal:
                 _write(file, lines)
                 self._fsync(file)
                 if not before:
-                    _fsync_folder(self.path.parent, self._fsync)
+                    make_names_durable(self.path.parent, self._fsync)
             except BaseException:
                 # What the disk did not take entirely must not be found there later. If this fails too, the next
                 # append or start mends the log.
@@ -117,7 +116,7 @@ class Journal:
             yield
         except OSError as failure:
             words = f"{failure.filename or self.path}: {failure.strerror or failure}"
-            raise StateError(words, passing=failure.errno in _FULL) from failure
+            raise StateError(words, passing=is_full(failure, self.path.parent)) from failure
 
 
 def keep(path: Path, raw: bytes) -> None:
@@ -130,19 +129,10 @@ def keep(path: Path, raw: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-        _fsync_folder(path.parent, os.fsync)
+        make_names_durable(path.parent)
     except OSError as failure:
-        raise StateError(f"{path}: {failure.strerror or failure}") from failure
-
-
-def _fsync_folder(path: Path, fsync: Callable[[int], None]) -> None:
-    """Make the new name of a file in it durable, where folders can be opened."""
-    if hasattr(os, "O_DIRECTORY"):
-        folder = os.open(path, os.O_DIRECTORY)
-        try:
-            fsync(folder)
-        finally:
-            os.close(folder)
+        words = f"{path}: {failure.strerror or failure}"
+        raise StateError(words, passing=is_full(failure, path.parent)) from failure
 
 
 def _write(file: int, data: bytes) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from mailer.errors import StateError
 from mailer.progress import Mark, Progress, Tries, pack, unpack
+from mailer.statedir import is_full
 
 DATABASE = "collector.db"
 # The pending set of a first pass may hold a million mails: it has a table of its own, written once.
@@ -95,10 +96,12 @@ class Position:
         except sqlite3.Error as failure:
             if getattr(failure, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise StateError(f"another collector is running with {self._file.parent}", passing=True) from None
-            full = getattr(failure, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
-            raise StateError(f"{self._file}: {failure}", passing=full) from failure
+            raise self._unusable(failure) from failure
         except (OSError, ValueError, TypeError, AttributeError) as failure:  # no folder, or a damaged row
-            raise StateError(f"{self._file}: {failure}") from failure
+            raise self._unusable(failure) from failure
+
+    def _unusable(self, failure: Exception) -> StateError:
+        return StateError(f"{self._file}: {failure}", passing=is_full(failure, self._file.parent))
 
 
 def _tries(saved: Any) -> Tries:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mailer.errors import StateError
+from mailer.statedir import is_full
 
 DATABASE = "tickets.db"
 _FIRST_BLOCK = 10
@@ -153,4 +154,5 @@ class Sequence:
         try:
             yield
         except (sqlite3.Error, OSError, UnicodeError) as failure:  # UnicodeError: of damaged words in an error's text
-            raise StateError(f"{self._path}: ticket numbers cannot be reserved ({failure})") from failure
+            words = f"{self._path}: ticket numbers cannot be reserved ({failure})"
+            raise StateError(words, passing=is_full(failure, self._path.parent)) from failure

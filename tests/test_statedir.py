@@ -2,12 +2,17 @@
 
 import os
 import shutil
+import subprocess
 import tempfile
 import unittest
+from collections.abc import Callable
 from pathlib import Path
 
 from mailer import statedir
 from mailer.errors import StateError
+from mailer.journal import Journal, keep
+from mailer.position import Position
+from mailer.sequence import Sequence
 
 
 @unittest.skipUnless(os.name == "posix", "needs permission bits")
@@ -57,6 +62,34 @@ class StateFolder(unittest.TestCase):
             with self.subTest(path.name[:9]), self.assertRaises(StateError) as failure:
                 statedir.prepare(path)
             self.assertIn(f"STATE_DIR: {path} ", str(failure.exception))
+            self.assertFalse(failure.exception.passing)
+
+    def test_a_disk_without_room_for_one_more_file_is_said_to_pass(self) -> None:
+        if os.geteuid() or not shutil.which("mount"):
+            self.skipTest("needs root, to mount a small disk")
+        mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=4", "mailer-test", str(self.folder)]
+        if subprocess.run(mount, capture_output=True).returncode:
+            self.skipTest("may not mount a small disk here")
+        self.addCleanup(subprocess.run, ["umount", "-l", str(self.folder)], check=True)
+        state = self.folder / "state"
+        state.mkdir()
+        for number in range(2):
+            (self.folder / str(number)).touch()
+        cases: dict[str, Callable[[], object]] = {
+            "folder": lambda: statedir.prepare(state / "new"),
+            "position": lambda: Position(state, "mailbox").close(),
+            "sequence": lambda: Sequence(state, start=1, step=1, offset=0).close(),
+            "log": lambda: Journal(state / "log").append(b"{}\n"),
+            "mail": lambda: keep(state / "mail", b""),
+        }
+        for what, make in cases.items():
+            with self.subTest(what):
+                with self.assertRaises(StateError) as full:
+                    make()
+                self.assertTrue(full.exception.passing, str(full.exception))
+        for number in range(2):
+            (self.folder / str(number)).unlink()
+        cases["log"]()
 
 
 if __name__ == "__main__":
