@@ -9,13 +9,13 @@ import re
 # What mail programs write before the subject of a reply or a forwarded mail, by language: English; German; Danish,
 # Norwegian and Swedish; Finnish; Dutch; French; Italian; Spanish and Portuguese; Polish; Czech; Hungarian; Estonian,
 # Latvian and Lithuanian; Icelandic and Welsh; Croatian, Slovenian and Romanian; Turkish; Greek; Russian, Ukrainian,
-# Bulgarian and Serbian; Chinese; Japanese and Korean; Vietnamese, Indonesian and Thai; Hebrew and Arabic.
+# Bulgarian and Serbian; Chinese; Japanese and Korean; Vietnamese, Indonesian and Thai; Hebrew, Arabic and Persian.
 _WORDS = (
-    "re|reply|fwd?|forward|aw|antwort|wg|weitergeleitet|sv|svar|vedr|vs|vastaus|vl|vb|antw|doorst|doorgestuurd|tr|r[ée]f\\.?|ré\\.?|rép|rif|i|r|rv|resp?|enc|"
+    "re|reply|fwd?|forward|aw|antwort|wg|weitergeleitet|sv|svar|vedr|vs|vastaus|vl|vb|antw|antwoord|doorst|doorgestuurd|tr|r[ée]f\\.?|ré\\.?|rép|rif|i|r|rv|resp?|enc|"
     "encaminhado|odp\\.?|pd|odpověď|předat|přep|vá|továbbítás|atb\\.?|ats|fs|yml|odg|răspuns|ynt|i̇?lt|ilt|απ|σχετ|πρθ|отв|ответ|на|ha|"
     "пересл|переслано|переслать|пересылка|пер|відп|відповідь|отг|отговор|препр|одг|"
-    "回复|答复|转发|回覆|答覆|轉寄|轉發|返信|回信|転送|답장|회신|전달|trả lời|tl|chuyển tiếp|bls|trs|ตอบ|ส่งต่อ|"
-    "השב|תגובה|הועבר|رد|إعادة توجيه"
+    "回复|答复|转发|回覆|答覆|轉寄|轉發|返信|回信|転送|답장|회신|전달|trả lời|tl|chuyển tiếp|bls|balas|trs|ตอบ|ส่งต่อ|"
+    "השב|תגובה|הועבר|رد|إعادة توجيه|پاسخ"
 )
 # One prefix, with the counter that some programs keep: `Re[2]:`, `Re(2):`, `Re^2:`, `Re-2:`; the colon may be a
 # full-width one.
