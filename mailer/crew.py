@@ -161,19 +161,20 @@ class Crew:
 
     def _work(self, me: _Member) -> None:
         _here.release = functools.partial(self._release, me)
-        while True:
-            if me.visit:
-                visit, me.visit = me.visit, None
-                finish(visit)
-            elif me.leads and (self._visits or self._resting or not self._ending):
-                self._lead(me)
-            elif self._ending:
-                break
-            else:
-                self._find_work(me)
-        if me.leads:  # the last one to do so: nobody needs those any more who were kept for the visits
-            with self._lock:
-                self._dismiss(len(self._parked))
+        try:
+            while True:
+                if me.visit:
+                    visit, me.visit = me.visit, None
+                    finish(visit)
+                elif me.leads and (self._visits or self._resting or not self._ending):
+                    self._lead(me)
+                elif self._ending:
+                    break
+                else:
+                    self._find_work(me)
+        finally:
+            # Those who were kept for the visits end in turn; and an error that nobody foresaw ends this thread alone.
+            self._release(me)
 
     def _lead(self, me: _Member) -> None:
         """Take on what has come, and one step after the other of each visit, for as long as this thread leads."""

@@ -5,6 +5,7 @@ whoever waits at the door. Called by `listener`.
 """
 
 import contextlib
+import errno
 import logging
 import select
 import socket
@@ -24,6 +25,7 @@ _MOST_LEAVING = 64  # connections that do so at the same time; each is an open f
 # Seconds after the system had nothing left for a connection: in which one that is idle ends, or in which one may.
 _ENDING_PAUSE, _PAUSE = 0.002, 0.1
 _QUIET_SECONDS = 60.0  # between two complaints of that
+_NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Arrival = tuple[socket.socket, str]  # a connection, and the host it comes from
 
@@ -63,9 +65,13 @@ class Door:
                     return None
             except ValueError:  # closed in this moment
                 break
+            except ConnectionError:
+                continue  # it has gone already
             except OSError as failure:
-                if self._open:
-                    self._complain(failure)
+                pause = self._complain(failure) if self._open else 0
+                if seconds is not None:  # who asks has others to look after, and what they hold may be what is missing
+                    return None
+                time.sleep(pause)
         return None
 
     def close(self) -> None:
@@ -100,19 +106,23 @@ class Door:
 
     def _see_off(self, most: int) -> None:
         """Close those whose time is over, and more until so many are left."""
-        while self._leaving and (len(self._leaving) > most or self._leaving[0][0] < time.monotonic()):
-            self._leaving.popleft()[1].close()
+        with contextlib.suppress(IndexError):  # at the end several threads may do so
+            while len(self._leaving) > most or self._leaving[0][0] < time.monotonic():
+                self._leaving.popleft()[1].close()
 
     def _accept(self) -> Arrival:
         sock, address = self._listening.accept()
+        if not address:  # on macOS, of one that was reset before it was accepted
+            sock.close()
+            raise ConnectionAbortedError
         return sock, address[0]
 
-    def _complain(self, failure: OSError) -> None:
-        """Make room after the system had none, or wait for it a little."""
+    def _complain(self, failure: OSError) -> float:
+        """Make room after the system had none; the seconds until there may be some."""
         if time.monotonic() > self._quiet_until:
             self._quiet_until = time.monotonic() + _QUIET_SECONDS
             _log.warning("cannot accept a connection: %s", failure)
-        time.sleep(_ENDING_PAUSE if self._make_room() else _PAUSE)
+        return _ENDING_PAUSE if failure.errno in _NOTHING_LEFT and self._make_room() else _PAUSE
 
 
 def busy() -> Reply:

@@ -45,8 +45,8 @@ class Idlers:
             longest = next(iter(self._since), None)
             if longest is None or time.monotonic() - self._since[longest] < FAIR_WAIT:
                 return False
+            longest.given_up = True  # first: `leave` looks at both without the lock
             del self._since[longest]
-            longest.given_up = True
             longest.interrupt()
             return True
 

@@ -147,13 +147,13 @@ class Listener:
         """Answer one request; False when the connection is to be closed."""
         try:
             payload = connection.receive()
-            request = self._decode(payload) if payload is not None else None
+            if not self._idlers.leave(connection) or payload is None:
+                return False
+            request = self._decode(payload)
         except RequestError as wrong:
             _log.debug("%s: %s", host, wrong.problems[0].code.value)
             connection.send(encode_reply(Reply(problems=wrong.problems, retry=wrong.retry)))
             connection.linger()
-            return False
-        if not self._idlers.leave(connection) or request is None:
             return False
         reply = busy() if self._stopping else (yield from self._handle(request, host))
         connection.send(encode_reply(reply))

@@ -21,12 +21,13 @@ _AT_ONCE: int = getattr(socket, "MSG_DONTWAIT", 0)
 
 def be_quick(sock: socket.socket) -> None:
     """Let each read take a moment at most."""
+    moment: float | None = QUICK
     if _OPTION and not isinstance(sock, ssl.SSLSocket):
-        with contextlib.suppress(OSError):  # some systems refuse it once the peer has gone: the next call will tell
+        # Some systems refuse it once the peer has gone, and some want a `timeval` of another size.
+        with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _OPTION)
-        sock.settimeout(None)
-    else:
-        sock.settimeout(QUICK)
+            moment = None
+    sock.settimeout(moment)
 
 
 def send_at_once(sock: socket.socket, data: bytes) -> int:
@@ -42,11 +43,11 @@ def receive_at_once(sock: socket.socket, size: int) -> bytes | None:
     """What has come, b"" at the end, or None when nothing has; raises OSError."""
     try:
         if _AT_ONCE and not isinstance(sock, ssl.SSLSocket):
-            return sock.recv(size, _AT_ONCE)
+            return sock.recv(size, _AT_ONCE)  # within a moment, where reads are bounded by poll()
         sock.settimeout(0)
         try:
             return sock.recv(size)
         finally:
             be_quick(sock)
-    except (BlockingIOError, ssl.SSLWantReadError):
+    except (*TOO_LONG, ssl.SSLWantReadError):
         return None

@@ -6,6 +6,7 @@ import threading
 import time
 import unittest
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 from mailer.crew import Crew, Visit, stand_aside
 from mailer.steps import REST, WAIT, Steps, finish
@@ -178,6 +179,18 @@ class WaitingSideBySide(CrewTest):
             self.assertEqual(threads["a done"], threads["b done"])
             self.go.set()
             self.until("s done")
+
+    def test_an_error_that_nobody_foresaw_ends_its_thread_alone(self) -> None:
+        def breaks() -> Visit:
+            yield WAIT
+            raise ZeroDivisionError
+
+        told: list[object] = []
+        with mock.patch("threading.excepthook", told.append), self.working(self.quick("a"), breaks(), self.quick("b")):
+            self.until("a done", "b done")
+            self.arrive(self.quick("c"))
+            self.until("c done")
+        self.assertEqual(len(told), 1)
 
     def test_all_of_them_may_wait(self) -> None:
         names = [f"s{number}" for number in range(WORKERS)]

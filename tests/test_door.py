@@ -1,9 +1,11 @@
 """The door: one connection after another, room for one more where the system has none, and nobody left at it."""
 
+import errno
 import socket
 import threading
 import time
 import unittest
+from typing import cast
 
 from mailer import door
 from mailer.door import Door, listen
@@ -32,6 +34,22 @@ class ListeningTest(unittest.TestCase):
         for host in ("::1", "127.0.0.1"):
             with self.subTest(host), listen(host, 0) as listening:
                 self.assertEqual(listening.getsockname()[0], host)
+
+
+class _Accepting:
+    """A listening socket that has something else to say first."""
+
+    def __init__(self, listening: socket.socket, first: list[object]) -> None:
+        self._listening, self._first = listening, first
+
+    def fileno(self) -> int:
+        return self._listening.fileno()
+
+    def accept(self) -> object:
+        found = self._first.pop(0) if self._first else self._listening.accept()
+        if isinstance(found, OSError):
+            raise found
+        return found
 
 
 class DoorTest(unittest.TestCase):
@@ -113,6 +131,43 @@ class DoorTest(unittest.TestCase):
             connection = Connection(peer, 5)
             self.assertEqual(decode_reply(connection.receive() or b"").problems[0].code, "busy")
             self.assertIsNone(connection.receive())
+
+    def test_one_that_has_gone_already_is_passed_over(self) -> None:
+        peer, gone = self.connect(), socket.socket()
+        listening = self.door._listening
+        # On macOS one that was reset before it is accepted has no address; others give an error.
+        self.door._listening = cast(socket.socket, _Accepting(listening, [(gone, None), ConnectionAbortedError()]))
+        arrival = self.door.next(10)
+        self.door._listening = listening
+        assert arrival
+        self.assertEqual(arrival[0].getpeername(), peer.getsockname())
+        arrival[0].close()
+        self.assertEqual(gone.fileno(), -1)
+        self.assertFalse(self.asked_for_room.is_set())
+
+    def test_an_error_that_room_does_not_mend_ends_nobodys_connection(self) -> None:
+        listening = self.door._listening
+        self.door._listening = cast(socket.socket, _Accepting(listening, [OSError(errno.EPROTO, "Protocol error")]))
+        with self.assertLogs("mailer.door", "WARNING"):
+            self.assertIsNone(self.door.next(0))
+        self.door._listening = listening
+        self.assertFalse(self.asked_for_room.is_set())
+
+    @unittest.skipUnless(resource, "this system has no limit of open files that can be set")
+    def test_whoever_has_others_to_look_after_is_not_kept_while_there_are_no_descriptors(self) -> None:
+        peer = self.connect()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        results: list[object] = []
+        with self.assertLogs("mailer.door", "WARNING"):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (peer.fileno(), hard))
+            try:
+                thread = threading.Thread(target=lambda: results.extend(self.door.next(each) for each in (0, 0.01)))
+                thread.start()
+                thread.join(10)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        self.assertEqual(results, [None, None])
+        self.assertTrue(self.asked_for_room.is_set())
 
     @unittest.skipUnless(resource, "this system has no limit of open files that can be set")
     def test_without_descriptors_it_asks_for_room_says_so_once_and_goes_on(self) -> None:

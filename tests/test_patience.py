@@ -8,6 +8,7 @@ import time
 import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 from mailer.patience import TOO_LONG, be_quick, receive_at_once, send_at_once
 from mailer.tls import client_context
@@ -63,6 +64,16 @@ class PatienceTest(unittest.TestCase):
             peer.close()
             with contextlib.suppress(ConnectionError):  # some versions of TLS tell an end without a farewell like this
                 wait_until(lambda ours=ours: receive_at_once(ours, 10) == b"")  # type: ignore[misc]  # bound
+
+    def test_a_system_that_wants_another_option_is_no_reason_to_wait_for_ever(self) -> None:
+        with mock.patch("mailer.patience._OPTION", b"short"):  # as where time has 64 bits and `long` 32
+            for ours, peer in self.each():
+                began = time.monotonic()
+                self.assertRaises(TOO_LONG, ours.recv, 10)
+                self.assertIsNone(receive_at_once(ours, 10))
+                self.assertLess(time.monotonic() - began, SHORT)
+                peer.sendall(b"text")
+                wait_until(lambda ours=ours: receive_at_once(ours, 10) == b"text")  # type: ignore[misc]  # bound
 
     def test_what_is_received_at_once_is_all_or_nothing_or_the_end(self) -> None:
         for ours, peer in self.each():
