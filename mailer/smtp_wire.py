@@ -40,6 +40,7 @@ class Wire(smtplib.SMTP):
         self._place = "the mail server"
         self._on_wait = on_wait
         self._buffer = b""  # what the server has said and nobody has read yet
+        self._interrupted = False
         self._far = False  # whether the last reply had to be waited for, as the next one will then
 
     def attach(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
@@ -55,7 +56,10 @@ class Wire(smtplib.SMTP):
             try:
                 self.sock = sock = socket.socket(family, kind, protocol)
                 sock.settimeout(_time_left(self._end()))
-                sock.connect(address)
+                if not self._interrupted:  # looked at before and after
+                    sock.connect(address)
+                if self._interrupted:
+                    raise ConnectionAbortedError("it was ended")
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as refused:
                 self.close()
@@ -74,7 +78,9 @@ class Wire(smtplib.SMTP):
         sock = self.connected()
         try:
             sock.settimeout(_time_left(self._end()))
-            self.sock = context.wrap_socket(sock, server_hostname=host)
+            # Here before the handshake, so that `interrupt` finds it.
+            self.sock = secured = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+            secured.do_handshake()
         except ssl.SSLCertVerificationError as untrusted:
             self.fail(f"the certificate of {host} is not to be trusted: {untrusted.verify_message}")
         except (OSError, ValueError) as failure:
@@ -82,7 +88,8 @@ class Wire(smtplib.SMTP):
         be_quick(self.connected())
 
     def interrupt(self) -> None:
-        """End the connection from another thread: whoever waits for it fails at once."""
+        """End the connection from another thread: whoever waits for it fails at once, or makes none any more."""
+        self._interrupted = True
         sock = self.sock  # which the thread that has the connection may take away meanwhile
         if sock:
             with contextlib.suppress(OSError):  # it has ended by itself

@@ -336,13 +336,15 @@ class TheEnd(unittest.TestCase):
     def test_what_a_mail_server_has_not_answered_at_the_last_moment_is_told_as_it_is(self) -> None:
         table: dict[str, tuple[Table, Callable[[ScriptedServer], int], str]] = {
             "greeting": ({"greeting": hang}, lambda mail: len(mail.conversations), "mail_unavailable"),
+            "handshake": ({"greeting": hang}, lambda mail: len(mail.conversations), "mail_unavailable"),
             "login": ({"EHLO": hang}, lambda mail: len(mail.lines), "mail_unavailable"),
             "recipients": ({"RCPT": hang}, lambda mail: b"".join(mail.lines).count(b"MAIL"), "mail_unavailable"),
             "message": ({"body": hang}, lambda mail: len(mail.bodies), "delivery_uncertain"),
         }
         for name, (changes, reached, expected) in table.items():
             with self.subTest(name), ScriptedServer({**SMTP, **changes}) as mail:
-                server = ServerProcess(SMTP_PORT=mail.port, SMTP_SESSIONS=2)
+                security = "tls" if name == "handshake" else "plain"
+                server = ServerProcess(SMTP_PORT=mail.port, SMTP_SESSIONS=2, SMTP_SECURITY=security)
                 program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import server; from mailer import desk; "
                 server.command[1:2] = ["-c", program + "desk._GRACE = 1.5; sys.exit(server.main(sys.argv[1:]))"]
                 with server:
