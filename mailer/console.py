@@ -4,7 +4,9 @@ With a person at the terminal, `conversation` asks for what no flag gave and for
 both flags, nothing is asked: a sentence for each problem on stderr and an exit code. Results alone go to stdout.
 """
 
+import errno
 import json
+import os
 import secrets
 import sys
 from contextlib import suppress
@@ -98,6 +100,8 @@ def _show(reply: Reply | None, as_json: bool, results: TextIO) -> None:
 def _print(result: str, results: TextIO | None) -> None:
     """The result where it belongs, or else on stderr: what came of the message is not to be lost with it."""
     try:
+        if not results:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         print(result, file=results, flush=True)
     except OSError as failure:
         words = _("This cannot be written to standard output ({why}): {result}")

@@ -30,6 +30,8 @@ def converse(
         conversation.begin(email, message)
         return conversation.send_until_settled()
     except (KeyboardInterrupt, EOFError, OSError):  # OSError: the terminal has gone
+        if conversation.sent:
+            return conversation.sent, ExitCode.DONE
         with suppress(OSError):
             conversation.part()
         return None, ExitCode.INTERRUPTED
@@ -50,6 +52,7 @@ class _Conversation:
         self._draft = Draft()
         self._form = Form(terminal, self._draft)
         self._request = Request("", "", _new_id())
+        self.sent: Reply | None = None
 
     def begin(self, email: str | None, message: str | None) -> None:
         """Complete what the flags gave, or take up a draft."""
@@ -77,6 +80,7 @@ class _Conversation:
                     self._keep(doubtful)
                 raise
             if isinstance(outcome, Reply) and outcome.ok:
+                self.sent = outcome  # from here on no interrupt changes that
                 self._draft.discard()
                 return outcome, ExitCode.DONE
             uncertain = exit_code(outcome) is ExitCode.UNCERTAIN

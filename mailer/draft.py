@@ -1,11 +1,12 @@
 """Drafts: a message that was typed and not yet sent, in a private file, so that it is never lost.
 
 Each running client writes a file of its own, line by line as they are typed: a line of JSON with the address, the
-request's id, and whether it may have been sent, then the text as it is. A file whose client is gone is a waiting
+request's id, and whether it may have been sent, then the text as it is. A file that no client has locked is a waiting
 draft. A folder that cannot be used costs the draft and never the message: `trouble` then says why. Called by
 `conversation` and `form`.
 """
 
+import errno
 import json
 import os
 import re
@@ -15,9 +16,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is in use cannot be taken anyway
+    fcntl = None  # type: ignore[assignment]
+
 from mailer.protocol import Request
 
-_NAME = re.compile(r"draft-([0-9]+)(?:-[0-9a-f]+)?")
+_NAME = re.compile(r"draft-[0-9]+(?:-[0-9a-f]+)?")
 
 
 def state_folder() -> Path:
@@ -35,6 +41,7 @@ class Draft:
         self.trouble = ""
         self.written = False  # whether there is a text worth keeping
         self.doubtful = False  # whether it may have been sent
+        self.path: Path | None = None
         self._file: BinaryIO | None = None
         try:
             self.folder = state_folder()
@@ -49,7 +56,7 @@ class Draft:
         """Replace the draft by this request, in one step."""
         header = json.dumps({"email": request.email, "id": request.id, "doubtful": self.doubtful}) + "\n"
         self.written = bool(request.message.strip())
-        if self.trouble:
+        if self.trouble or not self.path:
             return
         new = self.path.with_name(self.path.name.replace("draft", "new"))
         try:
@@ -59,6 +66,7 @@ class Draft:
                 file.write(_bytes(header + request.message))
             new.replace(self.path)
             self._file = self.path.open("ab")
+            _lock(self._file)
         except OSError as wrong:
             self.trouble = str(wrong)
             with suppress(OSError):
@@ -77,16 +85,20 @@ class Draft:
 
     def close(self) -> None:
         """Leave the draft as it is."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError as wrong:  # what it did not take before, it does not take now
+                self.trouble = self.trouble or str(wrong)
 
     def discard(self) -> None:
         """The text has been sent, or is no longer wanted."""
+        self.written = self.doubtful = False
         self.close()
-        self.doubtful = False
-        if not self.trouble:
-            self.path.unlink(missing_ok=True)
+        if self.path:
+            with suppress(OSError):  # as on Windows, while a scanner looks at it: it is offered once more
+                self.path.unlink(missing_ok=True)
 
     def waiting(self) -> list[Path]:
         """The drafts of clients that are gone, the newest first."""
@@ -98,23 +110,30 @@ class Draft:
 
     def take(self, path: Path, doubtful: bool) -> None:
         """Make a waiting draft this client's own; raises OSError when another client was quicker."""
-        path.rename(self.path)
+        if not self.path:
+            raise FileNotFoundError(errno.ENOENT, self.trouble)
+        file = _open(path)
+        try:
+            if not _lock(file):
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            if fcntl is None:
+                file.close()  # there an open file cannot be renamed
+            path.rename(self.path)
+        except OSError:
+            file.close()
+            raise
+        self._file = file if fcntl else None
         self.written, self.doubtful = True, doubtful
 
     def _left_behind(self, path: Path) -> bool:
-        """Whether it is a draft and its client is gone. On Windows, a file that is in use cannot be taken anyway."""
-        found = _NAME.fullmatch(path.name)
-        if not found or path == self.path:
+        """Whether it is a draft and its client is gone."""
+        if not _NAME.fullmatch(path.name) or path == self.path:
             return False
-        if os.name == "nt" or int(found[1]) == os.getpid():
-            return True
         try:
-            os.kill(int(found[1]), 0)
-        except ProcessLookupError:
-            return True
-        except (OSError, OverflowError):
+            with _open(path) as file:
+                return _lock(file)
+        except OSError:
             return False
-        return False
 
 
 def read(path: Path) -> tuple[Request, datetime, bool]:
@@ -130,6 +149,23 @@ def read(path: Path) -> tuple[Request, datetime, bool]:
         return Request(str(known["email"]), text, str(known["id"])), written, bool(known.get("doubtful"))
     except (ValueError, LookupError, TypeError):
         return Request("", content, None), written, False
+
+
+def _open(path: Path) -> BinaryIO:
+    """A draft that is there, to be added to; raises OSError."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)), "ab")
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Keep a draft from other clients until it is closed; False when one of them has it."""
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # nothing can be locked there
+    return True
 
 
 def _bytes(text: str) -> bytes:

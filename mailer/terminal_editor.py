@@ -55,7 +55,8 @@ def edited(text: str) -> bytes:
     with endings_noted() as ended, tempfile.TemporaryDirectory(prefix="mailer-") as folder:
         file = Path(folder, "message.txt")
         file.write_text(text + "\n", encoding="utf-8", errors="replace")
-        code = subprocess.call([*shlex.split(chosen, posix=os.name != "nt"), str(file)])
+        windows = f"{chosen} {subprocess.list2cmdline([str(file)])}"  # where each program splits its line by itself
+        code = subprocess.call(windows if os.name == "nt" else [*shlex.split(chosen), str(file)])
         if code < 0 or {*ended} - {signal.SIGINT}:  # then some save what was not saved as `message.txt.save`
             return max(Path(folder).glob("message.txt*"), key=lambda path: path.stat().st_mtime_ns).read_bytes()
         if code:

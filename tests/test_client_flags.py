@@ -250,6 +250,13 @@ class UnwritableTest(ClientTestCase):
                     self.assertNotIn(b"Traceback", said)
                     self.assertNotIn(b"Exception", said)
 
+    def test_nor_is_it_lost_where_there_is_no_standard_output(self) -> None:
+        with FakeServer() as server:
+            command = ["/bin/sh", "-c", 'exec "$@" >&-', "sh", *self.command(server.port, *BOTH)]
+            done = subprocess.run(command, env=self.env, stderr=subprocess.PIPE, timeout=60)
+        self.assertEqual(done.returncode, 0)
+        self.assertIn(b"12345", done.stderr)
+
     def test_no_stream_at_all_changes_the_exit_code(self) -> None:
         for why, descriptor in self.nowhere().items():
             for answer, code in ((OK, 0), (error("busy", retry=True), 75), (None, 74)):

@@ -428,6 +428,9 @@ class StoppingTest(TerminalTestCase):
 
 
 class DraftTest(TerminalTestCase):
+    def at_home(self) -> dict[str, str]:
+        return {"XDG_STATE_HOME": str(self.drafts.parent), "LOCALAPPDATA": str(self.drafts.parent)}
+
     def test_an_interrupted_text_is_kept_private_and_offered(self) -> None:
         with FakeServer() as server:
             with self.person(server.port, *ADDRESS) as person:
@@ -562,8 +565,7 @@ class DraftTest(TerminalTestCase):
                 self.assertEqual(len(self.kept()), left)
 
     def test_drafts_of_one_process_id_are_not_written_over(self) -> None:
-        home = {"XDG_STATE_HOME": str(self.drafts.parent), "LOCALAPPDATA": str(self.drafts.parent)}
-        with mock.patch.dict(os.environ, home):
+        with mock.patch.dict(os.environ, self.at_home()):
             earlier, later = Draft(), Draft()  # as of two clients that were process 1 of a container each
             for draft in (earlier, later):
                 draft.write(Request("bob@example.com", "text", "id"))
@@ -571,6 +573,53 @@ class DraftTest(TerminalTestCase):
             self.assertEqual(later.waiting(), [earlier.path])
             self.assertEqual(earlier.waiting(), [later.path])
         self.assertEqual(self.kept(), ["text", "text"])
+
+    def test_a_draft_waits_whatever_process_has_the_number_of_its_client_now(self) -> None:
+        self.drafts.mkdir()
+        kept = [self.drafts / f"draft-{number}-{'0' * 8}" for number in (1, os.getppid(), os.getpid())]
+        for path in kept:
+            path.write_text('{"email": "bob@example.com", "id": "1"}\nold')
+        with mock.patch.dict(os.environ, self.at_home()):
+            one, other = Draft(), Draft()
+            self.assertEqual(set(one.waiting()), set(kept))
+            one.take(kept[0], doubtful=False)
+            self.assertEqual(set(other.waiting()), set(kept[1:]))
+            self.assertRaises(OSError, other.take, kept[0], doubtful=False)
+            for draft in (one, other):
+                draft.discard()
+        self.assertEqual(len(self.kept()), 2)
+
+    def test_a_draft_that_could_not_be_written_on_is_gone_once_it_was_sent(self) -> None:
+        with mock.patch.dict(os.environ, self.at_home()):
+            draft = Draft()
+            draft.write(Request("bob@example.com", "text", "id"))
+            draft.trouble = "No space left on device"
+            draft.discard()
+            self.assertFalse(draft.written)
+        self.assertEqual(self.kept(), [])
+
+    def test_a_draft_that_cannot_be_deleted_takes_no_ticket_away(self) -> None:
+        with mock.patch.dict(os.environ, self.at_home()):
+            draft = Draft()
+            draft.path = self.drafts / "a folder"
+            draft.path.mkdir()
+            draft.discard()
+        self.assertFalse(draft.written)
+
+    def test_nothing_that_comes_after_the_answer_takes_the_ticket_away(self) -> None:
+        for what in ("signal.raise_signal(signal.SIGINT)", "exec('raise PermissionError')"):
+            program = (f"import signal, sys; sys.path.insert(0, {str(ROOT)!r}); import client; "
+                       f"from mailer import draft; draft.Draft.discard = lambda _: {what}; "
+                       "sys.exit(client.main(sys.argv[1:]))")  # fmt: skip
+            with self.subTest(what), FakeServer() as server:
+                command = [sys.executable, "-c", program, *self.command(server.port, *ADDRESS)[2:]]
+                with Person(command, self.env) as person:
+                    person.answers("Your message", "x\r.\r")
+                    person.sees("OK: your ticket is 12345")
+                    self.assertEqual(person.ends(), 0)
+                    self.assertNotIn("not sent", person.screen)
+            for file in self.drafts.iterdir():
+                file.unlink()
 
     def test_the_draft_of_a_client_that_runs_is_not_offered(self) -> None:
         with FakeServer() as server, self.person(server.port, *ADDRESS) as first:
