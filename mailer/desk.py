@@ -8,7 +8,7 @@ import threading
 import time
 from dataclasses import replace
 
-from mailer import launch, statedir, tls
+from mailer import launch, sequence, statedir, tls
 from mailer.answers import Answers
 from mailer.crew import stand_aside
 from mailer.door import listen
@@ -16,7 +16,7 @@ from mailer.errors import Code, ConfigError, DeliveryError, ExitCode, RequestErr
 from mailer.intake import Intake
 from mailer.limits import RateLimit
 from mailer.listener import Listener
-from mailer.sequence import DATABASE, Sequence
+from mailer.sequence import Sequence
 from mailer.settings import ServerSettings, is_loopback, spelled
 from mailer.smtp import Outbox
 from mailer.smtp_reply import LoginDeferredError, SessionLostError
@@ -33,20 +33,19 @@ def check(settings: ServerSettings) -> int:
     """Prove the mail settings without sending anything: a line on stdout for each step, and the exit code."""
     address = _sender(settings)
     launch.require_writable("STATE_DIR", settings.state_dir)
-    statedir.check(settings.state_dir / DATABASE)
+    sequence.check(settings.state_dir)
     if settings.tls_cert:
         tls.server_context(settings.tls_cert, settings.tls_key)
     _listen(settings, 0).close()  # a server that runs may have the real port
     try:
-        for step in _outbox(settings, threading.Event()).check(address, address):
-            print(step, flush=True)  # noqa: T201 - the result of --check
+        launch.print_steps(_outbox(settings, threading.Event()).check(address, address))
     except DeliveryError as failure:
         _log.error("%s", failure)
         return _exit_code(failure)
     return ExitCode.DONE
 
 
-def serve(settings: ServerSettings, stop: threading.Event) -> int:
+def serve(settings: ServerSettings, stop: launch.Stop) -> int:
     """Serve until `stop` is set, finish what is under way, and return the exit code."""
     context = tls.server_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
     files = launch.allow_open_files(settings.workers + settings.sessions)
@@ -74,7 +73,7 @@ def serve(settings: ServerSettings, stop: threading.Event) -> int:
     )
     server.start()
     _announce(listening, settings, context)
-    launch.wait_for(stop)
+    stop.wait()
     notify("STOPPING=1")
     _end(server, outbox, last_moment)
     tickets.close()

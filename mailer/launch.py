@@ -6,13 +6,14 @@ Called by the scripts, and by what they put together (`desk`, `mailroom`).
 import argparse
 import contextlib
 import difflib
-import io
 import logging
+import math
 import os
+import queue
 import signal
 import sys
-import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -56,14 +57,40 @@ class Parser(argparse.ArgumentParser):
 
 def start_logging(verbose: bool) -> None:
     """Diagnostics go to stderr, a line each; nowhere under Windows' pythonw, which has none."""
-    diagnostics.start(sys.stderr or io.StringIO(), verbose=verbose)
+    stream = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as we live
+    diagnostics.start(stream, verbose=verbose)
 
 
-def stop_on_signals() -> threading.Event:
-    """An event that the first SIGTERM, Ctrl-C or Ctrl-Break sets, or the end of the terminal, unless `nohup` says
-    otherwise; the second one ends the process at once.
+class Stop:
+    """Says that the process is to end. `set` takes no lock: a signal may call it in the middle of a wait."""
+
+    def __init__(self) -> None:
+        self._set = False
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def set(self) -> None:
+        """Say so, from now on."""
+        self._set = True
+        self._bell.put(None)
+
+    def is_set(self) -> bool:
+        """Whether that was said."""
+        return self._set
+
+    def wait(self, seconds: float = math.inf) -> bool:
+        """Wait until that is said, or for so many seconds; whether it was."""
+        end = time.monotonic() + seconds
+        while not self._set and (left := end - time.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                self._bell.get(timeout=min(left, 1.0))  # on Windows a signal does not end an unlimited wait
+        return self._set
+
+
+def stop_on_signals() -> Stop:
+    """What the first SIGTERM, Ctrl-C or Ctrl-Break sets, or the end of the terminal, unless `nohup` says otherwise;
+    the second one ends the process at once.
     """
-    stop = threading.Event()
+    stop = Stop()
 
     def on_signal(number: int, _frame: object) -> None:
         if stop.is_set():
@@ -100,12 +127,6 @@ def allow_open_files(number: int) -> int:
     return wanted - _SPARE_FILES
 
 
-def wait_for(stop: threading.Event) -> None:
-    """Wait until the event is set. In steps, because on Windows a signal does not end an unlimited wait."""
-    while not stop.wait(1.0):
-        pass
-
-
 def login(
     account: Account, ca_file: Path | None, stopping: Callable[[], bool] = lambda: False, patience: float = 30.0
 ) -> Login:
@@ -116,11 +137,18 @@ def login(
     if account.oauth:
         from mailer.oauth import TokenSource  # here, because http.client behind it would make every other start slower
 
-        context = tls.client_context(None)  # the provider's, who may be another one than that of the mail servers
-        if ca_file:
-            context.load_verify_locations(ca_file)
-        return Login(account.login, TokenSource(account.oauth, context, stopping, patience), oauth=True)
+        source = TokenSource(account.oauth, tls.token_context(ca_file), stopping, patience)
+        return Login(account.login, source, oauth=True)
     return password_login(account.login, account.password)
+
+
+def print_steps(steps: Iterable[str]) -> None:
+    """What --check finds, a line on stdout for each step when it is done; raises StateError if that cannot be told."""
+    for step in steps:
+        try:
+            print(step, flush=True)  # noqa: T201 - the result of --check
+        except OSError as failure:
+            raise StateError(f"the result cannot be written: {failure.strerror}", passing=True) from failure
 
 
 def guard(run: Callable[[], int]) -> int:

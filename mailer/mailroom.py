@@ -2,11 +2,10 @@
 
 import contextlib
 import errno
+import io
 import logging
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,10 +58,9 @@ def check(settings: CollectorSettings) -> int:
     launch.require_writable("STATE_DIR", settings.state_dir)
     statedir.check(settings.state_dir / DATABASE)
     _require_logs(settings)
-    mailbox = _mailbox(settings, threading.Event())
+    mailbox = _mailbox(settings, launch.Stop())
     try:
-        for step in mailbox.check():
-            print(step, flush=True)  # noqa: T201 - the result of --check
+        launch.print_steps(mailbox.check())
     except MailboxError as failure:
         return _ended_by(failure)
     finally:
@@ -70,7 +68,7 @@ def check(settings: CollectorSettings) -> int:
     return ExitCode.DONE
 
 
-def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = False) -> int:
+def collect(settings: CollectorSettings, stop: launch.Stop, *, once: bool = False) -> int:
     """Collect until `stop` is set, or once; the exit code."""
     _require_logs(settings)
     statedir.prepare(settings.state_dir)
@@ -83,10 +81,10 @@ def collect(settings: CollectorSettings, stop: threading.Event, *, once: bool = 
         return _collect(settings, position, stop, once)
 
 
-def _collect(settings: CollectorSettings, position: Position, stop: threading.Event, once: bool) -> int:
+def _collect(settings: CollectorSettings, position: Position, stop: launch.Stop, once: bool) -> int:
     imap, period = settings.imap, settings.period
     mailbox = _mailbox(settings, stop)
-    meter = Meter(sys.stderr, rewrite=os.environ.get("TERM") != "dumb")
+    meter = Meter(sys.stderr or io.StringIO(), rewrite=os.environ.get("TERM") != "dumb")
 
     def progress(done: int, total: int) -> None:
         _alive()
@@ -107,7 +105,7 @@ def _collect(settings: CollectorSettings, position: Position, stop: threading.Ev
         else:
             _log.info("watching %s at %s:%d every %g s", settings.folder, imap.host, imap.port, period)
             notify("READY=1")
-            polling.keep_going(run_pass, period=period, pause=_pause(stop), alive=_alive, place=collector.place)
+            polling.keep_going(run_pass, period=period, pause=stop.wait, alive=_alive, place=collector.place)
             notify("STOPPING=1")
     except MailboxError as failure:
         if stop.is_set():
@@ -119,7 +117,7 @@ def _collect(settings: CollectorSettings, position: Position, stop: threading.Ev
 
 
 def _collector(
-    settings: CollectorSettings, mailbox: Mailbox, position: Position, stop: threading.Event,
+    settings: CollectorSettings, mailbox: Mailbox, position: Position, stop: launch.Stop,
     progress: Callable[[int, int], object],
 ) -> Collector:
     return Collector(
@@ -143,14 +141,14 @@ def _once(run_pass: Callable[[], tuple[int, int]], collector: Collector) -> tupl
 def _require_logs(settings: CollectorSettings) -> None:
     """Raise ConfigError for a log that no disk being freed again would let be written."""
     for key, path in (("SUCCESS_LOG", settings.success_log), ("ERROR_LOG", settings.error_log)):
-        if path.is_dir() or not path.parent.is_dir():
-            raise ConfigError(f"{key}: {path} is a folder, or in one that does not exist")
         try:
             path.stat()
-        except FileNotFoundError:
-            pass  # it will be made
-        except OSError as failure:  # such as links that go round in a circle
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # it will be made, or there is no such folder
+        except OSError as failure:  # such as links that go round in a circle, or a folder of somebody else
             raise ConfigError(f"{key}: {path}: {failure.strerror}") from None
+        if path.is_dir() or not path.parent.is_dir():
+            raise ConfigError(f"{key}: {path} is a folder, or in one that does not exist")
         if path.exists() and not path.is_file():
             raise ConfigError(f"{key}: {path} is no ordinary file")
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
@@ -160,7 +158,7 @@ def _require_logs(settings: CollectorSettings) -> None:
         raise ConfigError("ERROR_LOG: is the same file as SUCCESS_LOG, by another name")
 
 
-def _mailbox(settings: CollectorSettings, stop: threading.Event) -> Mailbox:
+def _mailbox(settings: CollectorSettings, stop: launch.Stop) -> Mailbox:
     return Mailbox(
         settings.imap, launch.login(settings.account, settings.ca_file, stop.is_set, settings.timeout), settings.folder,
         context=tls.mail_context(settings.imap, settings.ca_file), timeout=settings.timeout,
@@ -175,15 +173,3 @@ def _ended_by(failure: MailboxError) -> int:
 
 def _alive() -> None:
     notify("WATCHDOG=1")
-
-
-def _pause(stop: threading.Event) -> Callable[[float], bool]:
-    """A wait that ends early, and says so, when `stop` is set. In steps: see `launch.wait_for`."""
-
-    def pause(seconds: float) -> bool:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not stop.wait(min(left, 1.0)):
-            pass
-        return stop.is_set()
-
-    return pause

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mailer import statedir
 from mailer.errors import StateError
-from mailer.statedir import is_full
 
 DATABASE = "tickets.db"
 _FIRST_BLOCK = 10
@@ -26,6 +26,10 @@ _LARGEST_BLOCK = 10_000
 _SOON = 10.0  # seconds
 _LOCK_WAIT = 10.0  # seconds for another process on the same folder; it holds the lock for one flush
 _LOCK_WAIT_AT_END = 0.5  # seconds: a process that ends has no time, and needs nothing
+_LOST = (
+    "so what it knew of tickets is lost: put a backup in its place, or delete it and set TICKET_START above all "
+    "tickets that were given"
+)
 _TABLE = "CREATE TABLE IF NOT EXISTS reserved (below INTEGER NOT NULL)"
 _HIGHEST = 10**18 - 1  # a ticket number has at most 18 digits
 
@@ -57,10 +61,9 @@ class Sequence:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self._path.exists():
                 self._make()
-            elif not self._path.stat().st_size:
-                text = "is empty, so what it knew of tickets is lost: put a backup in its place, or delete it and set"
-                raise StateError(f"{self._path}: {text} TICKET_START above all tickets that were given")
+            _require_content(self._path)
         with self._transaction() as database:
+            self._require_sound(database)
             database.execute(_TABLE)
 
     def next(self) -> int:
@@ -104,10 +107,7 @@ class Sequence:
         soon = self._block and time.monotonic() - self._reserved_at < _SOON
         block = min(2 * self._block, _LARGEST_BLOCK) if soon else _FIRST_BLOCK
         with self._transaction() as database:
-            (below,) = database.execute("SELECT max(below) FROM reserved").fetchone()
-            if not isinstance(below, int | None):
-                raise StateError(f"{self._path}: is damaged, it holds {below!r} where a number should be")
-            below = self._at_least_as_before(below or 0)
+            below = self._at_least_as_before(self._reserved(database))
             first = max(self._first, below + (self._first - below) % self._step)
             end = first + block * self._step
             if end > _HIGHEST:
@@ -116,6 +116,20 @@ class Sequence:
             database.execute("INSERT INTO reserved VALUES (?)", (end,))
         self._next, self._end = first, end
         self._block, self._reserved_at = block, time.monotonic()
+
+    def _require_sound(self, database: sqlite3.Connection) -> None:
+        """Raise StateError for a file that lacks its end, which SQLite would read as zeros, or is damaged otherwise."""
+        (page_size,) = database.execute("PRAGMA page_size").fetchone()
+        (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok" or self._path.stat().st_size % page_size:
+            raise StateError(f"{self._path}: is damaged or cut off, {_LOST}")
+
+    def _reserved(self, database: sqlite3.Connection) -> int:
+        """Below what all numbers are reserved."""
+        rows = [below for (below,) in database.execute("SELECT below FROM reserved")]
+        if not all(isinstance(below, int) for below in rows):
+            raise StateError(f"{self._path}: is damaged, it holds {rows!r} where a number should be")
+        return max(rows, default=0)
 
     def _at_least_as_before(self, below: int) -> int:
         """What is reserved: by the file, or, where an older file was put in its place, by what was given here."""
@@ -155,4 +169,16 @@ class Sequence:
             yield
         except (sqlite3.Error, OSError, UnicodeError) as failure:  # UnicodeError: of damaged words in an error's text
             words = f"{self._path}: ticket numbers cannot be reserved ({failure})"
-            raise StateError(words, passing=is_full(failure, self._path.parent)) from failure
+            raise StateError(words, passing=statedir.is_full(failure, self._path.parent)) from failure
+
+
+def check(state_dir: Path) -> None:
+    """Raise StateError when the file is there and cannot be used; changes nothing."""
+    file = state_dir / DATABASE
+    statedir.check(file)
+    _require_content(file)
+
+
+def _require_content(file: Path) -> None:
+    if file.exists() and not file.stat().st_size:
+        raise StateError(f"{file}: is empty, {_LOST}")

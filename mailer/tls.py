@@ -17,8 +17,19 @@ def client_context(ca_file: Path | None, key: str = "MAIL_CA_FILE") -> ssl.SSLCo
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except OSError as failure:
-        raise ConfigError(f"{key}: {ca_file} holds no usable certificate authority ({failure})") from failure
+        raise _unusable(key, ca_file, failure) from failure
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def token_context(ca_file: Path | None) -> ssl.SSLContext:
+    """The context for a token endpoint, whose authority may be one of the system's, and of MAIL_CA_FILE as well."""
+    context = client_context(None)
+    try:
+        if ca_file:
+            context.load_verify_locations(ca_file)
+    except OSError as failure:
+        raise _unusable("MAIL_CA_FILE", ca_file, failure) from failure
     return context
 
 
@@ -47,6 +58,10 @@ def server_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
     except OSError as failure:
         raise ConfigError(f"SERVER_TLS_CERT, SERVER_TLS_KEY: cannot be used ({tls_words(failure)})") from failure
     return context
+
+
+def _unusable(key: str, ca_file: Path | None, failure: OSError) -> ConfigError:
+    return ConfigError(f"{key}: {ca_file} holds no usable certificate authority ({failure})")
 
 
 def _require(key: str, path: Path, what: str) -> None:

@@ -83,7 +83,7 @@ class Signals(unittest.TestCase):
         from mailer import launch
         stop = launch.stop_on_signals()
         print("ready", flush=True)
-        launch.wait_for(stop)
+        stop.wait()
         print("stopping", flush=True)
         while "linger" in sys.argv:
             time.sleep(0.01)
@@ -131,6 +131,31 @@ class Signals(unittest.TestCase):
         self.assertEqual(process.wait(10), 0)
 
 
+class Stopping(unittest.TestCase):
+    def test_it_is_waited_for_and_stays(self) -> None:
+        stop = launch.Stop()
+        self.assertFalse(stop.is_set() or stop.wait(0) or stop.wait(0.01))
+        stop.set()
+        for _ in range(3):
+            self.assertTrue(stop.is_set() and stop.wait() and stop.wait(0))
+
+    @unittest.skipUnless(hasattr(signal, "setitimer"), "needs signals at short times")
+    def test_a_signal_in_the_middle_of_a_wait_is_never_lost(self) -> None:
+        program = textwrap.dedent("""
+            import random, signal, sys, time
+            from mailer import launch
+            end, chance = time.monotonic() + 2, random.Random(1)
+            while time.monotonic() < end:
+                stop = launch.stop_on_signals()
+                signal.signal(signal.SIGALRM, signal.getsignal(signal.SIGTERM))
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 + chance.random() / 2000)
+                while not stop.wait(0.001):
+                    pass
+        """)
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=30)
+        self.assertEqual(done.returncode, 0)
+
+
 class Logging(unittest.TestCase):
     def test_diagnostics_go_to_stderr_a_line_each(self) -> None:
         program = "import logging, sys; from mailer import launch; launch.start_logging(len(sys.argv) > 1)\n" \
@@ -152,12 +177,29 @@ class Logging(unittest.TestCase):
         self.assertEqual(output, "done\n")
 
 
+    @unittest.skipUnless(os.name == "posix", "needs a shell")
+    def test_without_a_stderr_nothing_is_kept(self) -> None:
+        program = "import gc, io, logging; from mailer import launch; launch.start_logging(False)\n" \
+                  "logging.info('x'); logging.getLogger().handlers[0].flush(); found = gc.get_objects()\n" \
+                  "print(any(isinstance(each, io.StringIO) and each.getvalue() for each in found))"  # fmt: skip
+        command = ["/bin/sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", program]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=30)
+        self.assertEqual((done.returncode, done.stdout), (0, "False\n"))
+
+
 class Logins(unittest.TestCase):
     def test_a_password_is_the_same_each_time(self) -> None:
         login = launch.login(Account("a@b.de", "geheim"), None)
         self.assertEqual((login.user, login.secret(False), login.secret(True), login.oauth), ("a@b.de", "geheim",
         "geheim", False))
         self.assertNotIn("geheim", repr(login))
+
+    def test_an_authority_that_cannot_be_used_is_named(self) -> None:
+        account = Account("a@b.de", "", OAuth(command="true"))
+        for file in (ROOT / "missing.pem", ROOT / "README.md"):
+            with self.subTest(file.name), self.assertRaises(ConfigError) as wrong:
+                launch.login(account, file)
+            self.assertIn(f"MAIL_CA_FILE: {file}", str(wrong.exception))
 
     def test_an_access_token_comes_from_its_source(self) -> None:
         account = Account("a@b.de", "", OAuth(command=f"{sys.executable} -c \"print('access-token')\""))

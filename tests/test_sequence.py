@@ -254,16 +254,22 @@ class BrokenFolders(Folder):
             "zeros in the first page": bytes(4096) + whole[4096:],
             "zeros in the second page": whole[:4096] + bytes(4096),
             "a header alone": whole[:100] + bytes(8092),
+            "cut off in the second page": whole[:-1],
+            "cut off in its middle": whole[:6000],
+            "zeros at the end": whole[:6000] + bytes(2192),
         }
         for name, content in table.items():
             with self.subTest(name):
                 self.database.write_bytes(content)
+                self.assertRaises(StateError, _open, self.folder)
                 self.assert_unusable()
 
     def test_an_empty_file_is_no_first_start(self) -> None:
         self.take(5)
         self.database.write_bytes(b"")
         self.assert_unusable("TICKET_START")
+        with self.assertRaises(StateError):
+            sequence.check(self.folder)
 
     def test_a_first_start_that_is_killed_or_fails_leaves_no_empty_file(self) -> None:
         reached = mock.Mock(side_effect=KeyboardInterrupt)

@@ -5,7 +5,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -83,7 +82,7 @@ def _settings(mail: MailServer) -> list[str]:
     ]
 
 
-def _run_mail_only(mail: MailServer, screen: Screen, stop: threading.Event) -> int:
+def _run_mail_only(mail: MailServer, screen: Screen, stop: launch.Stop) -> int:
     screen.say(
         screen.bold("Mailer's mail server, in memory: no mail leaves this computer."),
         "",
@@ -94,12 +93,12 @@ def _run_mail_only(mail: MailServer, screen: Screen, stop: threading.Event) -> i
         "Ctrl-C ends it, and its mail is gone.",
         "",
     )
-    launch.wait_for(stop)
+    stop.wait()
     screen.say("", "The mail server has ended.")
     return ExitCode.DONE
 
 
-def _run_everything(mail: MailServer, port: int, screen: Screen, stop: threading.Event, ends: ExitStack) -> int:
+def _run_everything(mail: MailServer, port: int, screen: Screen, stop: launch.Stop, ends: ExitStack) -> int:
     folder = Path(tempfile.mkdtemp(prefix="mailer-sandbox-"))
     ends.callback(screen.say, f"The sandbox has ended, and {folder} is removed.")
     ends.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -146,7 +145,7 @@ def _introduce(mail: MailServer, port: int, folder: Path, screen: Screen) -> Non
     )
 
 
-def _watch(children: list[Child], folder: Path, screen: Screen, stop: threading.Event) -> Child | None:
+def _watch(children: list[Child], folder: Path, screen: Screen, stop: launch.Stop) -> Child | None:
     """Show records until told to stop, or until a child ends by itself, which is then the result."""
     positions = dict.fromkeys(_LOGS, 0)
     while not stop.wait(_LOOK_SECONDS):
