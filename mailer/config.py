@@ -1,7 +1,7 @@
 """Settings: a mapping of strings → frozen settings for one script, every problem reported at once.
 
-Refuses, with a `ConfigError` that names each key, whatever is missing or cannot be meant. Pure: `launch` reads the
-files and the environment and calls this.
+Refuses, with a `ConfigError` that names each key, whatever is missing or cannot be meant. Pure: `environment`
+reads the files and calls this.
 """
 
 import re

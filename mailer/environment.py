@@ -1,6 +1,7 @@
 """Where the settings come from: the `.env` file, the environment and the flags, as one mapping for `config`.
 
-Nothing else in Mailer looks at any of them. Raises ConfigError for a file that cannot be read. Called by the scripts.
+Nothing else in Mailer looks for settings. Raises ConfigError for a file that cannot be read, or not in all its lines:
+the one that is left out may be what protects the server. Called by the scripts.
 """
 
 import difflib
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-import dotenv
+from dotenv.parser import parse_stream
 
 from mailer.config import KEYS, PATHS
 from mailer.errors import ConfigError, safe
@@ -81,7 +82,10 @@ def _env_file(env: str | None) -> dict[str, str]:
             content = file.read(_LONGEST_ENV + 1)
         if len(content) > _LONGEST_ENV:
             raise ValueError("it is too long to be a settings file")
-        pairs = dotenv.dotenv_values(stream=io.StringIO(content), interpolate=False)
+        statements = list(parse_stream(io.StringIO(content)))
+        if wrong := [statement.original.line for statement in statements if statement.error]:
+            raise ConfigError(*[f"{path}: line {line} is no KEY=value, or its quotes do not match" for line in wrong])
+        pairs = {statement.key: statement.value for statement in statements if statement.key}
         found = {key: value for key, value in pairs.items() if value}
         if any(map(found.get, _SECRETS)):
             _warn_of_readers(path)

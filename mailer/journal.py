@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from mailer.disk import is_full, make_names_durable
 from mailer.errors import StateError
 from mailer.progress import Logged, Mark, identity
-from mailer.statedir import is_full, make_names_durable
 
 # How much of a log is read at once.
 _BLOCK = 65_536

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mailer import launch, polling, record, statedir, tls
+from mailer import disk, launch, polling, record, statedir, tls
 from mailer.collect import PASSING, Collector
 from mailer.collect_meter import Meter
 from mailer.errors import ConfigError, ExitCode, MailboxError
@@ -56,7 +56,7 @@ def read_files(names: Iterable[str]) -> int:
 def check(settings: CollectorSettings) -> int:
     """Prove the settings without changing anything: a line on stdout for each step, and the exit code."""
     launch.require_writable("STATE_DIR", settings.state_dir)
-    statedir.check(settings.state_dir / DATABASE)
+    disk.check_database(settings.state_dir / DATABASE)
     _require_logs(settings)
     mailbox = _mailbox(settings, launch.Stop())
     try:

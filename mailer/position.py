@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mailer.disk import is_full
 from mailer.errors import StateError
 from mailer.progress import Mark, Progress, Tries, pack, unpack
-from mailer.statedir import is_full
 
 DATABASE = "collector.db"
 # The pending set of a first pass may hold a million mails: it has a table of its own, written once.

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mailer import statedir
+from mailer import disk
 from mailer.errors import StateError
 
 DATABASE = "tickets.db"
@@ -169,13 +169,13 @@ class Sequence:
             yield
         except (sqlite3.Error, OSError, UnicodeError) as failure:  # UnicodeError: of damaged words in an error's text
             words = f"{self._path}: ticket numbers cannot be reserved ({failure})"
-            raise StateError(words, passing=statedir.is_full(failure, self._path.parent)) from failure
+            raise StateError(words, passing=disk.is_full(failure, self._path.parent)) from failure
 
 
 def check(state_dir: Path) -> None:
     """Raise StateError when the file is there and cannot be used; changes nothing."""
     file = state_dir / DATABASE
-    statedir.check(file)
+    disk.check_database(file)
     _require_content(file)
 
 

@@ -86,6 +86,17 @@ class TheFile(Folder):
         self.write(b"\xff")
         self.assertRaises(ConfigError, self.values)
 
+    def test_a_line_that_cannot_be_read_is_told_and_not_left_out(self) -> None:
+        lines = ("SERVER_TOKEN='it's secret'", "SERVER_TOKEN='secret", 'SERVER_TOKEN="secret"b"',
+                 "SERVER_TOKEN: secret", "set SERVER_TOKEN=secret")  # fmt: skip
+        for line in lines:
+            with self.subTest(line), self.assertRaises(ConfigError) as wrong:
+                self.values(self.write(f"# settings\n\nIMAP_HOST=h\n{line}\nSMTP_HOST=h\nA: b\n"))
+            first, second = wrong.exception.problems
+            self.assertIn("line 4 ", first)
+            self.assertIn("line 6 ", second)
+            self.assertNotIn("secret", first)
+
     def test_an_empty_value_in_the_file_is_none(self) -> None:
         self.write("SMTP_HOST=\nSMTP_PORT\nEMAIL_LOGIN=''")
         self.assertEqual(self.values(), {})

@@ -1,0 +1,51 @@
+"""What whoever keeps something on a disk has to know: whether it is full, when a new name on it is there to stay, and
+whether a file is a database at all.
+
+Called by `journal`, `position`, `sequence`, `statedir` and `mailroom`.
+"""
+
+import contextlib
+import errno
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from mailer.errors import StateError
+
+_MAGIC = b"SQLite format 3\0"
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk, or the owner's part of it
+
+
+def is_full(failure: Exception, folder: Path) -> bool:
+    """Whether it failed because the folder's disk has no room, or no file more, which passes when some is freed."""
+    if isinstance(failure, OSError):
+        return failure.errno in _FULL
+    code = getattr(failure, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_CANTOPEN and hasattr(os, "statvfs"):  # SQLite does not say why
+        with contextlib.suppress(OSError):
+            disk = os.statvfs(folder)
+            return disk.f_files > 0 and not disk.f_favail  # some count no files at all
+    return code == sqlite3.SQLITE_FULL
+
+
+def make_names_durable(folder: Path, fsync: Callable[[int], None] = os.fsync) -> None:
+    """Have the names of files and folders made in this one outlast a power cut, where folders can be opened."""
+    if hasattr(os, "O_DIRECTORY"):
+        opened = os.open(folder, os.O_DIRECTORY)
+        try:
+            fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def check_database(file: Path) -> None:
+    """Raise StateError when a database that is there cannot be used; changes nothing."""
+    try:
+        with file.open("r+b") as database:
+            if database.read(len(_MAGIC)) not in (b"", _MAGIC):
+                raise StateError(f"{file}: is no database of Mailer's")
+    except FileNotFoundError:
+        return
+    except OSError as failure:
+        raise StateError(f"{file}: {failure.strerror or failure}") from failure
