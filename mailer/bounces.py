@@ -52,7 +52,8 @@ def reason(root: mime.Part, subject: str) -> str:
         return "auto_reply"
     if _NOBODY.search(sender):
         return "bounce"
-    return "auto_reply" if empty_path else "subject"
+    # Reports that are none of deliveries are receipts, for a mail that was read, and complaints.
+    return "auto_reply" if empty_path or root.kind == "multipart/report" else "subject"
 
 
 def _is_delivery_report(root: mime.Part) -> bool:

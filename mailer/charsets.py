@@ -11,6 +11,7 @@ from functools import lru_cache
 from io import StringIO
 from itertools import pairwise
 
+from mailer import iso2022jp
 from mailer.letterpairs import LETTERS, PAIRS
 
 # Names that Python does not know, or knows as a narrower charset than what is really sent under that name.
@@ -30,6 +31,8 @@ _REFUSED = {"idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode
     "undefined", "mbcs", "oem",
 }  # fmt: skip
 # US-ASCII bytes mean something else in these.
+_WIDE = re.compile(r"utf[-_]?(?:16|32)")
+_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # of byte order; those of UTF-32 hold zeros
 _NOT_ASCII = re.compile(r"utf[-_]?(7|16|32)|iso2022|hz")
 _SQUEEZE = re.compile(r"[^a-z0-9]+")
 _WINDOWS = re.compile(r"^(?:win(?:dows)?|cp|ms|ansi)?(?=[0-9]{3,4}$)")
@@ -91,8 +94,10 @@ def decode(data: bytes, declared: str | None) -> str:
     Of a text that is longer than `LONGEST`, the rest may be left out.
     """
     name = codec(declared) if declared else None
+    if name and _WIDE.match(name) and b"\0" not in data and not data.startswith(_MARKS):
+        name = None  # so says who does not know what became of the text that he wrote
     if data.isascii() and not (name and _NOT_ASCII.match(name)):
-        return _decode(data, "ascii") if b"\x1b$" not in data else _decode(data, "iso2022_jp_ext", "replace")
+        return _decode(data, "ascii") if b"\x1b$" not in data else decode(data, "iso-2022-jp")
     if name is None:
         return guess(data)
     try:
@@ -127,7 +132,9 @@ def _misdeclared(data: bytes, name: str) -> str:
     """Bytes that are not valid in their charset: a few bad ones are replaced, otherwise the charset is guessed."""
     if name == "cp1252":
         return _western(data)
-    text = _decode(data, name, "replace")
+    text = iso2022jp.decode(data) if name == "iso2022_jp_ext" else _decode(data, name, "replace")
+    if data.isascii():  # which is UTF-8 as well, and says nothing
+        return text[: LONGEST + 1]
     if text.count("\ufffd") * 8 <= sum(character > "\x7f" for character in text[:65536]):
         return text
     return _detected(data) or (_western(data) if name == "utf-8" else text)

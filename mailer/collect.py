@@ -74,14 +74,15 @@ class Collector:
         if self._unsure:
             self._ledger.recover()
         self._unsure = True
-        selected = self._mailbox.open()
-        if self._ledger.progress.uidvalidity != selected.uidvalidity:
-            self._begin(selected)
+        self._take_up(self._mailbox.open())
         unmarked, self._unmarked = self._unmarked, ()  # if it fails once more, it is given up: reading is what matters
         self._mailbox.mark(unmarked)
         before = list(self._ledger.counts)
         self._blame()
         refused = [uid for uid, tries in self._ledger.progress.refused.items() if self._refusals.due(tries)]
+        if self._refusals.crowded:  # nothing gets on before there are fewer
+            self._try_again(refused)
+            refused = []
         total, new = self._new()
         self._progress(0, total)
         taken = 0
@@ -113,10 +114,21 @@ class Collector:
 
     # -- what is new -----------------------------------------------------------------------------------------------
 
+    def _take_up(self, selected: Selected) -> None:
+        """Go on behind the position, or begin with a mailbox that is not the one it was saved of."""
+        progress = self._ledger.progress
+        if progress.uidvalidity != selected.uidvalidity:
+            if progress.uidvalidity:
+                _log.warning("the mailbox was made anew (UIDVALIDITY changed): taking what is unseen")
+            self._begin(selected)
+        elif selected.told and selected.next_uid < max(progress.next_uid, progress.done + 1):
+            # As when it was restored from a backup: it gives new mails the numbers of others, which it has lost.
+            _log.warning("the mailbox was set back (its next UID is lower than before): taking what is unseen")
+            self._ledger.remember(selected)  # should it find them again
+            self._begin(selected)
+
     def _begin(self, selected: Selected) -> None:
         """Note what is unseen now, before anything of it is read."""
-        if self._ledger.progress.uidvalidity:
-            _log.warning("the mailbox was made anew (UIDVALIDITY changed): taking what is unseen")
         unseen = [uid for uid in self._mailbox.unseen() if uid < selected.next_uid]
         known = self._known(selected.uidvalidity, unseen)
         pending = array("I", (uid for uid in unseen if uid not in known))
@@ -159,10 +171,10 @@ class Collector:
             for mail in self._mailbox.fetch(asked, wants_more):
                 uid, reading = mail.uid, self._read(mail)
                 batch.append((uid, reading))
-                size += len(reading.text) if reading else 0
+                size, given = size + (len(reading.text) if reading else 0), reading is not None
                 del mail, reading  # megabytes, perhaps, that nobody needs while the next ones come
-                late = time.monotonic() > due or self._stopping()
-                if len(batch) == _MAILS or size > _CHARACTERS or late:
+                full = len(batch) >= _MAILS or size > _CHARACTERS or time.monotonic() > due or self._stopping()
+                if full and given:  # over one that is not, the connection may have broken: that shows next
                     done = uid
                     yield batch, done
                     batch, size = [], 0

@@ -59,7 +59,13 @@ class Ledger:
     def recover(self) -> None:
         """Cut off what a crash left torn, and find what is logged behind the saved position."""
         if self.progress.uidvalidity:
-            self._logged = {found[:2]: found.identity for found in self._behind(self.progress.marks)}
+            self._logged.update({found[:2]: found.identity for found in self._behind(self.progress.marks)})
+
+    def remember(self, selected: Selected) -> None:
+        """Leave out, from now on, those that are anywhere in the logs, from the mailbox's next UID on."""
+        for found in self._behind((None, None)):
+            if found.uidvalidity == selected.uidvalidity and found.uid >= selected.next_uid:
+                self._logged[found[:2]] = found.identity
 
     def outlived(self, uidvalidity: int, uids: Sequence[int]) -> dict[int, str]:
         """Those of the (ascending) UIDs that are anywhere in the logs, with what tells them apart."""

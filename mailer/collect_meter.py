@@ -1,5 +1,8 @@
 """How far a long pass is: a line on the terminal with the rate and the time left, and nothing anywhere else."""
 
+import contextlib
+import os
+import select
 import time
 from collections.abc import Callable
 from typing import TextIO
@@ -39,13 +42,24 @@ class Meter:
             self._width = 0
 
     def _write(self, line: str) -> None:
-        if self._rewrite:
-            # The cursor goes back to the beginning, so that whatever is logged meanwhile takes the place of the line.
-            self._out.write(f"{line:{self._width}}\r")
-            self._width = len(line)
-        else:
-            self._out.write(f"{line}\n")
-        self._out.flush()
+        """Write the line, if the terminal takes it now: one that was stopped is not to stop the pass."""
+        if not _takes(self._out):
+            return
+        with contextlib.suppress(OSError):  # it may be gone
+            if self._rewrite:
+                # The cursor goes back to the beginning: whatever is logged meanwhile takes the place of the line.
+                self._out.write(f"{line:{self._width}}\r")
+                self._width = len(line)
+            else:
+                self._out.write(f"{line}\n")
+            self._out.flush()
+
+
+def _takes(out: TextIO) -> bool:
+    try:
+        return os.name != "posix" or bool(select.select([], [out], [], 0)[1])
+    except (OSError, ValueError):  # it is no file
+        return True
 
 
 def _words(seconds: float) -> str:

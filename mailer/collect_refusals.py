@@ -27,11 +27,13 @@ _log = logging.getLogger("mailer.collect")
 class Refusals:
     """What is known of refused mails besides the tries: `fragments`, by UID, say what was given of them.
 
+    `crowded`: the last one could not be added to them, as there are too many.
     `clock` gives Unix time: the tries may be those of processes, of which each makes one pass.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.fragments: dict[int, Reading] = {}
+        self.crowded = False
         self._clock = clock
 
     def due(self, tries: Tries) -> bool:
@@ -49,7 +51,8 @@ class Refusals:
     def count(self, uid: int, refused: dict[int, Tries]) -> Reading | None:
         """Count one more try in `refused`; what to record of the mail: nothing yet, while it is to be tried again."""
         tries = refused.pop(uid).number + 1 if uid in refused else 1
-        if tries == 1 and len(refused) >= _MOST:
+        self.crowded = tries == 1 and len(refused) >= _MOST
+        if self.crowded:
             raise MailboxError("the server refuses one mail after the other")
         if tries == 1 and len(refused) < _MOST_TOLD:
             what = "more of the mail" if uid in self.fragments else "the mail"

@@ -88,7 +88,7 @@ def _send(courier: Courier, request: Request, as_json: bool) -> ExitCode:
     return exit_code(reply)
 
 
-def _show(reply: Reply | None, as_json: bool, results: TextIO) -> None:
+def _show(reply: Reply | None, as_json: bool, results: TextIO | None) -> None:
     """The result: the ticket, or with `--json` the reply, in ASCII so that no charset and no terminal can spoil it."""
     if reply and as_json:
         _print(json.dumps(reply_object(reply)), results)

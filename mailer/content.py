@@ -38,6 +38,7 @@ class Content:
     attachments: list[str] = field(default_factory=list)
     defects: list[str] = field(default_factory=list)
     calendars: list[mime.Part] = field(default_factory=list)
+    named: list[mime.Part] = field(default_factory=list)
     shown: set[int] = field(default_factory=set)
     complete_texts: int = 0
     length: int = 0
@@ -47,8 +48,10 @@ class Content:
 
     @property
     def text(self) -> str:
-        """Everything readable; where there is nothing else, what an invitation is to."""
+        """Everything readable; where there is nothing else, a text with a name, or what an invitation is to."""
         whole = "\n".join(text for text in self.texts if text and not text.isspace())
+        if not whole or whole.isspace():
+            whole = _decoded(self.named[0])[0].removesuffix("\n") if self.named else ""
         if not whole or whole.isspace():
             whole = "\n".join(map(_invitation, self.calendars))
         return whole[:TEXT_LIMIT]
@@ -118,6 +121,8 @@ class Content:
         """Name an attachment."""
         if part.kind == "text/calendar":
             self.calendars.append(part)
+        elif part.kind == "text/plain" and part.disposition[0] != "attachment":
+            self.named.append(part)  # telephones' messages come like this
         if len(self.attachments) < _NAMES:
             self.attachments.append(headers.one_line(part.name)[:_NAME] or part.kind)
 
@@ -184,7 +189,7 @@ def _decoded(part: mime.Part) -> tuple[str, bool]:
         if not (charset and charsets.codec(charset)):
             meta = _META.search(data, 0, 4096)
             charset = meta[1].decode("ascii") if meta else charset
-    text = charsets.decode(data, charset)
+    text = charsets.decode(data, charset).removeprefix("\ufeff")  # a byte order mark
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text, whole

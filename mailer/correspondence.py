@@ -12,7 +12,7 @@ from mailer import charsets, headers
 
 _DATE = re.compile(
     rb"(?:[A-Za-z]{2,9},?\s*)?([0-9]{1,2})[\s-]+([A-Za-z]{3})[a-z]*[\s-]+([0-9]{4})"
-    rb"\s+([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?\s*([+-][0-9]{4})(?![0-9])"
+    rb"\s+([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?\s*(?:GMT|UTC?)?([+-][0-9]{2}):?([0-9]{2})?(?![0-9])"
 )
 _NAMES = (b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec")
 _MONTHS = {name: number for number, name in enumerate(_NAMES, 1)}
@@ -21,6 +21,7 @@ _COMMENT = re.compile(rb"\([^()]*\)")
 _ANGLE = re.compile(rb"<([^<>]*)>")
 _ADDRESS = re.compile(rb"(?<![^\s<>()\[\],:;\"@])[^\s<>()\[\],:;\"@]++@(?:\[[^\]\s]*\]|[^\s<>()\[\],:;\"@]+)")
 _QUOTED_ADDRESS = re.compile(rb"\"(?:[^\"\\]|\\.)*+\"@[^\s<>(),:;\"]+")
+_QUOTED_IN_ANGLES = re.compile(rb"<\s*(" + _QUOTED_ADDRESS.pattern + rb")\s*>")
 _USUAL = re.compile(rb"[^\"()<>]*<([A-Za-z0-9._+-]++@[A-Za-z0-9.-]++)>[ \t]*")
 # Longer than any address with its display name (RFC 5321, section 4.5.3.1).
 _ADDRESS_LIMIT = 2048
@@ -44,6 +45,8 @@ def _address(value: bytes) -> str | None:
     """The first mailbox address in a list of them, without its display name."""
     if usual := _USUAL.fullmatch(value):
         return usual[1].decode("ascii")
+    if quoted := _QUOTED_IN_ANGLES.search(value):
+        return charsets.decode(quoted[1], None)
     plain = _COMMENT.sub(b" ", _QUOTED.sub(b" ", value) if b'"' in value else value)
     for angle in _ANGLE.findall(plain):
         if b"@" in angle:
@@ -63,9 +66,9 @@ def date(fields: headers.Fields) -> str | None:
     found = _DATE.match(value)
     try:
         if found and found[2].lower() in _MONTHS:
-            day, month, year, hour, minute, second, zone = found.groups()
+            day, month, year, hour, minute, second, zone, minutes = found.groups()
             moment = (int(year), _MONTHS[month.lower()], int(day), int(hour), int(minute), min(int(second or 0), 59))
-            return datetime(*moment, tzinfo=_zone(zone)).isoformat()
+            return datetime(*moment, tzinfo=_zone(zone + (minutes or b"00"))).isoformat()
         parsed = parsedate_tz(value[:100].decode("ascii", "replace")) if value else None
         if parsed is None:
             return None

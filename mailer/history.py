@@ -165,7 +165,10 @@ def _printable(line: str) -> str:
 
 
 def _page(first: str, lines: Iterable[str], out: TextIO) -> None:
-    command = shlex.split(os.environ.get("PAGER", "")) or [shutil.which("less") or shutil.which("more") or ""]
+    command: list[str] = []
+    with suppress(ValueError):  # a quote that is not closed
+        command = shlex.split(os.environ.get("PAGER", ""))
+    command = command or [shutil.which("less") or shutil.which("more") or ""]
     if not out.isatty() or not shutil.which(command[0]):
         _write(first, lines, out)
         return

@@ -23,10 +23,12 @@ _COMMENT_END = re.compile(r"--!?>")
 _ATTRIBUTE = re.compile(r"(?<![a-zA-Z-])([a-zA-Z-]++)\s*+=\s*+(?:\"([^\"]*)\"?|'([^']*)'?|([^\s\"'>]+))")
 _HIDDEN = re.compile(
     r"(?<![\w-])(?:display\s*:\s*none(?![\w-])|visibility\s*:\s*hidden|mso-hide\s*:\s*all)"
-    r"|(?<![\w-])(?:max-height|font-size|opacity)\s*:\s*0+(?:\.0+)?(?:px|pt|em|%)?\s*(?:[;!\"']|$)",
+    r"|(?<![\w-])(?:max-height|opacity)\s*:\s*0+(?:\.0+)?(?:px|pt|em|%)?\s*(?:[;!]|$)",
     re.IGNORECASE,
 )
+_VALUE = re.compile(r"\"[^\"]*+\"?|'[^']*+'?")
 _HIDDEN_ATTRIBUTE = re.compile(r"(?:^|\s)hidden(?=[\s=/]|$)")
+_LINES_KEPT = re.compile(r"(?<![\w-])white-space\s*:\s*pre(?:-wrap|-line)?\s*(?:[;!]|$)", re.I)
 # Their content is not text, or not for the reader.
 SKIPPED = frozenset(("script", "style", "title", "template", "xml", "svg"))
 VOID = frozenset(("br", "hr", "img", "input", "meta", "link", "base", "area", "col", "wbr", "embed", "source", "param"))
@@ -51,13 +53,17 @@ def attribute(attributes: str, name: str) -> str:
 
 
 class Tag(NamedTuple):
-    """A tag, or the beginning of a comment, which has no name. `skipped`, `hidden`: so is what follows, to its end."""
+    """A tag, or the beginning of a comment, which has no name.
+
+    `skipped`, `hidden`: so is what follows, to its end; `preformatted`: the lines there are as its writer broke them.
+    """
 
     name: str
     closing: bool = False
     attributes: str = ""
     skipped: bool = False
     hidden: bool = False
+    preformatted: bool = False
     quotes_closed: bool = True
 
 
@@ -91,6 +97,7 @@ def _tag(slash: str | None, name: str | None, attributes: str | None, comment: s
     closed = "'" not in attributes and not attributes.count('"') % 2
     return Tag(
         name, attributes=attributes, skipped=name in SKIPPED, hidden=name not in VOID and is_hidden(attributes),
+        preformatted="pre" in attributes and name not in VOID and bool(_LINES_KEPT.search(_style(attributes))),
         quotes_closed=closed or _CLOSED.fullmatch(attributes) is not None,
     )
 
@@ -104,9 +111,13 @@ def is_hidden(attributes: str) -> bool:
     """Whether the reader is not meant to see the element, such as the text that only previews show."""
     if len(attributes) < 6:
         return False
-    if "hidden" in attributes and _HIDDEN_ATTRIBUTE.search(attributes):
+    if "hidden" in attributes and _HIDDEN_ATTRIBUTE.search(_VALUE.sub('""', attributes)):
         return True
-    return ("style" in attributes or "STYLE" in attributes) and bool(_HIDDEN.search(attributes))
+    return _HIDDEN.search(_style(attributes)) is not None
+
+
+def _style(attributes: str) -> str:
+    return attribute(attributes, "style") if "style" in attributes or "STYLE" in attributes else ""
 
 
 def end_of_comment(html: str, position: int) -> int:

@@ -49,6 +49,7 @@ class _Reader:
         self.lists: list[int] = []  # the next number, or 0 for bullets
         self.address, self.words = "", (0, 0)  # of the link that is open, and where its words begin
         self.in_vain = 0
+        self.lines_kept_until = 0  # where an element ends whose style keeps them
         self.hid = False
 
     def run(self, html: str, *, hide: bool) -> str:
@@ -66,16 +67,15 @@ class _Reader:
                 if len(line) > MOST:
                     line[:], self.words = ["".join(line)], (-1, 0)
             tag, position = tag_at(html, found)
+            if tag.preformatted or self.lines_kept_until:
+                self.keep_lines(tag, html, position)
             if tag.skipped or (tag.hidden and hide):
                 self.hid = self.hid or tag.hidden
                 position = self.skip(tag, html, position)
             elif tag.name in _PLAIN:
                 self.block(tag.name)
             elif tag.name in _OTHERS:
-                if tag.closing:
-                    self.end(tag.name)
-                else:
-                    self.start(tag.name, tag.attributes)
+                (self.end if tag.closing else self.start)(tag)
         self.text(html[position:])
         page.break_line()
         return page.text()
@@ -85,6 +85,16 @@ class _Reader:
         end = end_of(tag, html, position) if self.in_vain < _VAIN else -1
         self.in_vain += end < 0
         return end if end >= 0 else position
+
+    def keep_lines(self, tag: Tag, html: str, position: int) -> None:
+        """Keep the lines of what is in the element as they are, and no more behind its end."""
+        if self.lines_kept_until:
+            if position >= self.lines_kept_until:
+                self.lines_kept_until, self.page.preformatted = 0, max(0, self.page.preformatted - 1)
+        elif not self.page.preformatted and self.in_vain < _VAIN:
+            self.lines_kept_until = max(0, end_of(tag, html, position))
+            self.in_vain += not self.lines_kept_until
+            self.page.preformatted += self.lines_kept_until > 0
 
     def text(self, piece: str) -> None:
         """Characters between tags."""
@@ -98,8 +108,9 @@ class _Reader:
         else:
             self.page.line.append(piece)
 
-    def start(self, name: str, attributes: str) -> None:
+    def start(self, tag: Tag) -> None:
         """A tag that opens."""
+        name, attributes = tag.name, tag.attributes
         if name in _MARKED:
             self.block(name)
             self.open_block(name, attributes)
@@ -130,12 +141,12 @@ class _Reader:
             if number:
                 self.lists[-1] += 1
 
-    def end(self, name: str) -> None:
+    def end(self, tag: Tag) -> None:
         """A tag that closes."""
-        if name == "a":
+        if tag.name == "a":
             self.link()
-        elif name in _MARKED:
-            self.close_block(name)
+        elif tag.name in _MARKED:
+            self.close_block(tag.name)
 
     def close_block(self, name: str) -> None:
         """What some blocks put before their lines ends."""

@@ -11,7 +11,6 @@ import imaplib
 import logging
 import random
 import ssl
-import time
 from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
 
@@ -56,6 +55,7 @@ class Mailbox:
         self._mark_seen = mark_seen
         self._wire: Wire | None = None
         self._at_once = _FEW
+        self._takes_marks = False
         self._selected = Selected(0, 0)
         self._count = 0
 
@@ -64,7 +64,7 @@ class Mailbox:
         if self._wire is not None:
             with contextlib.suppress(MailboxError):  # servers end idle connections: that is no outage
                 if self._wire.command("NOOP")[0] == "OK":
-                    return self._selected
+                    return self._selected._replace(told=False)
             self.close()
         self._wire = self._connect()
         self._select(readonly=not self._mark_seen)
@@ -97,9 +97,8 @@ class Mailbox:
         """These mails, ascending; those that are gone are left out, those that the server refuses have no bytes."""
         batch, later = uids[: self._at_once], uids[self._at_once :]
         while batch:
-            began = time.monotonic()
             found = beginnings(self._live(), batch)
-            self._suit(time.monotonic() - began)
+            self._suit(self._live().seconds)
             following, later = later[: self._at_once], later[self._at_once :]
             if following and sum(map(len, found.values())) < _LIGHT:
                 ask_ahead(self._live(), following)
@@ -136,10 +135,11 @@ class Mailbox:
 
     def mark(self, uids: Sequence[int]) -> None:
         """Set \\Seen on these mails; a server that refuses it is complained of, no more."""
-        if self._mark_seen and uids:
+        if self._takes_marks and uids:
             status, _, words = self._live().ask("STORE", pack(uids), "+FLAGS.SILENT", r"(\Seen)")
             if status != "OK":
                 _log.warning("%s: mails cannot be marked as seen: %s", self._folder, words)
+                self._takes_marks = False  # until the folder is opened again
 
     def _suit(self, seconds: float) -> None:
         """Have the next FETCH suit the line, on which the last one took so long."""
@@ -156,6 +156,7 @@ class Mailbox:
     def _select(self, readonly: bool) -> None:
         """Open the folder and note what it says about its UIDs."""
         wire = self._live()
+        self._takes_marks = not readonly
         with wire.translated(wire.host):
             try:
                 status, answer = wire.select(mailbox_name(self._folder), readonly)
@@ -170,9 +171,10 @@ class Mailbox:
             uidvalidity, next_uid = (number(wire.response(code)[1][-1]) for code in ("UIDVALIDITY", "UIDNEXT"))
             if not uidvalidity:
                 raise MailboxError(f"the folder {self._folder} has no lasting UIDs (no UIDVALIDITY)", ExitCode.CONFIG)
-            if not next_uid or next_uid > _SEARCHED * _SEARCHES:  # the server does not tell, or makes it up
+            told = 0 < next_uid <= _SEARCHED * _SEARCHES  # or the server makes it up
+            if not told:
                 next_uid = self._highest() + 1
-        self._selected = Selected(uidvalidity, next_uid)
+        self._selected = Selected(uidvalidity, next_uid, told)
         return None
 
     def _highest(self) -> int:

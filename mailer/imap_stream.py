@@ -7,7 +7,10 @@ between Python 3.11 and 3.14. Called by `imap_wire`.
 """
 
 import contextlib
+import errno
 import imaplib
+import os
+import select
 import socket
 import ssl
 import time
@@ -24,6 +27,9 @@ _ALLOWANCE = 256 * 1024
 _SLOWEST = 1_000
 # A wait for the server looks this often, in seconds, whether the collector is to stop.
 _LOOK = 0.5
+# So many seconds an answer that goes on coming may take after that.
+_LAST_SECONDS = 5.0
+_UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 _RECEIVE = 262_144
 
 _T = TypeVar("_T")
@@ -45,20 +51,22 @@ class Stream(imaplib.IMAP4):
         self._buffer = bytearray()
         self._allowance = _ALLOWANCE
         self._deadline = 0.0
+        self._stop_heard: float | None = None
         self.expected = 0
         self.protection = "without TLS"
-        tls = endpoint.security is Security.TLS
-        self._hint = "" if tls else "; if it speaks TLS from the first byte, set IMAP_SECURITY=tls"
+        self._hint = ""
         super().__init__(endpoint.host, endpoint.port, timeout)
 
-    def open(self, host: str = "", port: int = 143, timeout: float | None = None) -> None:
+    def open(self, host: str = "", port: int = 143, timeout: float | None = None) -> None:  # noqa: ARG002 - ours
         """Connect, inside TLS where the endpoint says so from the first byte."""
         self.host, self.port = host, port
-        self.sock = socket.create_connection((host, port), timeout)
+        self._reach(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.start_clock()
         if self._endpoint.security is Security.TLS:
             self.wrap()
+        else:
+            self._hint = "; if it speaks TLS from the first byte, set IMAP_SECURITY=tls"
 
     def read(self, size: int) -> bytes:
         """So many bytes of a literal."""
@@ -102,6 +110,40 @@ class Stream(imaplib.IMAP4):
         self._deadline = time.monotonic() + self._timeout
         self._allowance = _ALLOWANCE + self.expected
 
+    def _reach(self, addresses: list[tuple[Any, ...]]) -> None:
+        """Connect to the first of the addresses that answers; some may be dead, so they share the time."""
+        end = time.monotonic() + self._timeout
+        failure = OSError("no address")
+        for number, (family, kind, protocol, _, address) in enumerate(addresses):
+            now = time.monotonic()
+            self._deadline = now + (end - now) / (len(addresses) - number)
+            self.sock = socket.socket(family, kind, protocol)
+            try:
+                self._reach_one(address)
+            except OSError as refused:
+                self.sock.close()
+                failure = refused
+                if self._stopping():
+                    break
+            else:
+                return
+        raise failure
+
+    def _reach_one(self, address: Any) -> None:
+        self.sock.setblocking(False)
+        error = self.sock.connect_ex(address)
+        if error in _UNDER_WAY:
+            error = self._patiently(self._connected, "connection")
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    def _connected(self) -> int:
+        """How connecting ended, as an error number; raises TimeoutError while it has not."""
+        _, done, failed = select.select([], [self.sock], [self.sock], self.sock.gettimeout())  # failures: on Windows
+        if not done and not failed:
+            raise TimeoutError
+        return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
     def _receive(self) -> None:
         """Wait for more bytes, within the deadline and the allowance."""
         data = self._patiently(lambda: self.sock.recv(_RECEIVE))
@@ -113,18 +155,22 @@ class Stream(imaplib.IMAP4):
             raise imaplib.IMAP4.abort("it sends more than was asked for")
         self._buffer += data
         self._hint = ""
+        if self._stopping():
+            self._stop_heard = self._stop_heard or time.monotonic()
+            if time.monotonic() - self._stop_heard > _LAST_SECONDS:
+                raise TimeoutError("stopped in the middle of an answer")
 
-    def _patiently(self, step: Callable[[], _T]) -> _T:
+    def _patiently(self, step: Callable[[], _T], what: str = "complete answer") -> _T:
         """A step that waits for the server, within the deadline, and not much longer than until a stop."""
         while True:
             left = self._deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"no complete answer within {self._timeout:g} s{self._hint}")
+                raise TimeoutError(f"no {what} within {self._timeout:g} s{self._hint}")
             self.sock.settimeout(min(left, _LOOK))
             with contextlib.suppress(TimeoutError):
                 return step()
             if self._stopping():
-                raise TimeoutError("stopped while waiting for an answer")
+                raise TimeoutError(f"stopped while waiting for a {what}")
 
     def wrap(self) -> None:
         """Go on inside TLS; what came before it is refused, as it may come from somebody in between."""

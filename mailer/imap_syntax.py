@@ -22,6 +22,14 @@ _FOR_NOW = re.compile(
     re.IGNORECASE,
 )
 
+# What some of them, and Exchange, Courier and Cyrus, say of a server in trouble, with no code.
+_IN_TROUBLE = re.compile(
+    r"server unavailable|temporar|try again later|system (?:i/o )?error|internal (?:server )?error|server (?:is )?busy"
+    r"|mailbox is locked",
+    re.IGNORECASE,
+)
+_FOR_GOOD = re.compile(r"\[(?:AUTHENTICATIONFAILED|AUTHORIZATIONFAILED|EXPIRED|NONEXISTENT)\]", re.IGNORECASE)
+
 
 def for_now(words: str) -> bool:
     """Whether the words of a refusal say that it is only for now."""
@@ -30,7 +38,8 @@ def for_now(words: str) -> bool:
 
 def not_for_good(words: str) -> bool:
     """Whether those of a refused login or folder do; of a mail, a server's bug is said for good."""
-    return for_now(words) or "[SERVERBUG]" in words.upper()
+    in_trouble = "[SERVERBUG]" in words.upper() or _IN_TROUBLE.search(words) is not None
+    return for_now(words) or (in_trouble and not _FOR_GOOD.search(words))
 
 
 def quoted(text: str) -> bytes:

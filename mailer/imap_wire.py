@@ -10,6 +10,7 @@ import contextlib
 import imaplib
 import re
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,7 +37,9 @@ class Wire(Stream):
         self.secrets = secrets
         self._fetches = 0
         self._begun: tuple[str, str, int] | None = None  # the FETCH whose answer has not been read
-        self._ahead: tuple[str, str, _Answer] | None = None  # the one whose answer nobody has asked for yet
+        # The one whose answer nobody has asked for yet, and how long that took.
+        self._ahead: tuple[str, str, _Answer, float] | None = None
+        self.seconds = 0.0  # that were waited for the answer to the last FETCH that was asked for
         with self.translated(f"{endpoint.host}:{endpoint.port}"):
             super().__init__(endpoint, context, timeout, stopping)
 
@@ -77,10 +80,11 @@ class Wire(Stream):
         with self.translated(self.host):
             self._settle()
             if self._ahead and self._ahead[:2] == (uids, items):
-                (_, _, answer), self._ahead = self._ahead, None
+                (_, _, answer, self.seconds), self._ahead = self._ahead, None
                 return answer
             self._begin(uids, items)
-            return self._finish(expected)
+            answer, self.seconds = self._finish(expected)
+            return answer
 
     def uid_fetch_ahead(self, uids: str, items: str, expected: int) -> None:
         """Begin a `uid_fetch` that will be asked for next."""
@@ -93,17 +97,20 @@ class Wire(Stream):
         """Read the answer to the FETCH that was begun, if there is one: nothing else can be asked before."""
         if self._begun:
             (uids, items, expected), self._begun = self._begun, None
-            self._ahead = uids, items, self._finish(expected)
+            self._ahead = uids, items, *self._finish(expected)
 
     def _begin(self, uids: str, items: str) -> None:
         self._fetches += 1
         self.send(f"F{self._fetches} UID FETCH {uids} {items}\r\n".encode())
 
-    def _finish(self, expected: int) -> _Answer:
+    def _finish(self, expected: int) -> tuple[_Answer, float]:
+        """The answer to the FETCH that was begun last, and the seconds that it was waited for."""
         self.expected = expected
         self.start_clock()
         self.expected = 0
-        return self._read_fetch(b"F%d " % self._fetches)
+        began = time.monotonic()
+        answer = self._read_fetch(b"F%d " % self._fetches)
+        return answer, time.monotonic() - began
 
     def _read_fetch(self, tag: bytes) -> _Answer:
         """The answer to a FETCH, its responses in the form of `imaplib`'s: text, and pairs of text and literal."""

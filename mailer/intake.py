@@ -66,15 +66,24 @@ class Intake:
     def handle(self, request: Request, host: str) -> Steps[Reply]:
         """The reply to a request that came from this host; raises nothing that a request can cause."""
         began = time.perf_counter()
+        repeated = False
+
+        def answer() -> Steps[Reply]:
+            nonlocal repeated
+            repeated = False
+            return self._answer(request, host)
+
         try:
             self._authorize(request, host)
-            reply = yield from self._answers.once(request, lambda: self._answer(request, host))
+            repeated = True
+            reply = yield from self._answers.once(request, answer)
         except RequestError as refused:
             reply = Reply(problems=refused.problems, retry=refused.retry)
         outcome = "OK" if reply.ok else reply.problems[0].code.value
         with self._counting:
             self._outcomes[outcome] += 1
-        level = logging.INFO if reply.ok else self._level(reply.problems[0].code)
+        # A repetition has been logged before, costs its client nothing, and is not to fill the log.
+        level = logging.DEBUG if repeated else logging.INFO if reply.ok else self._level(reply.problems[0].code)
         _log.log(level, "%s", _Line(request.email, reply, time.perf_counter() - began))
         return reply
 

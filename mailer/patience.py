@@ -16,7 +16,7 @@ QUICK = 0.001  # seconds
 TOO_LONG = (TimeoutError, BlockingIOError)
 # QUICK as a `timeval`, where there are such; the system rounds it up to its clock's ticks.
 _OPTION = struct.pack("ll", 0, 1000) if os.name == "posix" else b""
-_AT_ONCE: int = getattr(socket, "MSG_DONTWAIT", 0)
+AT_ONCE: int = getattr(socket, "MSG_DONTWAIT", 0)  # what makes a single call not wait, where there is that
 
 
 def be_quick(sock: socket.socket) -> None:
@@ -34,7 +34,7 @@ def send_at_once(sock: socket.socket, data: bytes) -> int:
     """How many of these bytes the system takes without waiting for the peer; raises OSError."""
     try:
         # Where reads are bounded by poll(), this is, too: within a moment.
-        return sock.send(data, _AT_ONCE) if not isinstance(sock, ssl.SSLSocket) else sock.send(data)
+        return sock.send(data, AT_ONCE) if not isinstance(sock, ssl.SSLSocket) else sock.send(data)
     except TOO_LONG:
         return 0
 
@@ -42,8 +42,8 @@ def send_at_once(sock: socket.socket, data: bytes) -> int:
 def receive_at_once(sock: socket.socket, size: int) -> bytes | None:
     """What has come, b"" at the end, or None when nothing has; raises OSError."""
     try:
-        if _AT_ONCE and not isinstance(sock, ssl.SSLSocket):
-            return sock.recv(size, _AT_ONCE)  # within a moment, where reads are bounded by poll()
+        if AT_ONCE and not isinstance(sock, ssl.SSLSocket):
+            return sock.recv(size, AT_ONCE)  # within a moment, where reads are bounded by poll()
         sock.settimeout(0)
         try:
             return sock.recv(size)

@@ -51,10 +51,11 @@ class Logged(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """What the server says about the mailbox when it is opened."""
+    """What the server says about the mailbox when it is opened; `told`: it said the next UID, and just now."""
 
     uidvalidity: int
     next_uid: int
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class Outbox:
         try:
             yield from self._transact(session, envelope, deadline)
         except SessionLostError:
-            if not session.reused:
+            if not session.reused or time.monotonic() >= last_moment:
                 raise
             yield from self._transact(self._pool.take(last_moment, fresh=True), envelope, deadline)
 

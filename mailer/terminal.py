@@ -40,11 +40,14 @@ class Terminal:
     """A conversation on the terminal that is standard input; `results` is standard output as it was given."""
 
     def __init__(self) -> None:
-        self.results: TextIO = sys.stdout
-        if not sys.stdout.isatty():  # `client.py --json > FILE`: prompts go where the person sees them
-            self.results = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace")
+        self.results: TextIO | None = sys.stdout
+        if not is_terminal(sys.stdout):  # `client.py --json > FILE`: prompts go where the person sees them
+            if sys.stdout:
+                self.results = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace")
             os.dup2(2, 1)
-        self._said = sys.stderr if sys.stderr.isatty() else sys.stdout
+            sys.stdout = sys.stdout or os.fdopen(1, "w", encoding=sys.stderr.encoding, errors="replace")
+        sys.stderr = sys.stderr or sys.stdout  # `input` wants both
+        self._said = sys.stderr if is_terminal(sys.stderr) else sys.stdout
         self._readline = line_editor()
         gnu = self._readline is not None and "libedit" not in (self._readline.__doc__ or "")
         self._takes_pastes = gnu and os.environ.get("TERM") != "dumb"  # whole, and edits several lines in place

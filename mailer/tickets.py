@@ -21,7 +21,7 @@ _WORDS = (
 # full-width one.
 _PREFIX = rf"(?:{_WORDS})(?:\s?\[\d{{1,4}}\]|\s?\(\d{{1,4}}\)|[\^*-]?\d{{1,4}})?\s?[:：]\s?"
 _SUBJECT = re.compile(rf"(?:(?i:{_PREFIX}))*+\[Ticket #([0-9]{{1,18}})\] Mailer")
-_NO_MARKS = dict.fromkeys(map(ord, "\u200e\u200f"))  # of direction, which some put before a prefix
+_NO_MARKS = dict.fromkeys(map(ord, "\u200e\u200f\ufeff"))  # of direction, or byte order, which some put before it
 _MESSAGE_ID = re.compile(r"<ticket\.([0-9]{1,18})\.[0-9a-z]+@")
 
 

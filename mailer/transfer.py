@@ -1,6 +1,6 @@
 """Content-Transfer-Encoding undone (RFC 2045, section 6), however damaged.
 
-Promises bytes for any bytes, in linear time; says whether everything could be decoded. Called by `content`.
+Promises bytes for any bytes, in linear time; says whether everything could be decoded. Called by `content` and `mime`.
 """
 
 import binascii

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from mailer.errors import Code, Problem, speaks_clear
-from mailer.patience import QUICK, TOO_LONG, be_quick, receive_at_once, send_at_once
+from mailer.patience import AT_ONCE, QUICK, TOO_LONG, be_quick, receive_at_once, send_at_once
 from mailer.protocol import Reply, encode_reply, split_frame
 
 _READ_SIZE = 1 << 12
@@ -78,6 +78,8 @@ class Connection:
     def send(self, frame: bytes) -> None:
         """Hand a whole frame to the peer, however slowly it takes it; raises OSError when it is too slow."""
         self._shake_hands()
+        if not AT_ONCE:
+            self._prepare()
         sent = send_at_once(self._sock, frame)
         if sent < len(frame):
             self._on_wait(self)
@@ -141,14 +143,18 @@ class Connection:
         self._prepared = False
         text = "This server takes requests over TLS alone; for client.py that is SERVER_TLS_CA. Nothing was sent."
         self.send(encode_reply(Reply(problems=(Problem(Code.BAD_REQUEST, text),))))
-        self.linger()
+        self.linger(min(self._timeout, _LINGER_SECONDS))
+
+    def _prepare(self) -> None:
+        """Have calls on the socket take a moment at most."""
+        if not self._prepared:
+            be_quick(self._sock)
+            self._prepared = True
 
     def _read(self, deadline: float) -> bytes:
         if time.monotonic() > deadline:  # the peer may have sent something all the time, and never enough
             raise TimeoutError("the frame was not complete in time")
-        if not self._prepared:
-            be_quick(self._sock)
-            self._prepared = True
+        self._prepare()
         try:
             return self._sock.recv(_READ_SIZE)
         except TOO_LONG:

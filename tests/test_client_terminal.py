@@ -647,6 +647,17 @@ class DraftTest(TerminalTestCase):
             self.assertEqual(person.ends(), 130)
 
 
+class ClosedTest(TerminalTestCase):
+    def test_one_closed_stream_is_made_up_for_by_the_other(self) -> None:
+        for closed in (">&-", "2>&-"):
+            with self.subTest(closed), FakeServer() as server:
+                command = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *self.command(server.port, *ADDRESS)]
+                with Person(command, self.env) as person:
+                    person.answers("Your message", "x\r.\r")
+                    person.sees("your ticket is 12345")
+                    self.assertEqual(person.ends(), 0)
+
+
 class LookTest(TerminalTestCase):
     def test_colour_is_for_terminals_and_people_who_want_it(self) -> None:
         for settings, coloured in (({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": "", "TERM": "dumb"}, False)):

@@ -22,6 +22,7 @@ from mailer.journal import Journal, keep
 from mailer.position import Position
 from mailer.progress import Mail, Progress
 from mailer.sandbox.mail import MailServer
+from mailer.sandbox.store import Message
 from mailer.sasl import Login
 from mailer.settings import Endpoint, Security
 from mailer.tls import client_context
@@ -88,12 +89,14 @@ class WatchedMailbox(Mailbox):
     breaking: frozenset[int] = frozenset()   # UIDs whose FETCH ends the connection
     breaks_over_marks: bool = False          # whether STORE ends the connection
     away: frozenset[int] = frozenset()       # UIDs that get NO for now, as with [UNAVAILABLE]
+    tells_next_uid: bool = True
     fragile: bool = False                    # whether the beginnings of those come before that
     on_fetch: Callable[[], None] = staticmethod(lambda: None)
 
     def open(self) -> Any:
         self.effects.happen("open")
-        return super().open()
+        selected = super().open()
+        return selected if self.tells_next_uid else selected._replace(next_uid=self._highest() + 1, told=False)
 
     def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]:
         self.effects.happen("fetch")
@@ -235,6 +238,55 @@ class Passes(CollectCase):
             self.server.set_flags(self.address, uid, [r"\Seen"])
         self.start().run_pass()
         self.assertEqual(self.uids(), uids)
+
+    def set_back(self, uids: Sequence[int]) -> list[Message]:
+        """Take mails and their numbers out of the mailbox, as an older backup of it does; these mails."""
+        inbox = self.server.store.folders(self.address)["INBOX"]
+        lost = [message for message in inbox.messages if message.uid in uids]
+        self.server.expunge(self.address, uids[0])
+        inbox.remove(lambda message: message in lost)
+        inbox.next_uid = uids[0]
+        self.mailbox.close()
+        return lost
+
+    def test_a_mailbox_that_was_restored_from_a_backup_is_read_from_what_is_unseen(self) -> None:
+        uids = self.deliver(10)
+        collector = self.start()
+        collector.run_pass()
+        self.set_back(uids[5:])
+        self.assertEqual(self.deliver(2), uids[5:7])
+        with self.assertLogs("mailer.collect", "WARNING") as log:
+            self.assertEqual(sum(collector.run_pass()), 2)
+        self.assertIn("set back", log.output[0])
+        self.assertEqual(sorted(record["message_id"] for record in self.records("success") + self.records("error")),
+                         sorted(f"<{number}@x>" for number in range(1, 13)))  # fmt: skip
+        self.assertEqual(self.seen(uids[5:7]), [True, True])
+        self.assertEqual(collector.run_pass(), (0, 0))
+        uids += self.deliver(1)
+        self.assertEqual(sum(collector.run_pass()), 1)
+
+    def test_what_comes_back_into_a_mailbox_that_was_set_back_is_not_repeated(self) -> None:
+        uids = self.deliver(6)
+        collector = self.start()
+        collector.run_pass()
+        lost = self.set_back(uids[4:])
+        with self.assertLogs("mailer.collect", "WARNING"):
+            collector.run_pass()
+        inbox = self.server.store.folders(self.address)["INBOX"]
+        for message in lost:
+            inbox.append(message.raw)
+        self.assertEqual(sum(collector.run_pass()), 0)
+        self.assertEqual(self.uids(), uids)
+
+    def test_a_lower_next_uid_of_a_server_that_does_not_tell_it_says_nothing(self) -> None:
+        uids = self.deliver(3)
+        collector = self.start()
+        collector.run_pass()
+        self.server.expunge(self.address, uids[-1])
+        self.mailbox.close()
+        self.mailbox.tells_next_uid = False
+        with self.assertNoLogs("mailer.collect", "WARNING"):
+            self.assertEqual(collector.run_pass(), (0, 0))
 
     def test_a_changed_uidvalidity_begins_anew_with_the_unseen(self) -> None:
         uids = self.deliver(3)
@@ -529,6 +581,34 @@ class Refusals(CollectCase):
         self.stop = False
         self.start().run_pass()
         self.assertEqual(self.uids(), uids)
+
+    def test_a_stop_in_the_middle_of_a_mail_is_not_held_against_it(self) -> None:
+        uids = self.deliver(1)
+        collector = self.start()
+        self.mailbox.breaking, self.mailbox.fragile = frozenset(uids), True
+        self.mailbox.on_fetch = lambda: setattr(self, "stop", True)
+        self.assertRaises(MailboxError, collector.run_pass)
+        self.assertEqual(collector._ledger.progress.refused, {})
+        self.assertEqual(self.uids(), [])
+
+    def test_a_mail_that_breaks_the_connection_after_a_while_is_counted_once_each_time(self) -> None:
+        uids = self.deliver(3)
+        collector = self.start()
+        self.mailbox.breaking, self.mailbox.fragile = frozenset(uids[1:2]), True
+        with mock.patch.object(collect, "_SECONDS", 0.0):
+            self.assertEqual(self.failures(collector), 6, "once with the others, then five times alone")
+        self.assertEqual(self.uids(), uids)
+
+    def test_more_refused_mails_than_can_be_remembered_are_got_over(self) -> None:
+        uids = self.deliver(9)
+        collector = self.start()
+        self.mailbox.refusing = frozenset(uids[1:8])
+        with mock.patch.object(collect_refusals, "_MOST", 3), mock.patch.object(collect, "_ASKED", 2):
+            for _ in range(30):
+                with suppress(MailboxError):
+                    collector.run_pass()
+        self.assertEqual(self.uids(), uids)
+        self.assertEqual(sum(record["reason"] == "unreadable" for record in self.records("error")), 7)
 
     def test_a_mail_that_is_given_at_last_is_read(self) -> None:
         uids = self.deliver(3)

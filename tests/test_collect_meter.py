@@ -2,9 +2,11 @@
 
 import io
 import os
+import subprocess
 import sys
 import time
 import unittest
+from contextlib import suppress
 from itertools import count, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,6 +36,18 @@ def told(out: io.StringIO, total: int, *, rewrite: bool = True) -> str:
     return out.getvalue()
 
 
+def collect_once(folder: Path, server: MailServer) -> list[str]:
+    """The command that takes what is new on the server into logs in the folder."""
+    settings = folder / "settings"
+    settings.write_text(
+        f"EMAIL_LOGIN={ADDRESS}\nEMAIL_PASSWORD=sandbox\nIMAP_HOST=127.0.0.1\nIMAP_PORT={server.imap_port}\n"
+        f"SUCCESS_LOG={folder}/success\nERROR_LOG={folder}/error\nPERIOD_CHECK=1\nSTATE_DIR={folder}/state\n",
+        encoding="utf-8",
+    )
+    settings.chmod(0o600)
+    return [sys.executable, str(ROOT / "collector.py"), "--env", str(settings), "--once"]
+
+
 class Meters(unittest.TestCase):
     def test_a_long_pass_is_told_on_a_terminal_and_its_line_goes_in_the_end(self) -> None:
         *lines, last = told(Terminal(), 50_000).split("\r")[:-1]
@@ -53,20 +67,39 @@ class Meters(unittest.TestCase):
         self.assertEqual((told(Terminal(), 400), told(io.StringIO(), 50_000)), ("", ""))
 
     @unittest.skipUnless(os.name == "posix", "needs pseudo-terminals")
+    def test_a_terminal_that_was_stopped_stops_nothing(self) -> None:
+        ours, theirs = os.openpty()
+        self.addCleanup(os.close, ours)
+        with open(theirs, "w", encoding="ascii") as terminal:  # noqa: PTH123 - a descriptor
+            os.set_blocking(theirs, False)
+            with suppress(BlockingIOError):  # until it takes no more, as after Ctrl-S
+                while True:
+                    os.write(theirs, b"x" * 1000)
+            os.set_blocking(theirs, True)
+            began = time.monotonic()
+            meter = Meter(terminal, clock=count().__next__)
+            for done in range(0, 10_000, 100):
+                meter.told(done, 10_000)
+            meter.end()
+            self.assertLess(time.monotonic() - began, 5)
+            os.set_blocking(theirs, False)  # what is left in the buffer is not waited for
+
+    @unittest.skipUnless(os.name == "posix", "needs a shell")
+    def test_without_a_stderr_a_long_pass_is_made_all_the_same(self) -> None:
+        with MailServer() as server, TemporaryDirectory() as name:
+            for number in range(600):
+                server.deliver(ADDRESS, b"Subject: %d\r\n\r\ntext\r\n" % number)
+            command = ["/bin/sh", "-c", 'exec "$@" 2>&-', "sh", *collect_once(Path(name), server)]
+            self.assertEqual(subprocess.run(command, timeout=60).returncode, 0)
+            self.assertEqual(len((Path(name) / "error").read_bytes().splitlines()), 600)
+
+    @unittest.skipUnless(os.name == "posix", "needs pseudo-terminals")
     def test_the_collector_tells_it(self) -> None:
         slow = MailServer(on_command=lambda _: time.sleep(0.1))
         with slow as server, TemporaryDirectory() as name:
             for number in range(1500):
                 server.deliver(ADDRESS, b"Subject: %d\r\n\r\ntext\r\n" % number)
-            settings = Path(name) / "settings"
-            settings.write_text(
-                f"EMAIL_LOGIN={ADDRESS}\nEMAIL_PASSWORD=sandbox\nIMAP_HOST=127.0.0.1\nIMAP_PORT={server.imap_port}\n"
-                f"SUCCESS_LOG={name}/success\nERROR_LOG={name}/error\nPERIOD_CHECK=1\n"
-                f"STATE_DIR={name}/state\n", encoding="utf-8",
-            )
-            settings.chmod(0o600)
-            command = [sys.executable, str(ROOT / "collector.py"), "--env", str(settings), "--once"]
-            with Person(command, {"PATH": os.environ["PATH"], "TERM": "xterm"}) as person:
+            with Person(collect_once(Path(name), server), {"PATH": os.environ["PATH"], "TERM": "xterm"}) as person:
                 self.assertEqual(person.ends(), 0, person.screen)
         self.assertRegex(person.screen, r"\d+ of 1,500 mails, [\d,]+ a second, \d+ s left *\r")
         self.assertRegex(person.screen, r"\r[^\r]*1500 new: 0 of tickets, 1500 others\r\n$")

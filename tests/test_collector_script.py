@@ -178,6 +178,15 @@ class Reading(CollectorCase):
             self.assertIn("cannot be written", ended.stderr)
             self.assertNotIn("Traceback", ended.stderr)
 
+    @unittest.skipUnless(Path("/dev/full").exists(), "needs /dev/full")
+    def test_so_is_the_result_of_a_check(self) -> None:
+        command, environment = self.command("--check")
+        with Path("/dev/full").open("wb") as full:
+            ended = subprocess.run(command, env=environment, cwd=self.folder, stdout=full, stderr=subprocess.PIPE)
+        self.assertEqual(ended.returncode, 75)
+        self.assertIn(b"cannot be written", ended.stderr)
+        self.assertNotIn(b"Traceback", ended.stderr)
+
 
 class Running(CollectorCase):
     def test_it_watches_until_it_is_told_to_end(self) -> None:

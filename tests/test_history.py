@@ -152,6 +152,10 @@ class HistoryTest(unittest.TestCase):
             self.assertIn("\x1b[", self.shown(content, 10000, Screen()))
         self.assertNotIn("\x1b", self.shown(content, 10000))
 
+    def test_a_pager_that_makes_no_sense_is_none(self) -> None:
+        with mock.patch.dict(os.environ, {"PAGER": "less 'unclosed", "PATH": ""}):
+            self.assertIn("quoted", self.shown(record(10000, "> quoted"), 10000, Screen()))
+
     def test_nothing_to_show_is_said_on_stderr(self) -> None:
         self.log.write_text(record(10000))
         for log, ticket, code in (

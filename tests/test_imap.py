@@ -2,14 +2,17 @@
 
 import contextlib
 import functools
+import socket
+import sys
 import threading
 import time
 import unittest
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 from unittest import mock
 
+from mailer import imap_stream
 from mailer.errors import ExitCode, MailboxError
 from mailer.imap import Mailbox
 from mailer.imap_syntax import mailbox_name, responses
@@ -144,7 +147,7 @@ class Reading(ImapCase):
         uids = self.deliver(b"1", b"2", b"3")
         self.server.set_flags(ADDRESS, uids[1], [r"\Seen"])
         box = self.opened(self.server.imap_port)
-        self.assertEqual(box.open(), (1, uids[-1] + 1))
+        self.assertEqual(box.open()[:2], (1, uids[-1] + 1))
         self.assertEqual(list(box.unseen()), [uids[0], uids[2]])
         self.assertEqual(list(box.since(uids[1])), uids[1:])
         self.assertEqual(list(box.since(uids[-1] + 1)), [], "the last mail answers to `n:*` but is not new")
@@ -296,10 +299,10 @@ class Searching(ImapCase):
         selected = SELECTED.replace(b"* OK [UIDNEXT 12] ok\r\n", b"")
         last = b"* 3 FETCH (FLAGS () UID 11)\r\n%tag% OK done\r\n"
         with ScriptedServer({**IMAP, "SELECT": selected, "UID FETCH": last}, imap=True) as server:
-            self.assertEqual(self.opened(server.port).open(), (7, 12))
+            self.assertEqual(self.opened(server.port).open()[:2], (7, 12))
         empty = selected.replace(b"3 EXISTS", b"0 EXISTS")
         with ScriptedServer({**IMAP, "SELECT": empty, "UID FETCH": close}, imap=True) as server:
-            self.assertEqual(self.opened(server.port).open(), (7, 1))
+            self.assertEqual(self.opened(server.port).open()[:2], (7, 1))
 
     def test_a_server_without_uidvalidity_cannot_be_used(self) -> None:
         selected = SELECTED.replace(b"* OK [UIDVALIDITY 7] ok\r\n", b"")
@@ -317,13 +320,19 @@ class Searching(ImapCase):
     def test_a_read_only_folder_is_read_all_the_same(self) -> None:
         with ScriptedServer({**IMAP, "SELECT": SELECTED.replace(b"READ-WRITE", b"READ-ONLY")}, imap=True) as server:
             with self.assertLogs("mailer.imap", "WARNING"):
-                self.assertEqual(self.opened(server.port).open(), (7, 12))
+                box = self.opened(server.port)
+                self.assertEqual(box.open()[:2], (7, 12))
+                box.mark([9])
+            self.assertFalse(any(b"STORE" in line for line in server.lines))
 
     def test_marks_that_the_server_refuses_stop_nothing(self) -> None:
         with ScriptedServer({**IMAP, "UID STORE": b"%tag% NO not allowed\r\n"}, imap=True) as server:
             box = self.opened(server.port)
-            with self.assertLogs("mailer.imap", "WARNING"):
-                box.mark([9])
+            with self.assertLogs("mailer.imap", "WARNING") as log:
+                for _ in range(3):
+                    box.mark([9])
+            self.assertEqual(len(log.output), 1, "it is told once, and not asked again")
+            self.assertEqual(sum(b"STORE" in line for line in server.lines), 1)
             self.assertEqual(list(box.unseen()), [9, 10, 11])
 
 
@@ -505,6 +514,72 @@ class Faults(ImapCase):
             began = time.monotonic()
             self.failure(box.unseen)
             self.assertLess(time.monotonic() - began, 5)
+
+    def test_a_stop_ends_an_answer_that_goes_on_coming(self) -> None:
+        stop = threading.Event()
+        much = b"* 1 FETCH (UID 9 BODY[]<0> {65536}\r\n"
+        with ScriptedServer({**IMAP, "UID FETCH": (much, drip(b"x" * 100, 0.01))}, imap=True) as server:
+            box = self.opened(server.port, timeout=60.0, stopping=stop.is_set)
+            threading.Timer(0.2, stop.set).start()
+            began = time.monotonic()
+            with mock.patch.object(imap_stream, "_LAST_SECONDS", 0.3), mock.patch.object(imap_stream, "_SLOWEST", 1):
+                failure = self.failure(functools.partial(fetch, box, [9]))
+            self.assertIn("stopped", str(failure))
+            self.assertLess(time.monotonic() - began, 5)
+
+    @contextlib.contextmanager
+    def dead_ends(self, count: int) -> Iterator[None]:
+        """The name `dead.example` has so many addresses that do not answer, and then one that refuses."""
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as crowd:
+            for _ in range(4):  # what the backlog takes, and more
+                waiting = crowd.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(full.getsockname())
+            dead = (socket.AF_INET, socket.SOCK_STREAM, 0, "", full.getsockname())
+            with mock.patch("socket.getaddrinfo", return_value=[dead] * count):
+                yield
+
+    @unittest.skipUnless(sys.platform == "linux", "needs a backlog that leaves connections without an answer")
+    def test_all_addresses_of_a_name_share_the_time(self) -> None:
+        for count in (1, 3):
+            with self.subTest(count), self.dead_ends(count):
+                began = time.monotonic()
+                failure = self.failure(mailbox(143, host="dead.example", timeout=0.9).open)
+                self.assertIn("no connection within 0.9 s", str(failure))
+                self.assertTrue(0.8 < time.monotonic() - began < 2)
+
+    @unittest.skipUnless(sys.platform == "linux", "needs a backlog that leaves connections without an answer")
+    def test_a_stop_is_heard_while_connecting(self) -> None:
+        stop = threading.Event()
+        with self.dead_ends(3):
+            threading.Timer(0.2, stop.set).start()
+            began = time.monotonic()
+            self.failure(mailbox(143, host="dead.example", timeout=60.0, stopping=stop.is_set).open)
+            self.assertLess(time.monotonic() - began, 5)
+
+    def test_an_address_that_answers_is_found_behind_one_that_does_not(self) -> None:
+        with ScriptedServer(IMAP, imap=True) as server:
+            places = [("127.0.0.1", refused_port()), ("127.0.0.1", server.port)]
+            found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", place) for place in places]
+            with mock.patch("socket.getaddrinfo", return_value=found):
+                box = mailbox(server.port, host="two.example")
+                self.addCleanup(box.close)
+                self.assertEqual(box.open().uidvalidity, 7)
+
+    def test_how_long_an_answer_took_is_known_whoever_waited_for_it(self) -> None:
+        def slowly(conversation: Conversation) -> None:
+            time.sleep(0.05)
+            conversation.send(b"%tag% OK nothing\r\n".replace(b"%tag%", conversation.lines[-1].split()[0]))
+
+        with ScriptedServer({**IMAP, "UID FETCH": slowly}, imap=True) as server:
+            wire = self.opened(server.port)._live()
+            for ahead in (False, True):
+                if ahead:
+                    wire.uid_fetch_ahead("9", "(UID)", 0)
+                    wire.command("NOOP")  # reads the answer before
+                    wire.seconds = 0.0
+                wire.uid_fetch("9", "(UID)", 0)
+                self.assertGreater(wire.seconds, 0.04, ahead)
 
     def test_no_connection_is_left_behind(self) -> None:
         with ScriptedServer({**IMAP, "SELECT": b"%tag% NO no such folder\r\n"}, imap=True) as server:

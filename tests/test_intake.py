@@ -285,6 +285,15 @@ class TheLog(Desk):
         whole = self.lines(logging.DEBUG, Request("b@b.de", "my message", "i", "my-token"))
         self.assertNotRegex(whole, "message|token")
 
+    def test_a_repetition_does_not_fill_the_log(self) -> None:
+        first = Request("alice@example.com", "x", "id")
+        self.assertIn("ticket 10000", self.lines(logging.INFO, first))
+        for repeated in (first, Request("alice@example.com", "other", "id")):
+            with self.assertNoLogs("mailer.intake", logging.INFO):
+                finish(self.intake.handle(repeated, HOST))
+            self.assertTrue(self.lines(logging.DEBUG, repeated))
+        self.assertIn("ticket 10001", self.lines(logging.INFO, Request("alice@example.com", "other", "id 2")))
+
     def test_a_request_adds_one_line_and_no_escape(self) -> None:
         for address in ("a@b\r\nINFO ticket 1", "a@\x1b[2Jb", "a@\u2028b", "\ud800", "x" * 100_000, "a@b%s%d%n"):
             with self.subTest(ascii(address[:20])):

@@ -44,6 +44,107 @@ class Mistakes(unittest.TestCase):
             with self.subTest(end):
                 self.assertEqual(read(FROM + b"\r\n" + "Привет, café".encode() + end).text, "Привет, café\ufffd")
 
+    def test_japanese_of_windows_and_phones_in_iso_2022_jp(self) -> None:
+        def encoded(text: str) -> bytes:
+            """With the characters of Shift_JIS that ISO-2022-JP lacks, as Windows does it."""
+            out, double = b"", False
+            for character in text:
+                raw = character.encode("cp932")
+                if double != (len(raw) == 2):
+                    double = not double
+                    out += b"\x1b$B" if double else b"\x1b(B"
+                if double:
+                    lead, trail = raw
+                    row = 2 * (lead - (0x81 if lead < 0xA0 else 0xC1)) + (trail >= 0x9F)
+                    raw = bytes((row + 0x21, trail - (0x7E if trail >= 0x9F else 0x1F + (trail > 0x7F))))
+                out += raw
+            return out + (b"\x1b(B" if double else b"")
+
+        for text in ("株式会社①の件です。㈱テスト", "①②③", "Ⅳ №5 と 髙橋 ㎡", "終わり。\n次の行①", "日本"):
+            for charset in ("; charset=iso-2022-jp", ""):
+                with self.subTest(text, charset=charset):
+                    fields = f"Content-Type: text/plain{charset}\r\nSubject: ".encode()
+                    found = read(FROM + fields + encoded(text.splitlines()[0]) + b"\r\n\r\n" + encoded(text))
+                    self.assertEqual((found.text, found.subject), (text, text.splitlines()[0]))
+        kana = read(FROM + b"Content-Type: text/plain; charset=iso-2022-jp\r\n\r\n\x1b(I12\x1b(B \x1b$B-!\x1b(B")
+        self.assertEqual(kana.text, "\uff71\uff72 \u2460")
+
+    def test_a_charset_of_two_bytes_over_text_of_one(self) -> None:
+        for charset in ("utf-16", "utf-16le", "UTF-32", "utf16"):
+            html = f'<html><META http-equiv="Content-Type" content="text/html; charset={charset}">Hi, принтер'
+            for kind in ("text/html", "text/html; charset=us-ascii", f"text/html; charset={charset}"):
+                with self.subTest(charset, kind=kind):
+                    self.assertEqual(mail(f"Content-Type: {kind}", html.encode()).text, "Hi, принтер")
+            with self.subTest(charset):
+                self.assertEqual(mail(f"Content-Type: text/plain; charset={charset}", b"only this").text, "only this")
+        for charset in ("utf-16", "utf-16le", "utf-32be"):
+            with self.subTest("really", charset=charset):
+                body = base64.encodebytes("Привет, 日本\n".encode(charset))
+                fields = f"Content-Type: text/plain; charset={charset}\r\nContent-Transfer-Encoding: base64"
+                self.assertEqual(mail(fields, body).text, "Привет, 日本\n")
+
+    def test_a_byte_order_mark_is_no_text(self) -> None:
+        for charset in ("utf-8", "us-ascii", "utf-16le"):
+            raw = "\ufeffHello".encode("utf-16le" if charset == "utf-16le" else "utf-8")
+            with self.subTest(charset):
+                self.assertEqual(mail(f"Content-Type: text/plain; charset={charset}", raw).text, "Hello")
+        found = mail("Subject: \ufeff[Ticket #7] Mailer")
+        self.assertEqual(found.ticket, 7)
+
+    def test_only_what_is_hidden_is_left_out(self) -> None:
+        words = "<p>Banner</p><div {}>Order <span style='font-size:14px'>77</span></div>"
+        shown = ('style="overflow: hidden !important; width:600px"', 'style="overflow: hidden ;"', 'class="a hidden b"',
+                 'title="the hidden cost"', 'style="overflow:\n hidden\n"', "data-x='a hidden b'",
+                 'style="font-size:0px"', 'title="display: none"', 'style="max-height:0.5em"',
+                 'style="white-space: pre"', "title=hidden")  # fmt: skip
+        hidden = ("hidden", 'hidden=""', "class=a hidden", 'style="display:none"', "style='mso-hide:all'",
+                  'style="max-height:0px;overflow:hidden"', 'title="x" hidden', "STYLE='DISPLAY: NONE'")  # fmt: skip
+        for attributes in (*shown, *hidden):
+            with self.subTest(attributes):
+                found = mail("Content-Type: text/html", words.format(attributes).encode()).text
+                self.assertEqual("Order 77" in found, attributes in shown, found)
+
+    def test_lines_that_a_style_keeps(self) -> None:
+        lines = "One\n  two\n\nfour"
+        for style in ("pre", "pre-wrap", "pre-line"):
+            with self.subTest(style):
+                html = f'<div style="white-space: {style}; color: red">{lines}</div><div>a\nb</div>'
+                self.assertEqual(mail("Content-Type: text/html", html.encode()).text, f"{lines}\na b")
+        nested = '<div style="white-space:pre-wrap">a\n<div style="white-space:pre-wrap">b\nc</div>d\ne</div>f\ng'
+        self.assertEqual(mail("Content-Type: text/html", nested.encode()).text, "a\nb\nc\nd\ne\nf g")
+
+    def test_a_text_with_a_name_is_read_where_there_is_nothing_else(self) -> None:
+        text = b"Content-Type: text/plain; charset=utf-8; name=text_0.txt\r\n\r\nThe printer burns\r\n"
+        smil = b"Content-Type: application/smil; name=0.smil\r\nContent-ID: <s>\r\n\r\n<smil></smil>\r\n"
+        report = text.replace(b"\r\n\r\n", b"\r\nContent-Disposition: attachment\r\n\r\n")
+        words = b"Content-Type: text/plain\r\n\r\nwords\r\n"
+        for parts, expected in (([smil, text], "The printer burns"), ([PICTURE, text], "The printer burns"),
+                                ([PICTURE, report], ""), ([words, text], "words")):  # fmt: skip
+            body = b"".join(b"--b\r\n" + part for part in parts) + b"--b--\r\n"
+            with self.subTest(expected, parts=len(parts)):
+                found = mail("Content-Type: multipart/mixed; boundary=b", body)
+                self.assertEqual(found.text, expected)
+                self.assertIn("text_0.txt", found.attachments)
+        self.assertEqual(related('; start="<s>"', smil, text).text, "The printer burns")
+
+    def test_the_address_of_a_quoted_local_part(self) -> None:
+        address = '"john..doe"@docomo.ne.jp'
+        for sender in (f"Taro <{address}>", f'"Taro" < {address} >', address):
+            with self.subTest(sender):
+                self.assertEqual(read(f"From: {sender}\r\n\r\nx".encode()).sender, address)
+
+    def test_zones_as_programs_write_them(self) -> None:
+        for zone, expected in (("+05:30", "+05:30"), ("GMT+0300", "+03:00"), ("GMT+03:00 (MSK)", "+03:00"),
+                               ("+03", "+03:00"), ("-0800", "-08:00"), ("UTC-02", "-02:00"), ("GMT", "+00:00"),
+                               ("EST", "-05:00")):  # fmt: skip
+            with self.subTest(zone):
+                self.assertEqual(mail(f"Date: Mon, 1 Jan 2024 10:00:00 {zone}").date, f"2024-01-01T10:00:00{expected}")
+
+    def test_a_receipt_for_a_mail_that_was_read_is_no_persons(self) -> None:
+        body = b"--b\r\n\r\nread\r\n--b\r\nContent-Type: message/disposition-notification\r\n\r\nx: y\r\n--b--\r\n"
+        found = mail("Content-Type: multipart/report; report-type=disposition-notification; boundary=b", body)
+        self.assertEqual(found.reason, "auto_reply")
+
     def test_the_text_of_related_parts_wherever_it_stands(self) -> None:
         html = b"Content-Type: text/html\r\nContent-ID: <h>\r\n\r\n<p>words\r\n"
         note = b"Content-Type: text/html\r\nContent-ID: <n>\r\n\r\n<p>note\r\n"
