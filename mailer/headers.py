@@ -16,7 +16,7 @@ BLOCK_LIMIT = 1_048_576
 # A value that a person or a program reads is shorter; long ones are attacks on whoever decodes them.
 VALUE_LIMIT = 8_192
 # Real mail has a few dozen fields; those after so many are passed over.
-_MOST = 10_000
+MOST = 10_000
 
 Fields = dict[str, list[bytes]]
 
@@ -58,9 +58,9 @@ def split(raw: bytes, start: int, end: int) -> tuple[Fields, int, bool]:
 
 def _found(block: bytes) -> list[tuple[bytes, bytes]]:
     """The names and values of the fields in a block."""
-    if len(block) < _MOST:  # bytes, and fewer fields still, as nearly always: the faster way
+    if len(block) < MOST:  # bytes, and fewer fields still, as nearly always: the faster way
         return _FIELD.findall(block)
-    return [(field[1], field[2]) for field in itertools.islice(_FIELD.finditer(block), _MOST)]
+    return [(field[1], field[2]) for field in itertools.islice(_FIELD.finditer(block), MOST)]
 
 
 @lru_cache(maxsize=1024)

@@ -76,7 +76,8 @@ def parse(raw: bytes, *, complete: bool = True) -> tuple[Part, list[str]]:
     """The tree of a mail, and the defects met. `complete=False`: the bytes are only the beginning of the mail."""
     budget = _Budget()
     root = _parse(raw, 0, len(raw), "text/plain", DEPTH, budget, complete)
-    if root.in_headers and complete and len(raw) > headers.BLOCK_LIMIT:
+    endless = root.in_headers and len(raw) >= headers.BLOCK_LIMIT + complete
+    if endless or (root.start > headers.MOST and sum(map(len, root.fields.values())) >= headers.MOST):
         budget.defects.append("header")
     return root, budget.defects
 

@@ -6,6 +6,7 @@ in one, nor in a log. Called by `smtp` and `imap`, as the account's `secret`.
 """
 
 import json
+import logging
 import math
 import re
 import ssl
@@ -21,13 +22,15 @@ from mailer.settings import OAuth
 # How long a token serves whose end is not known: commands renew theirs themselves, some minutes before.
 _UNKNOWN_LIFE = 300.0  # seconds
 _MARGIN = 60.0  # seconds before its end from which a token is not used any more
-_TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
+_TEMPORARY = (69, 75)  # EX_UNAVAILABLE and EX_TEMPFAIL of sysexits.h; a negative code is the signal that ended it
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERRORS = 500
 # Words that may hold a token, and among them what support people ask for.
 _LONG_WORD = re.compile(r"[\w.~+%=-]{16,}")
 _TRACE_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.?", re.IGNORECASE)
 _WORD = re.compile(r"[\w~+/%-]{6,}")
+
+_log = logging.getLogger(__name__)
 
 
 class TokenSource:
@@ -78,8 +81,9 @@ class TokenSource:
         if code:
             last = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
             reason = _WORD.sub(lambda word: "…" if word[0] in printed else word[0], last)  # it may have printed a token
-            text = f"EMAIL_TOKEN_COMMAND failed with {code}: {self._safe(reason)}"
-            raise LoginError(text, temporary=code == _TEMPORARY_FAILURE)
+            # For the administrator: what the command says of itself is not for everybody who asks this server.
+            _log.warning("EMAIL_TOKEN_COMMAND failed with %d: %s", code, self._safe(reason))
+            raise LoginError(f"EMAIL_TOKEN_COMMAND failed with {code}", temporary=code in _TEMPORARY or code < 0)
         return _checked(printed, "EMAIL_TOKEN_COMMAND"), _UNKNOWN_LIFE
 
     def _refresh(self) -> tuple[str, float]:

@@ -136,7 +136,7 @@ def _decode(payload: bytes) -> dict[str, Any]:
     except RecursionError:
         raise _bad_request("The JSON is nested too deeply.") from None
     except ValueError as wrong:
-        raise _bad_request("The frame does not hold JSON in UTF-8.") from wrong
+        raise _bad_request("The frame does not hold JSON in UTF-8, with no key twice.") from wrong
     if not isinstance(content, dict):
         raise _bad_request("The frame does not hold a JSON object.")
     return content

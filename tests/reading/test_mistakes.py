@@ -145,6 +145,16 @@ class Mistakes(unittest.TestCase):
         found = mail("Content-Type: multipart/report; report-type=disposition-notification; boundary=b", body)
         self.assertEqual(found.reason, "auto_reply")
 
+    def test_a_header_that_is_too_large_is_named_as_a_defect(self) -> None:
+        for count, defects in ((9_000, ()), (10_000, ("header",))):
+            with self.subTest(fields=count):
+                found = read(b"X-0000001: v\n" * count + b"Subject: Re: [Ticket #5] Mailer\n\nhello\n")
+                self.assertEqual((found.defects, found.ticket), (defects, None if defects else 5))
+        endless = FROM + b"X: " + b"y" * 1_100_000
+        for raw, complete in ((endless, True), (endless[:1_049_000], False), (endless[:65_536], False)):
+            with self.subTest(len(raw)):
+                self.assertEqual(read(raw, complete=complete).defects, ("header",) if len(raw) > 65_536 else ())
+
     def test_the_text_of_related_parts_wherever_it_stands(self) -> None:
         html = b"Content-Type: text/html\r\nContent-ID: <h>\r\n\r\n<p>words\r\n"
         note = b"Content-Type: text/html\r\nContent-ID: <n>\r\n\r\n<p>note\r\n"
