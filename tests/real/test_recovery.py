@@ -116,6 +116,27 @@ class CollectorTest(unittest.TestCase):
         self.assertEqual(uidvalidities[3:], [4_000_000_000] * 2)
         self.assertNotIn(4_000_000_000, uidvalidities[:3])
 
+    def test_a_mailbox_restored_from_a_backup_loses_no_mail_that_comes_after_it(self) -> None:
+        maildir = self.dovecot.maildir(self.address)
+        self.dovecot.deliver(self.address, *map(mail, range(3)))
+        self.collect()
+        self.dovecot.stop()
+        subprocess.run(["cp", "-a", str(maildir), f"{maildir}.backup"], check=True)
+        self.dovecot.start()
+        self.dovecot.deliver(self.address, *map(mail, range(3, 7)))
+        self.collect()
+        self.dovecot.stop()
+        shutil.rmtree(maildir)
+        shutil.move(f"{maildir}.backup", maildir)
+        self.dovecot.start()
+        self.dovecot.deliver(self.address, *map(mail, range(7, 9)))
+        self.collect()
+        self.dovecot.deliver(self.address, *map(mail, range(9, 13)))
+        self.collect()
+        records = self.workplace.successes()
+        self.assertEqual(numbers(records), list(range(13)))
+        self.assertGreater(len(records), len({record["uid"] for record in records}), "numbers were given again")
+
     def test_another_program_marks_moves_and_deletes(self) -> None:
         self.dovecot.deliver(self.address, mail(0))
         self.collect()
