@@ -30,9 +30,10 @@ _ALIASES = {
 _REFUSED = {"idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode-escape", "raw_unicode_escape"} | {
     "undefined", "mbcs", "oem",
 }  # fmt: skip
-# US-ASCII bytes mean something else in these.
+# Characters of ASCII have zeros beside them in these; and the marks of byte order that have none.
 _WIDE = re.compile(r"utf[-_]?(?:16|32)")
-_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # of byte order; those of UTF-32 hold zeros
+_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# US-ASCII bytes mean something else in these.
 _NOT_ASCII = re.compile(r"utf[-_]?(7|16|32)|iso2022|hz")
 _SQUEEZE = re.compile(r"[^a-z0-9]+")
 _WINDOWS = re.compile(r"^(?:win(?:dows)?|cp|ms|ansi)?(?=[0-9]{3,4}$)")

@@ -48,13 +48,13 @@ class Content:
 
     @property
     def text(self) -> str:
-        """Everything readable; where there is nothing else, a text with a name, or what an invitation is to."""
-        whole = "\n".join(text for text in self.texts if text and not text.isspace())
-        if not whole or whole.isspace():
-            whole = _decoded(self.named[0])[0].removesuffix("\n") if self.named else ""
-        if not whole or whole.isspace():
-            whole = "\n".join(map(_invitation, self.calendars))
+        """Everything readable; where there is nothing else, what an invitation is to."""
+        whole = self._words or "\n".join(map(_invitation, self.calendars))
         return whole[:TEXT_LIMIT]
+
+    @property
+    def _words(self) -> str:
+        return "\n".join(text for text in self.texts if text and not text.isspace())
 
     @property
     def truncated(self) -> bool:
@@ -76,6 +76,11 @@ class Content:
                 self.show(part)
         else:
             self.attach(part)
+
+    def make_up(self) -> None:
+        """Where nothing readable was found, take a text that has a name, as telephones send theirs."""
+        if self.named and not self._words:
+            self.show(self.named[0])
 
     def _is_text(self, part: mime.Part, first: bool, related: bool) -> bool:
         disposition = part.disposition[0]
@@ -122,7 +127,7 @@ class Content:
         if part.kind == "text/calendar":
             self.calendars.append(part)
         elif part.kind == "text/plain" and part.disposition[0] != "attachment":
-            self.named.append(part)  # telephones' messages come like this
+            self.named.append(part)
         if len(self.attachments) < _NAMES:
             self.attachments.append(headers.one_line(part.name)[:_NAME] or part.kind)
 

@@ -51,6 +51,7 @@ def _read(raw: bytes, complete: bool) -> Reading:
         return UNREADABLE
     found = content.Content(defects=defects)
     found.gather(root)
+    found.make_up()
     subject = headers.text(root.fields, "subject", root.parameters.get("charset"))
     ticket = tickets.recognise(subject or "")
     reason = None if ticket is not None else bounces.reason(root, subject or "")
