@@ -68,6 +68,7 @@ class Collector:
         self._unsure = True  # whether something may be logged that the position does not tell of
         self._pending = unpack(self._ledger.progress.pending)
         self._unmarked = self._ledger.progress.marking
+        self._marked = False  # whether the last batch is
 
     def run_pass(self) -> tuple[int, int]:
         """Take everything that is new; how many records went into each log, success and error."""
@@ -76,7 +77,7 @@ class Collector:
         self._unsure = True
         self._take_up(self._mailbox.open())
         unmarked, self._unmarked = self._unmarked, ()  # if it fails once more, it is given up: reading is what matters
-        self._mailbox.mark(unmarked)
+        self._mark(unmarked)
         before = list(self._ledger.counts)
         self._blame()
         refused = [uid for uid, tries in self._ledger.progress.refused.items() if self._refusals.due(tries)]
@@ -99,6 +100,8 @@ class Collector:
         else:
             self._pending = array("I")  # all taken care of
             self._try_again(refused)
+        if self._marked:
+            self._ledger.marked()
         self._unsure = False
         tickets, others = self._ledger.counts
         return tickets - before[0], others - before[1]
@@ -185,8 +188,8 @@ class Collector:
             if len(asked) == 1 and failure.exit_code in PASSING and not self._stopping():
                 self._suspect = asked[0]
             raise
-        if done != asked[-1]:
-            yield batch, asked[-1]
+        if not done or batch:  # those that are not there do not count: a server may have made them up
+            yield batch, batch[-1][0] if batch else 0
 
     def _blame(self) -> None:
         """Count the mail that the last pass failed over as refused, if the server gives others now."""
@@ -233,5 +236,10 @@ class Collector:
         for uid, _ in recorded:
             fragments.pop(uid, None)
         self._unmarked = marking
-        self._mailbox.mark(marking)
+        self._mark(marking)
         self._unmarked = ()
+
+    def _mark(self, uids: Sequence[int]) -> None:
+        self._marked = False
+        self._mailbox.mark(uids)
+        self._marked = bool(uids)

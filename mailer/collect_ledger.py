@@ -97,6 +97,13 @@ class Ledger:
         self._position.save(progress)
         self.progress = progress
 
+    def marked(self) -> None:
+        """Those of the last batch are marked: if somebody takes a mark away, a later start leaves it so."""
+        if self.progress.marking:
+            progress = replace(self.progress, marking=())
+            self._position.save(progress)
+            self.progress = progress
+
     def _knows(self, uidvalidity: int, uid: int, reading: Reading) -> bool:
         """Whether a mail is logged. The numbers may also be those of another mailbox's mail."""
         key = uidvalidity, uid

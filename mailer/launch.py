@@ -163,6 +163,11 @@ def guard(run: Callable[[], int]) -> int:
         return ExitCode.TEMPORARY if failure.passing else ExitCode.CONFIG
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except RuntimeError as failure:
+        if "new thread" not in str(failure):
+            raise
+        _tell(f"the system lets no more threads run ({failure})")
+        return ExitCode.TEMPORARY
     finally:
         _let_go()
 

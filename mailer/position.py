@@ -38,6 +38,9 @@ class Position:
                 failing.callback(self._database.close)
                 self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
                 self._database.execute("PRAGMA journal_mode=WAL")
+                (found,) = self._database.execute("PRAGMA integrity_check(1)").fetchone()
+                if found != "ok":  # what lacks its end would be read as zeros
+                    raise sqlite3.DatabaseError(found)
                 self._database.execute("PRAGMA synchronous=FULL")
                 self._database.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT")
                 failing.pop_all()
@@ -101,7 +104,10 @@ class Position:
             raise self._unusable(failure) from failure
 
     def _unusable(self, failure: Exception) -> StateError:
-        return StateError(f"{self._file}: {failure}", passing=is_full(failure, self._file.parent))
+        text = f"{self._file}: {failure}"
+        if type(failure) is sqlite3.DatabaseError:
+            text += "; put a backup in its place, or delete it: what is unread and in no log is taken then"
+        return StateError(text, passing=is_full(failure, self._file.parent))
 
 
 def _tries(saved: Any) -> Tries:

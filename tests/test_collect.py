@@ -212,7 +212,7 @@ class Passes(CollectCase):
         self.start().run_pass()
         self.assertEqual(self.effects.log, [
             "open", "begin", "begun", "fetch",
-            "append", "appended", "append", "appended", "save", "saved", "mark", "marked",
+            "append", "appended", "append", "appended", "save", "saved", "mark", "marked", "save", "saved",
         ])
 
     def test_the_first_pass_takes_the_unseen_and_later_ones_everything(self) -> None:
@@ -305,6 +305,27 @@ class Passes(CollectCase):
         self.start().run_pass()
         self.assertEqual(len(self.uids()), 4)
 
+    def test_a_search_that_finds_what_is_not_there_hides_nothing_that_comes(self) -> None:
+        uids = self.deliver(2)
+        collector = self.start()
+        for made_up in ([4_000_000_000], [uids[-1] + 50]):
+            with mock.patch.object(WatchedMailbox, "since", lambda *_, more=made_up: more):
+                collector.run_pass()
+            uids += self.deliver(1)
+            collector.run_pass()
+            self.assertEqual(self.uids(), uids)
+        self.start().run_pass()
+        self.assertEqual(self.uids(), uids)
+
+    def test_a_mark_that_somebody_takes_away_stays_so(self) -> None:
+        uids = self.deliver(3)
+        self.start().run_pass()
+        inbox = self.server.store.folders(self.address)["INBOX"]
+        inbox.set_flags(inbox.messages[1], lambda flags: flags - {r"\Seen"})
+        for _ in range(2):
+            self.start().run_pass()
+        self.assertEqual(self.seen(uids), [True, False, True])
+
     def test_mails_may_disappear_at_any_time(self) -> None:
         uids = self.deliver(4)
         collector = self.start()
@@ -349,7 +370,8 @@ class Passes(CollectCase):
         for _ in range(3):
             self.server.deliver(self.address, mail(1) + b"long line\r\n" * 120_000)
         self.start().run_pass()
-        self.assertEqual(self.effects.log.count("save"), 4)  # 500 and 401 mails, then one million characters each
+        # 500 and 401 mails, then one million characters each, and at last that they are marked
+        self.assertEqual(self.effects.log.count("save"), 5)
         self.assertEqual(len(self.uids()), 903)
 
     def test_an_unreadable_mail_is_recorded_and_its_bytes_are_kept(self) -> None:
@@ -569,7 +591,7 @@ class Refusals(CollectCase):
         uids = self.deliver(3)
         with mock.patch.object(collect, "_SECONDS", 0.0):
             self.start().run_pass()
-        self.assertEqual(self.effects.log.count("saved"), len(uids))
+        self.assertEqual(self.effects.log.count("saved"), len(uids) + 1, "and that they are marked")
         self.assertEqual(self.uids(), uids)
 
     def test_a_stop_ends_a_batch_behind_the_mail_that_is_read(self) -> None:

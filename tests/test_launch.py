@@ -74,6 +74,12 @@ class TheWayOut(unittest.TestCase):
 
     def test_a_bug_is_not_hidden(self) -> None:
         self.assertRaises(ZeroDivisionError, launch.guard, lambda: 1 // 0)
+        self.assertRaises(RuntimeError, launch.guard, mock.Mock(side_effect=RuntimeError("a generator raised")))
+
+    def test_a_system_without_a_thread_to_spare_is_said_to_be_one(self) -> None:
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            code = launch.guard(mock.Mock(side_effect=RuntimeError("can't start new thread")))
+        self.assertEqual((code, len(errors.getvalue().splitlines())), (ExitCode.TEMPORARY, 1))
 
 
 @unittest.skipUnless(hasattr(signal, "SIGTERM") and os.name == "posix", "needs POSIX signals")

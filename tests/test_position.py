@@ -101,6 +101,21 @@ class Positions(unittest.TestCase):
             self.open()
         self.assertFalse(damaged.exception.passing)
         self.assertIn("collector.db", str(damaged.exception))
+        self.assertIn("delete it", str(damaged.exception))
+
+    def test_a_file_that_lacks_its_end_is_damaged_and_no_first_start(self) -> None:
+        position = self.open()
+        position.begin(SAVED)
+        position.close()
+        file = self.folder / "state" / "collector.db"
+        whole = file.read_bytes()
+        for length in (*range(4_000, len(whole), 1_500), len(whole) - 1_000):
+            for filling in (b"", bytes(len(whole) - length)):
+                with self.subTest(length, zeros=len(filling)):
+                    file.write_bytes(whole[:length] + filling)
+                    self.assertRaises(StateError, self.open)
+        file.write_bytes(whole)
+        self.assertEqual(self.open().load(), SAVED)
 
     def test_a_row_that_nobody_wrote_is_a_clear_error(self) -> None:
         position = self.open()
