@@ -33,6 +33,7 @@ _REFUSED = {"idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode
 # Characters of ASCII have zeros beside them in these; and the marks of byte order that have none.
 _WIDE = re.compile(r"utf[-_]?(?:16|32)")
 _MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_WORDS, _CONTROLS = re.compile(rb"[a-zA-Z] [a-zA-Z]|<[a-zA-Z!]"), re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]")
 # US-ASCII bytes mean something else in these.
 _NOT_ASCII = re.compile(r"utf[-_]?(7|16|32)|iso2022|hz")
 _SQUEEZE = re.compile(r"[^a-z0-9]+")
@@ -95,7 +96,7 @@ def decode(data: bytes, declared: str | None) -> str:
     Of a text that is longer than `LONGEST`, the rest may be left out.
     """
     name = codec(declared) if declared else None
-    if name and _WIDE.match(name) and b"\0" not in data and not data.startswith(_MARKS):
+    if name and _WIDE.match(name) and not data.startswith(_MARKS) and _is_narrow(data):
         name = None  # so says who does not know what became of the text that he wrote
     if data.isascii() and not (name and _NOT_ASCII.match(name)):
         return _decode(data, "ascii") if b"\x1b$" not in data else decode(data, "iso-2022-jp")
@@ -106,6 +107,11 @@ def decode(data: bytes, declared: str | None) -> str:
     except UnicodeError:
         text = _misdeclared(data, name)
     return text if name == "utf-8" else _SURROGATE.sub("\ufffd", text)
+
+
+def _is_narrow(data: bytes) -> bool:
+    """Whether these are words in UTF-8, which no text in UTF-16 looks like: it has zeros, or no blanks."""
+    return _WORDS.search(data) is not None and not _CONTROLS.search(data) and is_utf8(data)
 
 
 def is_utf8(data: bytes) -> bool:

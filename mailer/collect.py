@@ -69,13 +69,14 @@ class Collector:
         self._pending = unpack(self._ledger.progress.pending)
         self._unmarked = self._ledger.progress.marking
         self._marked = False  # whether the last batch is
+        self._told: Selected | None = None  # what the server said, as long as nothing has come of it
 
     def run_pass(self) -> tuple[int, int]:
         """Take everything that is new; how many records went into each log, success and error."""
         if self._unsure:
             self._ledger.recover()
         self._unsure = True
-        self._take_up(self._mailbox.open())
+        self._take_up()
         unmarked, self._unmarked = self._unmarked, ()  # if it fails once more, it is given up: reading is what matters
         self._mark(unmarked)
         before = list(self._ledger.counts)
@@ -117,8 +118,10 @@ class Collector:
 
     # -- what is new -----------------------------------------------------------------------------------------------
 
-    def _take_up(self, selected: Selected) -> None:
+    def _take_up(self) -> None:
         """Go on behind the position, or begin with a mailbox that is not the one it was saved of."""
+        selected = self._mailbox.open()
+        self._told = selected = selected if selected.told or not self._told else self._told
         progress = self._ledger.progress
         if progress.uidvalidity != selected.uidvalidity:
             if progress.uidvalidity:
@@ -127,16 +130,18 @@ class Collector:
         elif selected.told and selected.next_uid < max(progress.next_uid, progress.done + 1):
             # As when it was restored from a backup: it gives new mails the numbers of others, which it has lost.
             _log.warning("the mailbox was set back (its next UID is lower than before): taking what is unseen")
-            self._ledger.remember(selected)  # should it find them again
             self._begin(selected)
+        self._told = None  # it is known, and saved
 
     def _begin(self, selected: Selected) -> None:
         """Note what is unseen now, before anything of it is read."""
         unseen = [uid for uid in self._mailbox.unseen() if uid < selected.next_uid]
         known = self._known(selected.uidvalidity, unseen)
         pending = array("I", (uid for uid in unseen if uid not in known))
-        self._ledger.begin(selected.uidvalidity, selected.next_uid, pending)
+        self._ledger.begin(selected, pending)
         self._pending, self._unmarked = pending, ()
+        self._suspect = self._careful = 0  # which were of another mailbox, as the fragments are
+        self._refusals.fragments.clear()
 
     def _known(self, uidvalidity: int, unseen: Sequence[int]) -> set[int]:
         """The unseen mails that are in logs which outlived a lost state. They are marked now, and not repeated."""
@@ -193,10 +198,9 @@ class Collector:
 
     def _blame(self) -> None:
         """Count the mail that the last pass failed over as refused, if the server gives others now."""
-        suspect = self._suspect
+        suspect, self._suspect = self._suspect, 0
         if suspect and self._mailbox.gives_others({suspect, *self._ledger.progress.refused}):
             self._commit([(suspect, None)], suspect, to_blame=True)
-        self._suspect = 0
 
     def _try_again(self, refused: Sequence[int]) -> None:
         """Ask once more for the mails refused before."""
@@ -241,5 +245,4 @@ class Collector:
 
     def _mark(self, uids: Sequence[int]) -> None:
         self._marked = False
-        self._mailbox.mark(uids)
-        self._marked = bool(uids)
+        self._marked = self._mailbox.mark(uids)

@@ -40,7 +40,7 @@ class Mailbox(Protocol):
     def unseen(self) -> Sequence[int]: ...
     def since(self, uid: int) -> Sequence[int]: ...
     def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]: ...
-    def mark(self, uids: Sequence[int]) -> None: ...
+    def mark(self, uids: Sequence[int]) -> bool: ...
     def gives_others(self, refused: Collection[int]) -> bool: ...
 
 
@@ -57,15 +57,17 @@ class Ledger:
         self._logged: dict[tuple[int, int], str] = {}
 
     def recover(self) -> None:
-        """Cut off what a crash left torn, and find what is logged behind the saved position."""
-        if self.progress.uidvalidity:
-            self._logged.update({found[:2]: found.identity for found in self._behind(self.progress.marks)})
+        """Cut off what a crash left torn, and find what is logged behind the saved position.
 
-    def remember(self, selected: Selected) -> None:
-        """Leave out, from now on, those that are anywhere in the logs, from the mailbox's next UID on."""
-        for found in self._behind((None, None)):
-            if found.uidvalidity == selected.uidvalidity and found.uid >= selected.next_uid:
-                self._logged[found[:2]] = found.identity
+        Of a mailbox that was set back that may be anywhere in the logs.
+        """
+        progress = self.progress
+        if progress.uidvalidity:
+            self._logged = {found[:2]: found.identity for found in self._behind(progress.marks)}
+        if progress.done + 1 < progress.known_below:
+            for found in self._behind((None, None)):
+                if found.uidvalidity == progress.uidvalidity and found.uid >= progress.next_uid:
+                    self._logged[found[:2]] = found.identity
 
     def outlived(self, uidvalidity: int, uids: Sequence[int]) -> dict[int, str]:
         """Those of the (ascending) UIDs that are anywhere in the logs, with what tells them apart."""
@@ -75,11 +77,15 @@ class Ledger:
             if found.uidvalidity == uidvalidity and _holds(uids, found.uid)
         }
 
-    def begin(self, uidvalidity: int, next_uid: int, pending: Sequence[int]) -> None:
-        """Start with a mailbox, or again with one that was made anew."""
-        progress = Progress(uidvalidity, next_uid, pack(pending), marks=self._marks())
+    def begin(self, selected: Selected, pending: Sequence[int]) -> None:
+        """Start with a mailbox, or again with one that was made anew or set back."""
+        uidvalidity, next_uid, _ = selected
+        last = self.progress
+        known_below = max(last.next_uid, last.done + 1, last.known_below) if last.uidvalidity == uidvalidity else 0
+        progress = Progress(uidvalidity, next_uid, pack(pending), marks=self._marks(), known_below=known_below)
         self._position.begin(progress)
         self.progress = progress
+        self.recover()
 
     def record(self, readings: Sequence[tuple[int, Reading]], progress: Progress) -> None:
         """Log what was read, by UID, and then save the progress."""

@@ -21,7 +21,10 @@ _COMMENT = re.compile(rb"\([^()]*\)")
 _ANGLE = re.compile(rb"<([^<>]*)>")
 _ADDRESS = re.compile(rb"(?<![^\s<>()\[\],:;\"@])[^\s<>()\[\],:;\"@]++@(?:\[[^\]\s]*\]|[^\s<>()\[\],:;\"@]+)")
 _QUOTED_ADDRESS = re.compile(rb"\"(?:[^\"\\]|\\.)*+\"@[^\s<>(),:;\"]+")
-_QUOTED_IN_ANGLES = re.compile(rb"<\s*(" + _QUOTED_ADDRESS.pattern + rb")\s*>")
+# The first address in angles, where its local part is quoted; before it a name and comments.
+_QUOTED_IN_ANGLES = re.compile(
+    rb"(?:[^\"<(]|\"(?:[^\"\\]|\\.)*+\"(?!@)|\([^()]*\))*+<\s*(" + _QUOTED_ADDRESS.pattern + rb")\s*>"
+)
 _USUAL = re.compile(rb"[^\"()<>]*<([A-Za-z0-9._+-]++@[A-Za-z0-9.-]++)>[ \t]*")
 # Longer than any address with its display name (RFC 5321, section 4.5.3.1).
 _ADDRESS_LIMIT = 2048
@@ -45,7 +48,7 @@ def _address(value: bytes) -> str | None:
     """The first mailbox address in a list of them, without its display name."""
     if usual := _USUAL.fullmatch(value):
         return usual[1].decode("ascii")
-    if quoted := _QUOTED_IN_ANGLES.search(value):
+    if quoted := _QUOTED_IN_ANGLES.match(value):
         return charsets.decode(quoted[1], None)
     plain = _COMMENT.sub(b" ", _QUOTED.sub(b" ", value) if b'"' in value else value)
     for angle in _ANGLE.findall(plain):

@@ -83,7 +83,8 @@ class Door:
         """Turn away those who came too late, but not beyond a moment (monotonic), and stop listening."""
         with contextlib.suppress(OSError):
             while time.monotonic() < until:
-                self.turn_away(self._accept()[0])
+                with contextlib.suppress(ConnectionError):  # it has gone already
+                    self.turn_away(self._accept()[0])
         if self._leaving:
             time.sleep(min(_TURN_AWAY_SECONDS, max(until - time.monotonic(), 0)))
         self._most_leaving = 0

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -60,13 +60,14 @@ class Draft:
             return
         new = self.path.with_name(self.path.name.replace("draft", "new"))
         try:
-            self.close()
             new.unlink(missing_ok=True)
-            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            with ExitStack() as failing:
+                file = failing.enter_context(_open(new, os.O_CREAT | os.O_EXCL))
+                _lock(file)  # before it has the name that others look for
                 file.write(_bytes(header + request.message))
-            new.replace(self.path)
-            self._file = self.path.open("ab")
-            _lock(self._file)
+                file.flush()
+                self._rename(file, new)
+                failing.pop_all()
         except OSError as wrong:
             self.trouble = str(wrong)
             with suppress(OSError):
@@ -110,20 +111,26 @@ class Draft:
 
     def take(self, path: Path, doubtful: bool) -> None:
         """Make a waiting draft this client's own; raises OSError when another client was quicker."""
-        if not self.path:
-            raise FileNotFoundError(errno.ENOENT, self.trouble)
         file = _open(path)
         try:
             if not _lock(file):
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-            if fcntl is None:
-                file.close()  # there an open file cannot be renamed
-            path.rename(self.path)
+            self._rename(file, path)
         except OSError:
             file.close()
             raise
-        self._file = file if fcntl else None
         self.written, self.doubtful = True, doubtful
+
+    def _rename(self, file: BinaryIO, path: Path) -> None:
+        """Make a file that is open this client's draft."""
+        if not self.path:
+            raise FileNotFoundError(errno.ENOENT, self.trouble)
+        if fcntl is None:  # there an open file cannot be renamed, nor replaced
+            file.close()
+            self.close()
+        path.replace(self.path)
+        self.close()  # what had the name before, and kept others from it
+        self._file = file if fcntl else _open(self.path)
 
     def _left_behind(self, path: Path) -> bool:
         """Whether it is a draft and its client is gone."""
@@ -151,9 +158,9 @@ def read(path: Path) -> tuple[Request, datetime, bool]:
         return Request("", content, None), written, False
 
 
-def _open(path: Path) -> BinaryIO:
-    """A draft that is there, to be added to; raises OSError."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)), "ab")
+def _open(path: Path, flags: int = 0) -> BinaryIO:
+    """A draft that is there, or is made with these flags, to be added to; raises OSError."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0) | flags, 0o600), "ab")
 
 
 def _lock(file: BinaryIO) -> bool:

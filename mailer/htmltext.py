@@ -84,17 +84,23 @@ class _Reader:
         """Where to go on behind what is left out; right here when it has no end, as the rest would be lost."""
         end = end_of(tag, html, position) if self.in_vain < _VAIN else -1
         self.in_vain += end < 0
+        self.keep_no_lines(end)
         return end if end >= 0 else position
 
     def keep_lines(self, tag: Tag, html: str, position: int) -> None:
         """Keep the lines of what is in the element as they are, and no more behind its end."""
-        if self.lines_kept_until:
-            if position >= self.lines_kept_until:
-                self.lines_kept_until, self.page.preformatted = 0, max(0, self.page.preformatted - 1)
-        elif not self.page.preformatted and self.in_vain < _VAIN:
+        if tag.name in _BLOCKS and self.page.line and not tag.hidden:
+            self.page.break_line()
+        self.keep_no_lines(position)
+        if tag.preformatted and not self.page.preformatted and self.in_vain < _VAIN:
             self.lines_kept_until = max(0, end_of(tag, html, position))
             self.in_vain += not self.lines_kept_until
             self.page.preformatted += self.lines_kept_until > 0
+
+    def keep_no_lines(self, position: int) -> None:
+        """Behind the end of such an element they are no more kept."""
+        if self.lines_kept_until and position >= self.lines_kept_until:
+            self.lines_kept_until, self.page.preformatted = 0, max(0, self.page.preformatted - 1)
 
     def text(self, piece: str) -> None:
         """Characters between tags."""

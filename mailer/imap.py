@@ -133,13 +133,15 @@ class Mailbox:
                 return True
         return False
 
-    def mark(self, uids: Sequence[int]) -> None:
-        """Set \\Seen on these mails; a server that refuses it is complained of, no more."""
-        if self._takes_marks and uids:
-            status, _, words = self._live().ask("STORE", pack(uids), "+FLAGS.SILENT", r"(\Seen)")
-            if status != "OK":
-                _log.warning("%s: mails cannot be marked as seen: %s", self._folder, words)
-                self._takes_marks = False  # until the folder is opened again
+    def mark(self, uids: Sequence[int]) -> bool:
+        """Set \\Seen on these mails, and say if that was done; a server that refuses it is complained of, no more."""
+        if not self._takes_marks or not uids:
+            return False
+        status, _, words = self._live().ask("STORE", pack(uids), "+FLAGS.SILENT", r"(\Seen)")
+        if status != "OK":
+            _log.warning("%s: mails cannot be marked as seen: %s", self._folder, words)
+            self._takes_marks = not_for_good(words)  # or until the folder is opened again
+        return status == "OK"
 
     def _suit(self, seconds: float) -> None:
         """Have the next FETCH suit the line, on which the last one took so long."""

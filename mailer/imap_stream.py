@@ -117,16 +117,16 @@ class Stream(imaplib.IMAP4):
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
             now = time.monotonic()
             self._deadline = now + (end - now) / (len(addresses) - number)
-            self.sock = socket.socket(family, kind, protocol)
             try:
-                self._reach_one(address)
-            except OSError as refused:
-                self.sock.close()
-                failure = refused
-                if self._stopping():
-                    break
-            else:
+                with contextlib.ExitStack() as failing:
+                    self.sock = failing.enter_context(socket.socket(family, kind, protocol))
+                    self._reach_one(address)
+                    failing.pop_all()
                 return
+            except OSError as refused:
+                failure = refused
+            if self._stopping():
+                break
         raise failure
 
     def _reach_one(self, address: Any) -> None:

@@ -48,6 +48,7 @@ class TokenSource:
         self._patience = patience
         self._refresh_token = oauth.refresh_token or ""
         self._lock = threading.Lock()
+        self._told: tuple[int, str] | None = None  # how the command failed last
         self._token = ""
         self._good_until = 0.0
         self._given = threading.local()  # the token that this thread had last: the one that was refused, if any
@@ -82,8 +83,11 @@ class TokenSource:
             last = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
             reason = _WORD.sub(lambda word: "…" if word[0] in printed else word[0], last)  # it may have printed a token
             # For the administrator: what the command says of itself is not for everybody who asks this server.
-            _log.warning("EMAIL_TOKEN_COMMAND failed with %d: %s", code, self._safe(reason))
+            told, self._told = self._told, (code, reason)
+            level = logging.DEBUG if told == self._told else logging.WARNING
+            _log.log(level, "EMAIL_TOKEN_COMMAND failed with %d: %s", code, self._safe(reason))
             raise LoginError(f"EMAIL_TOKEN_COMMAND failed with {code}", temporary=code in _TEMPORARY or code < 0)
+        self._told = None
         return _checked(printed, "EMAIL_TOKEN_COMMAND"), _UNKNOWN_LIFE
 
     def _refresh(self) -> tuple[str, float]:

@@ -21,8 +21,12 @@ DATABASE = "collector.db"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS start (mailbox TEXT PRIMARY KEY, uidvalidity INTEGER, next_uid INTEGER, pending TEXT);
 CREATE TABLE IF NOT EXISTS progress (mailbox TEXT PRIMARY KEY, done INTEGER, refused TEXT, marking TEXT, marks TEXT);
+CREATE TABLE IF NOT EXISTS set_back (mailbox TEXT PRIMARY KEY, known_below INTEGER);
 """
-_LOAD = "SELECT uidvalidity, next_uid, pending, done, refused, marking, marks FROM start JOIN progress USING (mailbox)"
+_LOAD = """
+SELECT uidvalidity, next_uid, pending, done, refused, marking, marks, coalesce(known_below, 0)
+FROM start JOIN progress USING (mailbox) LEFT JOIN set_back USING (mailbox) WHERE mailbox = ?
+"""
 
 
 class Position:
@@ -48,15 +52,16 @@ class Position:
     def load(self) -> Progress:
         """What was saved last."""
         with self._translated():
-            row = self._database.execute(f"{_LOAD} WHERE mailbox = ?", (self._mailbox,)).fetchone()
+            row = self._database.execute(_LOAD, (self._mailbox,)).fetchone()
             if row is None:
                 return Progress()
-            uidvalidity, next_uid, pending, done, refused, marking, marks = row
+            uidvalidity, next_uid, pending, done, refused, marking, marks, known_below = row
             return Progress(
                 uidvalidity, next_uid, pending, done,
                 refused={int(uid): _tries(tries) for uid, tries in json.loads(refused).items()},
                 marking=tuple(unpack(marking)),
                 marks=tuple(Mark(*map(int, mark)) for mark in json.loads(marks)),
+                known_below=known_below,
             )
 
     def begin(self, progress: Progress) -> None:
@@ -64,6 +69,7 @@ class Position:
         row = (self._mailbox, progress.uidvalidity, progress.next_uid, progress.pending)
         with self._translated(), self._transaction():
             self._database.execute("REPLACE INTO start VALUES (?, ?, ?, ?)", row)
+            self._database.execute("REPLACE INTO set_back VALUES (?, ?)", (self._mailbox, progress.known_below))
             self._save(progress)
 
     def save(self, progress: Progress) -> None:

@@ -63,7 +63,8 @@ class Progress:
     """The saved position in one mailbox; without a UIDVALIDITY it was never read before.
 
     refused: mails that the server did not give, by UID; marking: the mails of the last batch, whose
-    \\Seen may not have been stored yet; marks: the ends of the logs, success and error, when this was saved.
+    \\Seen may not have been stored yet; marks: the ends of the logs, success and error, when this was saved;
+    known_below: mails with lower UIDs may be in the logs, though they are new, as the mailbox was set back.
     """
 
     uidvalidity: int = 0
@@ -73,6 +74,7 @@ class Progress:
     refused: Mapping[int, Tries] = field(default_factory=dict)
     marking: Sequence[int] = ()
     marks: Sequence[Mark] = (Mark(), Mark())
+    known_below: int = 0
 
 
 def identity(message_id: str | None, sender: str | None, subject: str | None, date: str | None) -> str:

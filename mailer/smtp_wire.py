@@ -80,6 +80,8 @@ class Wire(smtplib.SMTP):
             sock.settimeout(_time_left(self._end()))
             # Here before the handshake, so that `interrupt` finds it.
             self.sock = secured = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+            if self._interrupted:  # which may have met the socket that is wrapped now
+                raise ConnectionAbortedError("it was ended")
             secured.do_handshake()
         except ssl.SSLCertVerificationError as untrusted:
             self.fail(f"the certificate of {host} is not to be trusted: {untrusted.verify_message}")

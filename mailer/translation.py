@@ -94,7 +94,7 @@ def translate(words: str) -> tuple[str, bool]:
     """Words from elsewhere, made safe to show; and whether they are known, and so are in the person's language."""
     words = safe(words)
     sentence = _NUMBER.sub("{}", words)
-    known = sentence in KNOWN
+    known = sentence in KNOWN and "{" not in words
     return (_(sentence).format(*_NUMBER.findall(words)) if known else words), known
 
 

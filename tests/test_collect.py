@@ -114,14 +114,16 @@ class WatchedMailbox(Mailbox):
                 found = Mail(found.uid, found.raw, complete=False, refused=True)
             yield Mail(found.uid, None) if found.uid in self.refusing else found
 
-    def mark(self, uids: Sequence[int]) -> None:
-        if uids:
-            self.effects.happen("mark")
-            if self.breaks_over_marks:
-                self.close()
-                raise MailboxError("the connection broke")
-            super().mark(uids)
-            self.effects.happen("marked")
+    def mark(self, uids: Sequence[int]) -> bool:
+        if not uids:
+            return False
+        self.effects.happen("mark")
+        if self.breaks_over_marks:
+            self.close()
+            raise MailboxError("the connection broke")
+        done = super().mark(uids)
+        self.effects.happen("marked")
+        return done
 
 
 class CollectCase(unittest.TestCase):
@@ -277,6 +279,54 @@ class Passes(CollectCase):
             inbox.append(message.raw)
         self.assertEqual(sum(collector.run_pass()), 0)
         self.assertEqual(self.uids(), uids)
+
+    def test_nor_after_a_restart(self) -> None:
+        uids = self.deliver(6)
+        self.start().run_pass()
+        lost = self.set_back(uids[4:])
+        with self.assertLogs("mailer.collect", "WARNING"):
+            self.start().run_pass()
+        inbox = self.server.store.folders(self.address)["INBOX"]
+        for message in lost:
+            inbox.append(message.raw)
+        for _ in range(2):
+            self.assertEqual(sum(self.start().run_pass()), 0)
+            self.assertEqual(self.uids(), uids)
+        uids += self.deliver(1)
+        self.start().run_pass()
+        self.assertEqual(self.uids(), uids)
+
+    def test_a_mailbox_that_was_set_back_is_taken_up_though_the_disk_is_full_at_first(self) -> None:
+        uids = self.deliver(10)
+        collector = self.start()
+        collector.run_pass()
+        self.set_back(uids[5:])
+        new = self.deliver(2)
+        self.effects.fail_at[len(self.effects.log) + 2] = StateError("disk full", passing=True)  # open, begin
+        with self.assertLogs("mailer.collect", "WARNING"):
+            self.assertRaises(StateError, collector.run_pass)
+            self.assertEqual(sum(collector.run_pass()), 2)
+        self.assertEqual(self.uids(), sorted(uids + new))
+
+    def test_what_was_suspected_in_another_mailbox_moves_nothing_in_this_one(self) -> None:
+        for anew in (False, True):
+            with self.subTest(anew=anew):
+                self.begin()
+                uids = self.deliver(10)
+                collector = self.start()
+                collector.run_pass()
+                uids += self.deliver(1)
+                self.mailbox.breaking = frozenset(uids[-1:])
+                self.assertRaises(MailboxError, collector.run_pass)
+                self.mailbox.breaking = frozenset()
+                self.set_back(uids[5:])
+                self.server.uidvalidity += anew
+                self.addCleanup(setattr, self.server, "uidvalidity", 1)
+                new = self.deliver(4)
+                with self.assertLogs("mailer.collect", "WARNING"):
+                    collector.run_pass()
+                self.assertEqual(collector.run_pass(), (0, 0))
+                self.assertEqual(self.uids(), sorted(uids[:10] + new))
 
     def test_a_lower_next_uid_of_a_server_that_does_not_tell_it_says_nothing(self) -> None:
         uids = self.deliver(3)
@@ -631,6 +681,16 @@ class Refusals(CollectCase):
                     collector.run_pass()
         self.assertEqual(self.uids(), uids)
         self.assertEqual(sum(record["reason"] == "unreadable" for record in self.records("error")), 7)
+
+    def test_one_that_breaks_the_connection_is_got_over_beside_as_many(self) -> None:
+        uids = self.deliver(6)
+        collector = self.start()
+        self.mailbox.refusing, self.mailbox.breaking = frozenset(uids[1:4]), frozenset(uids[4:5])
+        with mock.patch.object(collect_refusals, "_MOST", 3):
+            for _ in range(40):
+                with suppress(MailboxError):
+                    collector.run_pass()
+        self.assertEqual(self.uids(), uids)
 
     def test_a_mail_that_is_given_at_last_is_read(self) -> None:
         uids = self.deliver(3)

@@ -45,6 +45,9 @@ class _Accepting:
     def fileno(self) -> int:
         return self._listening.fileno()
 
+    def close(self) -> None:
+        self._listening.close()
+
     def accept(self) -> object:
         found = self._first.pop(0) if self._first else self._listening.accept()
         if isinstance(found, OSError):
@@ -118,6 +121,13 @@ class DoorTest(unittest.TestCase):
             peer.close()
         thread.join(10)
         self.assertRaises(OSError, self.connect)
+
+    def test_one_that_has_gone_keeps_no_other_from_hearing_busy(self) -> None:
+        peer = self.connect()
+        self.door._listening = cast(socket.socket, _Accepting(self.listening, [ConnectionAbortedError()]))
+        self.door.close()
+        self.door.send_home(time.monotonic() + 0.5)
+        self.assertEqual(decode_reply(Connection(peer, 5).receive() or b"").problems[0].code, "busy")
 
     def test_nobody_waits_while_others_are_turned_away(self) -> None:
         peers = [self.connect() for _ in range(70)]  # and none of them says anything, or ends

@@ -335,6 +335,14 @@ class Searching(ImapCase):
             self.assertEqual(sum(b"STORE" in line for line in server.lines), 1)
             self.assertEqual(list(box.unseen()), [9, 10, 11])
 
+    def test_marks_that_are_refused_for_now_are_tried_with_the_next_ones(self) -> None:
+        answers: list[Action] = [b"%tag% NO [INUSE] try again later\r\n", b"%tag% OK stored\r\n"]
+        with ScriptedServer({**IMAP, "UID STORE": answers}, imap=True) as server:
+            box = self.opened(server.port)
+            with self.assertLogs("mailer.imap", "WARNING"):
+                self.assertFalse(box.mark([9]))
+            self.assertTrue(box.mark([10]))
+
 
 class Fetching(ImapCase):
     """Answers to FETCH as different servers write them."""
@@ -557,10 +565,12 @@ class Faults(ImapCase):
             self.failure(mailbox(143, host="dead.example", timeout=60.0, stopping=stop.is_set).open)
             self.assertLess(time.monotonic() - began, 5)
 
-    def test_an_address_that_answers_is_found_behind_one_that_does_not(self) -> None:
+    def test_an_address_that_answers_is_found_behind_others_that_do_not(self) -> None:
         with ScriptedServer(IMAP, imap=True) as server:
             places = [("127.0.0.1", refused_port()), ("127.0.0.1", server.port)]
-            found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", place) for place in places]
+            # No system has the first of these families.
+            families = ((250, places[0]), *[(socket.AF_INET, place) for place in places])
+            found = [(family, socket.SOCK_STREAM, 0, "", place) for family, place in families]
             with mock.patch("socket.getaddrinfo", return_value=found):
                 box = mailbox(server.port, host="two.example")
                 self.addCleanup(box.close)

@@ -283,6 +283,13 @@ class CommandTest(unittest.TestCase):
         self.assertNotIn("s3cret", log.output[0])
         return log.output[0]
 
+    def test_an_outage_is_complained_of_once(self) -> None:
+        tokens = self.tokens("import sys; sys.exit('no network')")
+        with self.assertLogs("mailer.oauth", "WARNING") as log:
+            for _ in range(3):
+                self.assertRaises(LoginError, tokens._renew)
+        self.assertEqual(len(log.output), 1)
+
     def test_what_may_pass_is_told_apart(self) -> None:
         table = {"sys.exit(69)": True, "sys.exit(75)": True, "os.kill(os.getpid(), 9)": os.name == "posix",
                  "sys.exit(1)": False, "sys.exit(77)": False}  # fmt: skip

@@ -77,11 +77,13 @@ class Mistakes(unittest.TestCase):
                     self.assertEqual(mail(f"Content-Type: {kind}", html.encode()).text, "Hi, принтер")
             with self.subTest(charset):
                 self.assertEqual(mail(f"Content-Type: text/plain; charset={charset}", b"only this").text, "only this")
-        for charset in ("utf-16", "utf-16le", "utf-32be"):
-            with self.subTest("really", charset=charset):
-                body = base64.encodebytes("Привет, 日本\n".encode(charset))
-                fields = f"Content-Type: text/plain; charset={charset}\r\nContent-Transfer-Encoding: base64"
-                self.assertEqual(mail(fields, body).text, "Привет, 日本\n")
+        for charset in ("utf-16", "utf-16le", "utf-16be", "utf-32be"):
+            for text in ("Привет, 日本\n", "日本", "你好世界", "中文字", "お客様各位"):
+                with self.subTest("really", charset=charset, text=text):
+                    body = base64.b64encode(text.encode(charset)).decode()
+                    fields = f"Content-Type: text/plain; charset={charset}\r\nContent-Transfer-Encoding: base64\r\n"
+                    found = mail(f"{fields}Subject: =?{charset}?B?{body}?=", body.encode())
+                    self.assertEqual((found.text, found.subject), (text, text.strip()))
 
     def test_a_byte_order_mark_is_no_text(self) -> None:
         for charset in ("utf-8", "us-ascii", "utf-16le"):
@@ -110,6 +112,14 @@ class Mistakes(unittest.TestCase):
             with self.subTest(style):
                 html = f'<div style="white-space: {style}; color: red">{lines}</div><div>a\nb</div>'
                 self.assertEqual(mail("Content-Type: text/html", html.encode()).text, f"{lines}\na b")
+        for html, expected in (
+            ('<div style="white-space:pre">One\n  two   x</div>', "One\n  two   x"),
+            ('<p style="white-space:pre-wrap">a\nb<p style="white-space:pre-wrap">c\nd</p>', "a\nb\n\nc\nd"),
+            ('x<div style="display:none;white-space:pre">y</div>text\nmore', "xtext more"),
+            ('Hi\nyou <span style="white-space:pre-wrap">x\ny</span> and\nmore', "Hi\nyou x\ny and more"),
+        ):
+            with self.subTest(html):
+                self.assertEqual(mail("Content-Type: text/html", html.encode()).text, expected)
         nested = '<div style="white-space:pre-wrap">a\n<div style="white-space:pre-wrap">b\nc</div>d\ne</div>f\ng'
         self.assertEqual(mail("Content-Type: text/html", nested.encode()).text, "a\nb\nc\nd\ne\nf g")
 
@@ -132,6 +142,9 @@ class Mistakes(unittest.TestCase):
         for sender in (f"Taro <{address}>", f'"Taro" < {address} >', address):
             with self.subTest(sender):
                 self.assertEqual(read(f"From: {sender}\r\n\r\nx".encode()).sender, address)
+        for sender in (f'"Bob" <bob@x.de>, "Q" <{address}>', f"Bob <bob@x.de> {address}"):
+            with self.subTest(sender):
+                self.assertEqual(read(f"From: {sender}\r\n\r\nx".encode()).sender, "bob@x.de")
 
     def test_zones_as_programs_write_them(self) -> None:
         for zone, expected in (("+05:30", "+05:30"), ("GMT+0300", "+03:00"), ("GMT+03:00 (MSK)", "+03:00"),
