@@ -126,7 +126,7 @@ class Ledger:
 
 def identity_of(reading: Reading) -> str:
     """What tells a mail apart from others with the same numbers."""
-    return identity(reading.message_id, reading.sender, reading.subject, reading.date)
+    return identity(reading.message_id, reading.sender, reading.subject, reading.date, reading.text)
 
 
 def _holds(ascending: Sequence[int], uid: int) -> bool:

@@ -48,17 +48,24 @@ def show(success_log: Path, error_log: Path, ticket: int | None, out: TextIO | N
         lines = _latest(logs, out) if ticket is None else _conversation(logs, errors, ticket, out)
         first = next(lines, None)
     except OSError as failure:
-        sys.stderr.write(_("The file cannot be read: {why}").format(why=failure) + "\n")
+        _complain(_("The file cannot be read: {why}").format(why=failure))
         return ExitCode.NO_INPUT
     if first is not None:
         try:
             _page(first, lines, out)
         except OSError as failure:
-            sys.stderr.write(f"{failure}\n")
+            _complain(str(failure))
             return ExitCode.TEMPORARY
         return ExitCode.DONE
-    sys.stderr.write((_("No ticket yet.") if ticket is None else _("No mail of ticket {}.").format(ticket)) + "\n")
+    _complain(_("No ticket yet.") if ticket is None else _("No mail of ticket {}.").format(ticket))
     return ExitCode.DONE if ticket is None else ExitCode.REFUSED
+
+
+def _complain(words: str) -> None:
+    with suppress(OSError):  # the exit code tells it, too
+        if sys.stderr:
+            sys.stderr.write(f"{words}\n")
+            sys.stderr.flush()
 
 
 def _logs(log: Path) -> list[Path]:

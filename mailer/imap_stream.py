@@ -60,7 +60,7 @@ class Stream(imaplib.IMAP4):
     def open(self, host: str = "", port: int = 143, timeout: float | None = None) -> None:  # noqa: ARG002 - ours
         """Connect, inside TLS where the endpoint says so from the first byte."""
         self.host, self.port = host, port
-        self._reach(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        self._reach(socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.start_clock()
         if self._endpoint.security is Security.TLS:
@@ -135,7 +135,8 @@ class Stream(imaplib.IMAP4):
         if error in _UNDER_WAY:
             error = self._patiently(self._connected, "connection")
         if error:
-            raise OSError(error, os.strerror(error))
+            words = getattr(socket, "errorTab", {})  # Windows has numbers of its own for them
+            raise OSError(error, words.get(error) or os.strerror(error))
 
     def _connected(self) -> int:
         """How connecting ended, as an error number; raises TimeoutError while it has not."""
@@ -176,7 +177,8 @@ class Stream(imaplib.IMAP4):
         """Go on inside TLS; what came before it is refused, as it may come from somebody in between."""
         if self._buffer:
             raise MailboxError(f"{self.host} sent text in clear after STARTTLS: the connection is tampered with")
-        secured = self._context.wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
+        name = self.host.strip("[]")
+        secured = self._context.wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
         self.sock = secured
         self.start_clock()
         self._patiently(secured.do_handshake)

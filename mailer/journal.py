@@ -190,7 +190,7 @@ def _logged(line: bytes) -> Logged | None:
         return None
     try:
         record = json.loads(line)
-        names = map(record.get, ("message_id", "from", "subject", "date"))
+        names = map(record.get, ("message_id", "from", "subject", "date", "text"))
         return Logged(int(record["uidvalidity"]), int(record["uid"]), identity(*names))
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return None

@@ -99,7 +99,7 @@ def _collect(settings: CollectorSettings, position: Position, stop: launch.Stop,
     try:
         collector = _collector(settings, mailbox, position, stop, progress)
         if once:
-            polling.report(*_once(run_pass, collector))
+            polling.report(*_once(run_pass, collector, stop))
             if stop.is_set():
                 return ExitCode.INTERRUPTED
         else:
@@ -127,13 +127,13 @@ def _collector(
     )
 
 
-def _once(run_pass: Callable[[], tuple[int, int]], collector: Collector) -> tuple[int, int]:
+def _once(run_pass: Callable[[], tuple[int, int]], collector: Collector, stop: launch.Stop) -> tuple[int, int]:
     """One pass; with some more tries where it fails over a mail, which would otherwise stop every run."""
     for _ in range(_TRIES_OVER_A_MAIL):
         try:
             return run_pass()
         except MailboxError as failure:
-            if failure.exit_code not in PASSING or not collector.over_a_mail:
+            if failure.exit_code not in PASSING or not collector.over_a_mail or stop.is_set():
                 raise
     return run_pass()
 

@@ -108,12 +108,13 @@ class TokenSource:
             fields = json.loads(content)
         except (ValueError, RecursionError):
             fields = None
+        cut = status == 200 and not isinstance(fields, dict)  # or it comes from somebody in between
         fields = fields if isinstance(fields, dict) else {}
         if status == 200 and fields.get("access_token"):
             return fields
         reason = " ".join(str(fields[key]) for key in ("error", "error_description") if key in fields)
         text = f"the token endpoint gives no token: {self._safe(reason) or f'status {status}'}"
-        raise LoginError(text, temporary=status == _TOO_MANY_REQUESTS or status >= _SERVER_ERRORS)
+        raise LoginError(text, temporary=cut or status == _TOO_MANY_REQUESTS or status >= _SERVER_ERRORS)
 
     def _safe(self, reason: str) -> str:
         """A foreign reason made safe to show, without any token, be it one that nobody here has seen."""

@@ -6,6 +6,7 @@ flags. `done` is the one pointer that moves: every UID up to it has been taken c
 pointer, `position` keeps it, `journal` and `imap` fill in the rest.
 """
 
+import hashlib
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -77,9 +78,16 @@ class Progress:
     known_below: int = 0
 
 
-def identity(message_id: str | None, sender: str | None, subject: str | None, date: str | None) -> str:
+def identity(
+    message_id: str | None, sender: str | None, subject: str | None, date: str | None, text: str | None
+) -> str:
     """What tells mails with the same numbers apart, as those of two mailboxes: the Message-ID, or else the others."""
-    return message_id or f"{sender}\n{subject}\n{date}"
+    return message_id or f"{sender}\n{subject}\n{date or _digest(text or '')}"
+
+
+def _digest(text: str) -> str:
+    """A text, which may be a megabyte, in a few characters."""
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
 def pack(uids: Iterable[int]) -> str:

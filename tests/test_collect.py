@@ -532,14 +532,15 @@ class Crashes(CollectCase):
         self.assertEqual(len(self.uids()), 8)
 
     def test_neither_does_one_whose_mails_have_no_message_id(self) -> None:
-        for sender, count in (("bob@example.com", 2), ("alice@example.com", 1)):
+        table = (("bob@example.com", "x", 2), ("alice@example.com", "y", 2), ("alice@example.com", "x", 1))
+        for sender, text, count in table:
             self.begin()
             self.server.deliver(self.address, b"From: alice@example.com\r\nSubject: [Ticket #1] Mailer\r\n\r\nx\r\n")
             other = {"ticket": 1, "from": sender, "subject": "[Ticket #1] Mailer", "date": None, "message_id": None,
-                     "uidvalidity": 1, "uid": 1}  # fmt: skip
+                     "text": text, "uidvalidity": 1, "uid": 1}  # fmt: skip
             (self.folder / "success.log").write_text(json.dumps(other) + "\n")
             self.start().run_pass()
-            self.assertEqual(len(self.uids()), count, sender)
+            self.assertEqual(len(self.uids()), count, (sender, text))
 
 
 class Refusals(CollectCase):

@@ -1,6 +1,7 @@
 """`collector.py --show`: the latest tickets, and one ticket's conversation, as a person reads them."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -28,6 +29,11 @@ def record(ticket: int, text: str = "The printer is on fire", **more: Any) -> st
         "text": text, "date": None, "message_id": None, "uidvalidity": 1, "uid": 1, **more,
     }  # fmt: skip
     return json.dumps(content, ensure_ascii=False) + "\n"
+
+
+class Full(io.StringIO):
+    def write(self, _text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 class Screen(io.StringIO):
@@ -151,6 +157,11 @@ class HistoryTest(unittest.TestCase):
         with mock.patch.dict(os.environ, {"PAGER": "/no/such/pager"}):
             self.assertIn("\x1b[", self.shown(content, 10000, Screen()))
         self.assertNotIn("\x1b", self.shown(content, 10000))
+
+    def test_a_stderr_that_takes_nothing_changes_no_exit_code(self) -> None:
+        for stream in (None, Full()):
+            with self.subTest(stream), mock.patch("sys.stderr", stream):
+                self.assertEqual(show(self.folder / "none", self.folder / "none", None, None), ExitCode.NO_INPUT)
 
     def test_a_pager_that_makes_no_sense_is_none(self) -> None:
         with mock.patch.dict(os.environ, {"PAGER": "less 'unclosed", "PATH": ""}):

@@ -74,6 +74,11 @@ class CatalogueTest(unittest.TestCase):
                     with self.subTest(language=language, code=code):
                         self.assertRegex(translation.explain(Problem(code, "")), rf"\A{letters}.*\.\Z")
 
+    def test_a_servers_words_with_braces_in_them_are_shown_as_they_are(self) -> None:
+        for words in ("The address is longer than {} bytes.", "{0.__class__}", "{", "{} {}"):
+            with self.subTest(words):
+                self.assertIn(words, translation.explain(Problem(Code.EMAIL_INVALID, words)))
+
     def test_what_the_rules_say_is_translated(self) -> None:
         bad = [
             ("", "x"), ("@", "x"), ("<a@b.de>", "x"), ("a b@example.com", "x"), ("a@b", "x"),

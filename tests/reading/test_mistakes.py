@@ -85,6 +85,12 @@ class Mistakes(unittest.TestCase):
                     found = mail(f"{fields}Subject: =?{charset}?B?{body}?=", body.encode())
                     self.assertEqual((found.text, found.subject), (text, text.strip()))
 
+    def test_a_comment_behind_a_charset_is_none_of_it(self) -> None:
+        found = mail("Content-Type: text/plain; charset=iso-8859-2 (Plain text)", "zażółć".encode("iso-8859-2"))
+        self.assertEqual(found.text, "zażółć")
+        named = mail("Content-Type: text/plain; name=report (2).txt\r\nContent-Disposition: attachment", b"x")
+        self.assertEqual(named.attachments, ("report (2).txt",))
+
     def test_a_byte_order_mark_is_no_text(self) -> None:
         for charset in ("utf-8", "us-ascii", "utf-16le"):
             raw = "\ufeffHello".encode("utf-16le" if charset == "utf-16le" else "utf-8")
