@@ -1,5 +1,6 @@
 """The server put together from its settings: listener, intake, ticket numbers, outbox. Called by `server.py`."""
 
+import contextlib
 import logging
 import os
 import socket
@@ -90,7 +91,8 @@ def _end(server: Listener, outbox: Outbox, last_moment: threading.Event) -> None
 
     timer = threading.Timer(_GRACE - _LAST_STEPS, give_up)
     timer.daemon = True
-    timer.start()
+    with contextlib.suppress(RuntimeError):  # no thread is to be had: they are not told, but finished all the same
+        timer.start()
     server.stop(_GRACE)
     timer.cancel()
     outbox.close()

@@ -67,7 +67,7 @@ class Door:
                 break
             except ConnectionError:
                 continue  # it has gone already
-            except OSError as failure:
+            except (OSError, MemoryError) as failure:
                 pause = self._complain(failure) if self._open else 0
                 if seconds is not None:  # who asks has others to look after, and what they hold may be what is missing
                     return None
@@ -118,12 +118,13 @@ class Door:
             raise ConnectionAbortedError
         return sock, address[0]
 
-    def _complain(self, failure: OSError) -> float:
+    def _complain(self, failure: OSError | MemoryError) -> float:
         """Make room after the system had none; the seconds until there may be some."""
         if time.monotonic() > self._quiet_until:
             self._quiet_until = time.monotonic() + _QUIET_SECONDS
-            _log.warning("cannot accept a connection: %s", failure)
-        return _ENDING_PAUSE if failure.errno in _NOTHING_LEFT and self._make_room() else _PAUSE
+            _log.warning("cannot accept a connection: %s", failure or "no memory")
+        nothing_left = isinstance(failure, MemoryError) or failure.errno in _NOTHING_LEFT
+        return _ENDING_PAUSE if nothing_left and self._make_room() else _PAUSE
 
 
 def busy() -> Reply:

@@ -109,7 +109,7 @@ def require_writable(key: str, folder: Path) -> None:
     place = folder
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+    if not os.access(place, os.W_OK | os.X_OK) or not place.is_dir():
         raise ConfigError(f"{key}: {folder} cannot be written to")
 
 

@@ -117,31 +117,34 @@ class Listener:
         if self._stopping:
             self._door.turn_away(sock)
             return
+        connection: Connection | None = None
         try:
             connection = Connection(sock, self._timeout, self._wait_for, self._context)
-        except OSError as failure:  # with TLS: it was reset before it began
-            _log.debug("%s: %s", host, failure)
-            return
-        try:
-            if not connection.ready() and self._crew.crowded:
-                self._wait_for(connection)  # at once: others would wait as well
-            if (yield from self._answer(connection, host)):
-                yield REST  # nearly everybody asks once and closes: soon that can be seen without waiting for it
-                if not connection.ready():
-                    self._wait_for(connection)
-                while (yield from self._answer(connection, host)):
-                    if self._crew.wanted:  # whoever goes on asking is as much in the way as one who says nothing
-                        connection.linger(_FAREWELL)
-                        break
-                    self._give_way()
+            yield from self._converse(connection, host)
         except OSError as failure:
             _log.debug("%s: %s", host, failure)
         except Exception:  # noqa: BLE001 - the boundary of a connection: after whatever goes wrong in one comes the next
             _log.exception("a request of %s ended in an error", host)
-            _apologise(connection)
+            if connection and connection.in_hand:
+                _apologise(connection)
         finally:
-            self._idlers.leave(connection)
-            connection.close()
+            if connection:
+                self._idlers.leave(connection)
+                connection.close()
+
+    def _converse(self, connection: Connection, host: str) -> Steps[None]:
+        """One request after another, as long as they come."""
+        if not connection.ready() and self._crew.crowded:
+            self._wait_for(connection)  # at once: others would wait as well
+        if (yield from self._answer(connection, host)):
+            yield REST  # nearly everybody asks once and closes: soon that can be seen without waiting for it
+            if not connection.ready():
+                self._wait_for(connection)
+            while (yield from self._answer(connection, host)):
+                if self._crew.wanted:  # whoever goes on asking is as much in the way as one who says nothing
+                    connection.linger(_FAREWELL)
+                    break
+                self._give_way()
 
     def _answer(self, connection: Connection, host: str) -> Steps[bool]:
         """Answer one request; False when the connection is to be closed."""
@@ -149,6 +152,7 @@ class Listener:
             payload = connection.receive()
             if not self._idlers.leave(connection) or payload is None:
                 return False
+            connection.in_hand = True
             request = self._decode(payload)
         except RequestError as wrong:
             _log.debug("%s: %s", host, wrong.problems[0].code.value)
@@ -156,6 +160,7 @@ class Listener:
             connection.linger()
             return False
         reply = busy() if self._stopping else (yield from self._handle(request, host))
+        connection.in_hand = False  # it is known what came of it: nothing else is said from here on
         connection.send(encode_reply(reply))
         if reply.problems and reply.problems[0].code is Code.BAD_REQUEST:
             connection.linger()

@@ -5,6 +5,7 @@ session that has gone stale is replaced and the transaction tried once more, if 
 by `desk`.
 """
 
+import logging
 import ssl
 import threading
 import time
@@ -18,11 +19,13 @@ from mailer.settings import Endpoint
 from mailer.smtp_pacing import Pacing
 from mailer.smtp_pool import Pool
 from mailer.smtp_reply import SessionLostError
-from mailer.smtp_session import Session
+from mailer.smtp_session import Session, uncertain
 from mailer.steps import Steps
 
 # A delivery as a whole gets this many times the time-out of one operation.
 _OPERATIONS = 3
+
+_log = logging.getLogger(__name__)
 
 
 def _nothing() -> None:
@@ -104,8 +107,11 @@ class Outbox:
             yield from session.transact(envelope, deadline)
         except DeliveryError:
             raise
-        except BaseException:
+        except BaseException as failure:
             session.close()  # nobody knows where it stands
+            if session.in_doubt and isinstance(failure, Exception):  # such as MemoryError
+                _log.exception("the answer to a message could not be read")
+                raise uncertain(f"{type(failure).__name__} in this server") from failure
             raise
         finally:
             self._pool.give_back(session)

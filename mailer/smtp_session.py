@@ -28,7 +28,10 @@ _MOST_REFUSED = 5
 
 
 class Session(Wire):
-    """A session; `reused` once it has served before, `idle_since` when it did last."""
+    """A session; `reused` once it has served before, `idle_since` when it did last.
+
+    `in_doubt`: a message has been handed over, and nobody knows what became of it.
+    """
 
     def __init__(self, timeout: float, on_wait: Callable[[], None]) -> None:
         super().__init__(timeout, on_wait)
@@ -36,7 +39,7 @@ class Session(Wire):
         self._refused = 0  # since the last of these
         self._resetting = False  # RSET was sent, and its reply has not been read
         self._pipelining = self._takes_size = self._takes_utf8 = False
-        self.reused = False
+        self.reused = self.in_doubt = False
         self.idle_since = 0.0
 
     def open(
@@ -63,12 +66,15 @@ class Session(Wire):
         data = envelope.data
         if data[:1] == b"." or b"\n." in data:
             data = _LEADING_DOT.sub(b"..", data)
-        self.send(data + b".\r\n")
+        data += b".\r\n"
+        self.in_doubt = True  # until there is an answer
+        self.send(data)
         yield WAIT
         try:
             code, whole = self.reply()
         except SessionLostError as lost:
-            raise _uncertain(str(lost)) from None
+            raise uncertain(str(lost)) from None
+        self.in_doubt = False
         if code[:1] == b"2":
             self._accepted += 1
             self._refused = 0
@@ -76,7 +82,7 @@ class Session(Wire):
         if code == b"421" or code[:1] == b"3":
             self.close()
         if code[:1] == b"3":
-            raise _uncertain(self.said(whole))
+            raise uncertain(self.said(whole))
         self.leave()  # it may be this server's fault, where a balancer has others
         raise refusal(code, f"the mail server refuses the message: {self.said(whole)}")
 
@@ -178,6 +184,7 @@ def _no_utf8(sender: str) -> DeliveryError:
     return DeliveryError(Code.EMAIL_INVALID, text, Outcome.PERMANENT)
 
 
-def _uncertain(reason: str) -> DeliveryError:
+def uncertain(reason: str) -> DeliveryError:
+    """What is known of a message that was handed over, when nothing else is."""
     text = f"the message was handed over and not clearly accepted, so it may have been sent: {reason}"
     return DeliveryError(Code.DELIVERY_UNCERTAIN, text, Outcome.UNCERTAIN)

@@ -23,7 +23,8 @@ _LINGER_BYTES = 4 << 20
 class Connection:
     """One peer's socket: whole frames in and out; with a context, as the server of TLS.
 
-    `on_wait` is called with it before each wait that will be longer than QUICK. `given_up`: others decided to close it.
+    `on_wait` is called with it before each wait that will be longer than QUICK. `given_up`: others decided to close it;
+    `in_hand`: a request came by it of which it is not known what comes of it.
     """
 
     def __init__(
@@ -37,13 +38,13 @@ class Connection:
         self._on_wait = on_wait
         self._buffer = b""  # what has come behind the last frame
         self._ended = False  # as `ready` has seen
-        self.given_up = False
+        self.given_up = self.in_hand = False
         self._handshake: Callable[[], None] | None = None
         if context:
             try:
                 sock.getpeername()  # `wrap_socket` would not close one that has been reset already
                 secured = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-            except OSError:
+            except BaseException:
                 sock.close()
                 raise
             self._handshake = secured.do_handshake

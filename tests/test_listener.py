@@ -10,6 +10,7 @@ import time
 import unittest
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from mailer import idlers, listener, patience
@@ -259,6 +260,40 @@ class Bugs(unittest.TestCase):
                 self.assertTrue(exchange("127.0.0.1", port, REQUEST, timeout=5).ok)
         self.assertEqual(len(log.output), 20)
         self.assertIn("ZeroDivisionError", log.output[0])
+
+
+class OutOfMemory(unittest.TestCase):
+    def test_what_cannot_be_taken_in_ends_no_thread(self) -> None:
+        files = certificates.certificates()
+        failures = iter(range(8))
+
+        class Context(ssl.SSLContext):
+            def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
+                if next(failures, None) is not None:
+                    raise MemoryError
+                return super().wrap_socket(*arguments, **options)
+
+        context = Context(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(files.chain("good"), files.key("good"))
+        trusting = client_context(files.ca)
+        with _serving(workers=4, context=context) as port, self.assertLogs("mailer.listener", "ERROR"):
+            for _ in range(8):
+                with _connect(port) as sock:
+                    self.assertEqual(sock.recv(1), b"")
+            self.assertTrue(exchange("localhost", port, REQUEST, timeout=5, context=trusting).ok)
+
+    def test_an_answer_that_cannot_be_given_is_not_replaced_by_another_one(self) -> None:
+        real = socket.socket.send
+
+        def send(sock: socket.socket, data: bytes, *flags: int) -> int:
+            if b'"ticket"' in bytes(data):
+                raise MemoryError
+            return real(sock, data, *flags)
+
+        with _serving() as port, mock.patch.object(socket.socket, "send", send):
+            with _connect(port) as sock, self.assertLogs("mailer.listener", "ERROR"):
+                sock.sendall(encode_request(REQUEST))
+                self.assertEqual(sock.recv(100), b"")
 
 
 class Idlers(unittest.TestCase):

@@ -45,6 +45,21 @@ def commands(conversation: Conversation) -> list[bytes]:
 
 
 class TransactionTest(OutboxTestCase):
+    def test_an_answer_that_cannot_be_read_for_whatever_reason_is_uncertain(self) -> None:
+        real, here = socket.socket.recv, threading.get_ident()
+        with ScriptedServer(SMTP) as server:
+
+            def recv(sock: socket.socket, *arguments: int) -> bytes:
+                if server.bodies and threading.get_ident() == here:
+                    raise MemoryError
+                return real(sock, *arguments)
+
+            with mock.patch.object(socket.socket, "recv", recv), self.assertLogs("mailer.smtp", "ERROR"):
+                while not server.bodies:
+                    outcome = result(self.outbox(server.port))
+            self.assertEqual(outcome, "delivery_uncertain")
+            self.assertEqual(result(self.outbox(server.port)), "sent")
+
     def test_the_envelope_goes_out_in_order_whether_pipelined_or_not(self) -> None:
         for table in (SMTP, PLAIN_SMTP):
             with ScriptedServer(table) as server:
