@@ -64,14 +64,20 @@ def _is_delivery_report(root: mime.Part) -> bool:
 
 
 def related_ticket(root: mime.Part, reason: str) -> int | None:
-    """The ticket that the mail's references belong to, or the message that a bounce or an automatic reply returns."""
+    """The ticket that the mail's references belong to, or the message that a bounce or an automatic reply returns.
+
+    Or else the one at the end of its subject, behind words such as "Automatic reply:".
+    """
     fields = root.fields
     for name in ("in-reply-to", "references"):
         for value in fields.get(name, ()):
             found = tickets.ticket_of_message_id(value.decode("ascii", "replace"))
             if found is not None:
                 return found
-    return None if reason == "subject" else _of_returned(root)
+    if reason == "subject":
+        return None
+    found = _of_returned(root)
+    return tickets.mentioned(headers.text(fields, "subject") or "") if found is None else found
 
 
 def _of_returned(root: mime.Part) -> int | None:

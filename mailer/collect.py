@@ -187,11 +187,14 @@ class Collector:
                     yield batch, done
                     batch, size = [], 0
                     due = time.monotonic() + _SECONDS
-        except MailboxError as failure:
+        except (MailboxError, MemoryError) as failure:
             # Whether the connection or one of the mails is to blame shows when they are asked for one by one.
             self._careful = max(self._careful, asked[-1])
-            if len(asked) == 1 and failure.exit_code in PASSING and not self._stopping():
+            passing = isinstance(failure, MemoryError) or failure.exit_code in PASSING
+            if len(asked) == 1 and passing and not self._stopping():
                 self._suspect = asked[0]
+            if isinstance(failure, MemoryError):
+                raise MailboxError("there is too little memory to read the mail", ExitCode.TEMPORARY) from failure
             raise
         if not done or batch:  # those that are not there do not count: a server may have made them up
             yield batch, batch[-1][0] if batch else 0

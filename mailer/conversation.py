@@ -98,6 +98,8 @@ class _Conversation:
         if not self._draft.written:
             self._draft.discard()
             return
+        if not self._draft.kept:  # an interrupt came while it was made
+            self._keep(self._draft.doubtful)
         self._draft.close()
         doubtful = self._draft.doubtful
         self._terminal.say(_("It may have been sent all the same.") if doubtful else _("It was not sent."))

@@ -7,6 +7,7 @@ unknown is raised as such and never called a failure. Called by `console` and `c
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mailer.errors import Code, ExitCode, TransportError, UnsentInterrupt
@@ -56,7 +57,8 @@ class Courier:
         words = _("Waiting for the answer of {server}, {seconds:.0f} seconds at most; Ctrl-C ends the wait.")
         notice = threading.Timer(_SILENCE, say, [words.format(server=self.server, seconds=self.patience)])
         notice.daemon = True
-        notice.start()
+        with suppress(RuntimeError):  # no thread is to be had: it was for comfort
+            notice.start()
         try:
             return self.send(request)
         finally:

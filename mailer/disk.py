@@ -14,19 +14,20 @@ from pathlib import Path
 from mailer.errors import StateError
 
 _MAGIC = b"SQLite format 3\0"
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the disk, or the owner's part of it
+# The disk is full, or the owner's part of it; or the system has nothing left for one more open file.
+_PASSING = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
-def is_full(failure: Exception, folder: Path) -> bool:
-    """Whether it failed because the folder's disk has no room, or no file more, which passes when some is freed."""
+def may_pass(failure: Exception, folder: Path) -> bool:
+    """Whether it failed because the folder's disk has no room, or no file more, or the system nothing left."""
     if isinstance(failure, OSError):
-        return failure.errno in _FULL
+        return failure.errno in _PASSING
     code = getattr(failure, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_CANTOPEN and hasattr(os, "statvfs"):  # SQLite does not say why
         with contextlib.suppress(OSError):
             disk = os.statvfs(folder)
             return disk.f_files > 0 and not disk.f_favail  # some count no files at all
-    return code == sqlite3.SQLITE_FULL
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM)
 
 
 def make_names_durable(folder: Path, fsync: Callable[[int], None] = os.fsync) -> None:

@@ -70,8 +70,9 @@ class Draft:
                 failing.pop_all()
         except OSError as wrong:
             self.trouble = str(wrong)
+        finally:
             with suppress(OSError):
-                new.unlink(missing_ok=True)
+                new.unlink(missing_ok=True)  # if it is still there
 
     def add(self, text: str) -> None:
         """Append to the text that was written; the file keeps it even if this process is killed."""
@@ -92,6 +93,11 @@ class Draft:
                 file.close()
             except OSError as wrong:  # what it did not take before, it does not take now
                 self.trouble = self.trouble or str(wrong)
+
+    @property
+    def kept(self) -> bool:
+        """Whether there is a file of it."""
+        return self.path is not None and self.path.exists()
 
     def discard(self) -> None:
         """The text has been sent, or is no longer wanted."""

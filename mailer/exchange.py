@@ -23,12 +23,13 @@ def exchange(
     except KeyboardInterrupt:
         raise UnsentInterrupt from None
     connection = Connection(sock, timeout)
+    unsent: Exception | None = None
     try:
         unsent = _try_to_send(connection, frame)
         payload = connection.receive()
     except RequestError as failure:  # no Mailer server begins an answer like that, so none has got the request
         raise TransportError("no Mailer server answers there", sent=False) from failure
-    except OSError as failure:
+    except (OSError, MemoryError) as failure:
         raise TransportError(f"no answer came ({_words(failure)})", sent=unsent is None) from failure
     finally:
         connection.close()

@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from mailer.errors import ExitCode, MailboxError
-from mailer.imap_fetch import ask_ahead, beginnings, whole
+from mailer.imap_fetch import SLOW, ask_ahead, beginnings, whole
 from mailer.imap_login import connect
 from mailer.imap_syntax import HIGHEST, mailbox_name, not_for_good, number, numbers, responses
 from mailer.imap_wire import Wire
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 # at first, and more or fewer as the answers take fewer or more seconds: on a slow line, too, there is something to log
 # every now and then.
 _MAILS, _FEW = 100, 10
-_QUICK, _SLOW = 2.0, 10.0
+_QUICK = 2.0
 # Other mails that are asked for to find out whether the server gives any.
 _PROBES = 5
 # Where they have fewer bytes than this, the next ones are asked for while these are read: both are in memory then.
@@ -42,13 +42,18 @@ _UID = 20  # bytes of an answer for each UID, and some to spare
 
 
 class Mailbox:
-    """A folder of an account; `mark_seen` decides whether it is opened for changes."""
+    """A folder of an account; `mark_seen` decides whether it is opened for changes.
+
+    `alive` is called after each part of the mail that has come.
+    """
 
     def __init__(
         self, endpoint: Endpoint, login: Login, folder: str, *, context: ssl.SSLContext, timeout: float,
         mark_seen: bool = True, stopping: Callable[[], bool] = lambda: False,
+        alive: Callable[[], object] = lambda: None,
     ) -> None:
         self._connect: Callable[[], Wire] = lambda: connect(endpoint, login, context, timeout, stopping)
+        self._alive = alive
         self._server = f"{endpoint.host.lower()}:{endpoint.port}"
         self._user = login.user
         self._folder = folder
@@ -67,6 +72,7 @@ class Mailbox:
                     return self._selected._replace(told=False)
             self.close()
         self._wire = self._connect()
+        self._wire.answered = self._alive
         self._select(readonly=not self._mark_seen)
         return self._selected
 
@@ -145,7 +151,7 @@ class Mailbox:
 
     def _suit(self, seconds: float) -> None:
         """Have the next FETCH suit the line, on which the last one took so long."""
-        if seconds > _SLOW:
+        if seconds > SLOW:
             self._at_once = max(1, self._at_once // 4)
         elif seconds < _QUICK:
             self._at_once = min(2 * self._at_once, _MAILS)

@@ -20,8 +20,9 @@ _WINDOW = 65_536
 _LONGEST = 4608 * 1024
 # With more commands for the parts of one mail than this, all of it is asked for, as where there are no parts.
 _MOST_COMMANDS = 100
-# The windows after the first one grow up to this.
+# The windows after the first one grow up to this, as long as none takes so many seconds.
 _STEP = 1024 * 1024
+SLOW = 10.0
 
 
 def beginnings(wire: Wire, uids: Sequence[int], length: int = _WINDOW) -> dict[int, bytes]:
@@ -51,7 +52,7 @@ def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool])
                     no_parts = refused
             elif not wanted:
                 break
-            length = min(3 * len(raw), _STEP, _LONGEST - len(raw))
+            length = min(3 * len(raw) if wire.seconds < SLOW else _WINDOW, _STEP, _LONGEST - len(raw))
             more = _window(wire, uid, "", len(raw), length)
             complete = len(more) != length
             raw += more

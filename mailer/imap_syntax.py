@@ -25,7 +25,7 @@ _FOR_NOW = re.compile(
 # What some of them, and Exchange, Courier and Cyrus, say of a server in trouble, with no code.
 _IN_TROUBLE = re.compile(
     r"server unavailable|temporar|try again later|system (?:i/o )?error|internal (?:server )?error|server (?:is )?busy"
-    r"|mailbox is locked",
+    r"|mailbox is locked|time-?out|timed out",
     re.IGNORECASE,
 )
 _FOR_GOOD = re.compile(r"\[(?:AUTHENTICATIONFAILED|AUTHORIZATIONFAILED|EXPIRED|NONEXISTENT)\]", re.IGNORECASE)

@@ -39,6 +39,7 @@ class Wire(Stream):
         self._begun: tuple[str, str, int] | None = None  # the FETCH whose answer has not been read
         # The one whose answer nobody has asked for yet, and how long that took.
         self._ahead: tuple[str, str, _Answer, float] | None = None
+        self.answered: Callable[[], object] = lambda: None  # to be called for each
         self.seconds = 0.0  # that were waited for the answer to the last FETCH that was asked for
         with self.translated(f"{endpoint.host}:{endpoint.port}"):
             super().__init__(endpoint, context, timeout, stopping)
@@ -110,6 +111,7 @@ class Wire(Stream):
         self.expected = 0
         began = time.monotonic()
         answer = self._read_fetch(b"F%d " % self._fetches)
+        self.answered()
         return answer, time.monotonic() - began
 
     def _read_fetch(self, tag: bytes) -> _Answer:
@@ -146,7 +148,7 @@ class Wire(Stream):
         except ssl.SSLError as failure:
             self.shutdown()
             raise MailboxError(f"TLS with {what} failed ({self.secrets.safe(tls_words(failure))})") from None
-        except (OSError, imaplib.IMAP4.error, *_GARBAGE) as failure:
+        except (OSError, imaplib.IMAP4.error, MemoryError, *_GARBAGE) as failure:
             self.shutdown()
             words = getattr(failure, "reason", None) or getattr(failure, "strerror", None) or _words(failure)
             raise MailboxError(f"{what}: {self.secrets.safe(str(words)) or type(failure).__name__}") from None

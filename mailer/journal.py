@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from mailer.disk import is_full, make_names_durable
+from mailer.disk import make_names_durable, may_pass
 from mailer.errors import StateError
 from mailer.progress import Logged, Mark, identity
 
@@ -116,7 +116,7 @@ class Journal:
             yield
         except OSError as failure:
             words = f"{failure.filename or self.path}: {failure.strerror or failure}"
-            raise StateError(words, passing=is_full(failure, self.path.parent)) from failure
+            raise StateError(words, passing=may_pass(failure, self.path.parent)) from failure
 
 
 def keep(path: Path, raw: bytes) -> None:
@@ -132,7 +132,7 @@ def keep(path: Path, raw: bytes) -> None:
         make_names_durable(path.parent)
     except OSError as failure:
         words = f"{path}: {failure.strerror or failure}"
-        raise StateError(words, passing=is_full(failure, path.parent)) from failure
+        raise StateError(words, passing=may_pass(failure, path.parent)) from failure
 
 
 def _write(file: int, data: bytes) -> None:

@@ -168,6 +168,9 @@ def guard(run: Callable[[], int]) -> int:
             raise
         _tell(f"the system lets no more threads run ({failure})")
         return ExitCode.TEMPORARY
+    except MemoryError:
+        _tell("there is too little memory")
+        return ExitCode.TEMPORARY
     finally:
         _let_go()
 

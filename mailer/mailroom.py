@@ -73,11 +73,16 @@ def collect(settings: CollectorSettings, stop: launch.Stop, *, once: bool = Fals
     _require_logs(settings)
     statedir.prepare(settings.state_dir)
     # Nobody else is to touch the state or the logs: the locks come before everything.
-    name = f"{settings.account.login}@{settings.imap.host.lower()}/{settings.folder}"
+    login, host, folder = settings.account.login, settings.imap.host.lower(), settings.folder
+    name = f"{login.lower()}@{host}/{'INBOX' if folder.upper() == 'INBOX' else folder}"
+    former = f"{login}@{host}/{folder}"
     with contextlib.ExitStack() as held:
-        position = held.enter_context(contextlib.closing(Position(settings.state_dir, name)))
+        position = held.enter_context(contextlib.closing(Position(settings.state_dir, name, former)))
         for log in (settings.success_log, settings.error_log):
             held.enter_context(only_writer(log))
+        if others := position.others():
+            words = "%s is new here, where %s is known: if it is the same mailbox, what was read meanwhile is missed"
+            _log.warning(words, name, ", ".join(others))
         return _collect(settings, position, stop, once)
 
 
@@ -162,7 +167,7 @@ def _mailbox(settings: CollectorSettings, stop: launch.Stop) -> Mailbox:
     return Mailbox(
         settings.imap, launch.login(settings.account, settings.ca_file, stop.is_set, settings.timeout), settings.folder,
         context=tls.mail_context(settings.imap, settings.ca_file), timeout=settings.timeout,
-        mark_seen=settings.mark_seen, stopping=stop.is_set,
+        mark_seen=settings.mark_seen, stopping=stop.is_set, alive=_alive,
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mailer.disk import is_full
+from mailer.disk import may_pass
 from mailer.errors import StateError
 from mailer.progress import Mark, Progress, Tries, pack, unpack
 
@@ -30,9 +30,9 @@ FROM start JOIN progress USING (mailbox) LEFT JOIN set_back USING (mailbox) WHER
 
 
 class Position:
-    """The saved position in one mailbox; `mailbox` names it apart from others in the same folder."""
+    """The saved position in one mailbox; `mailbox` names it apart from others in the same folder, as `former` did."""
 
-    def __init__(self, folder: Path, mailbox: str) -> None:
+    def __init__(self, folder: Path, mailbox: str, former: str = "") -> None:
         self._file = folder / DATABASE
         self._mailbox = mailbox
         with self._translated():
@@ -47,6 +47,7 @@ class Position:
                     raise sqlite3.DatabaseError(found)
                 self._database.execute("PRAGMA synchronous=FULL")
                 self._database.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT")
+                self._rename(former)
                 failing.pop_all()
 
     def load(self) -> Progress:
@@ -63,6 +64,19 @@ class Position:
                 marks=tuple(Mark(*map(int, mark)) for mark in json.loads(marks)),
                 known_below=known_below,
             )
+
+    def others(self) -> list[str]:
+        """Where nothing is saved of this mailbox: the others of which something is."""
+        with self._translated():
+            names = [name for (name,) in self._database.execute("SELECT mailbox FROM start ORDER BY mailbox")]
+        return [] if self._mailbox in names else names
+
+    def _rename(self, former: str) -> None:
+        if former in self.others():
+            with self._transaction():
+                for table in ("start", "progress", "set_back"):
+                    words = f"UPDATE {table} SET mailbox = ? WHERE mailbox = ?"  # noqa: S608 - one of three words
+                    self._database.execute(words, (self._mailbox, former))
 
     def begin(self, progress: Progress) -> None:
         """Save a position in a mailbox that is read for the first time, or whose UIDVALIDITY changed."""
@@ -113,7 +127,7 @@ class Position:
         text = f"{self._file}: {failure}"
         if type(failure) is sqlite3.DatabaseError:
             text += "; put a backup in its place, or delete it: what is unread and in no log is taken then"
-        return StateError(text, passing=is_full(failure, self._file.parent))
+        return StateError(text, passing=may_pass(failure, self._file.parent))
 
 
 def _tries(saved: Any) -> Tries:

@@ -40,6 +40,8 @@ def read(raw: bytes, *, complete: bool = True) -> Reading:
     """Read a mail, or with `complete=False` the beginning of one."""
     try:
         return _read(mime.as_mail(raw), complete)
+    except MemoryError:
+        raise  # which is no fault of the mail
     except Exception:  # foreign mail: whatever it does to the reader, there is a record and the next mail is read
         _logger.exception("a mail could not be read")
         return UNREADABLE
@@ -76,6 +78,8 @@ def wants_more(raw: bytes) -> bool:
         root, _ = mime.parse(mime.as_mail(raw), complete=False)
         found = content.Content(measuring=True)
         found.gather(root)
+    except MemoryError:
+        raise
     except Exception:  # foreign mail: what cannot be read will not be read better with more of it
         _logger.exception("a mail could not be read")
         return False

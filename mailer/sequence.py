@@ -169,7 +169,7 @@ class Sequence:
             yield
         except (sqlite3.Error, OSError, UnicodeError) as failure:  # UnicodeError: of damaged words in an error's text
             words = f"{self._path}: ticket numbers cannot be reserved ({failure})"
-            raise StateError(words, passing=disk.is_full(failure, self._path.parent)) from failure
+            raise StateError(words, passing=disk.may_pass(failure, self._path.parent)) from failure
 
 
 def check(state_dir: Path) -> None:

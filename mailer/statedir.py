@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from mailer.disk import is_full, make_names_durable
+from mailer.disk import make_names_durable, may_pass
 from mailer.errors import StateError
 
 _log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def prepare(folder: Path) -> None:
         mode = folder.stat().st_mode
     except OSError as failure:
         raise StateError(
-            f"STATE_DIR: {folder} cannot be used ({failure.strerror or failure})", passing=is_full(failure, folder)
+            f"STATE_DIR: {folder} cannot be used ({failure.strerror or failure})", passing=may_pass(failure, folder)
         ) from failure
     for place in made or [folder]:  # it may have been made just before a kill
         with contextlib.suppress(OSError):  # a parent that cannot be read, like systemd's, was not made here

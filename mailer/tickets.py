@@ -21,6 +21,8 @@ _WORDS = (
 # full-width one.
 _PREFIX = rf"(?:{_WORDS})(?:\s?\[\d{{1,4}}\]|\s?\(\d{{1,4}}\)|[\^*-]?\d{{1,4}})?\s?[:：]\s?"
 _SUBJECT = re.compile(rf"(?:(?i:{_PREFIX}))*+\[Ticket #([0-9]{{1,18}})\] Mailer")
+_SUBJECT_AT_END = re.compile(r"(?<!\S)\[Ticket #([0-9]{1,18})\] Mailer\Z")
+_LONGEST = 40  # characters, with the blank before it
 _NO_MARKS = dict.fromkeys(map(ord, "\u200e\u200f\ufeff"))  # of direction, or byte order, which some put before it
 _MESSAGE_ID = re.compile(r"<ticket\.([0-9]{1,18})\.[0-9a-z]+@")
 
@@ -35,6 +37,12 @@ def recognise(subject: str) -> int | None:
     if "Mailer" not in subject:
         return None
     found = _SUBJECT.fullmatch(" ".join(subject.translate(_NO_MARKS).split()))
+    return int(found[1]) if found else None
+
+
+def mentioned(subject: str) -> int | None:
+    """The ticket whose subject a subject ends with, whatever is before it."""
+    found = _SUBJECT_AT_END.search(" ".join(subject.split())[-_LONGEST:])
     return int(found[1]) if found else None
 
 

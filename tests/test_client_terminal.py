@@ -647,6 +647,24 @@ class DraftTest(TerminalTestCase):
             self.assertEqual(person.ends(), 130)
 
 
+class InterruptedDraftTest(TerminalTestCase):
+    def test_an_interrupt_while_the_draft_is_made_costs_no_text(self) -> None:
+        program = (f"import pathlib, signal, sys; sys.path.insert(0, {str(ROOT)!r}); import client\n"
+                   "real = pathlib.Path.replace\n"
+                   "def replace(path, target):\n"
+                   "    pathlib.Path.replace = real\n"
+                   "    signal.raise_signal(signal.SIGINT)\n"
+                   "pathlib.Path.replace = replace; sys.exit(client.main(sys.argv[1:]))")  # fmt: skip
+        with FakeServer() as server:
+            command = [sys.executable, "-c", program, *self.command(server.port, *ADDRESS)[2:]]
+            with Person(command, self.env) as person:
+                person.answers("Your message", "all of it\r.\r")
+                person.sees("Your text is kept")
+                self.assertEqual(person.ends(), 130)
+        [kept] = self.drafts.iterdir()
+        self.assertTrue(kept.name.startswith("draft-"))
+
+
 class ClosedTest(TerminalTestCase):
     def test_one_closed_stream_is_made_up_for_by_the_other(self) -> None:
         for closed in (">&-", "2>&-"):

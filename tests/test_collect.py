@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
 
-from mailer import collect, collect_refusals, polling
+from mailer import collect, collect_refusals, polling, reading
 from mailer.collect import Collector
 from mailer.errors import ExitCode, MailboxError, StateError
 from mailer.imap import Mailbox
 from mailer.journal import Journal, keep
 from mailer.position import Position
 from mailer.progress import Mail, Progress
+from mailer.reading import Reading
 from mailer.sandbox.mail import MailServer
 from mailer.sandbox.store import Message
 from mailer.sasl import Login
@@ -692,6 +693,26 @@ class Refusals(CollectCase):
                 with suppress(MailboxError):
                     collector.run_pass()
         self.assertEqual(self.uids(), uids)
+
+    def test_a_shortage_of_memory_costs_no_mail_and_one_too_large_for_it_no_other(self) -> None:
+        uids = self.deliver(4)
+        collector = self.start()
+        real = reading.read
+
+        def short(raw: bytes, **options: bool) -> Reading:
+            if short_of_memory(raw):
+                raise MemoryError
+            return real(raw, **options)
+
+        with mock.patch.object(collect, "read", short):
+            short_of_memory = lambda _: True  # noqa: E731 - it changes
+            for _ in range(3):
+                self.assertRaises(MailboxError, collector.run_pass)
+            self.assertEqual(self.uids(), [])
+            short_of_memory = lambda raw: b"text 2" in raw  # noqa: E731
+            self.failures(collector)
+        self.assertEqual(self.uids(), uids)
+        self.assertEqual(len(self.records("success")), 1)
 
     def test_a_mail_that_is_given_at_last_is_read(self) -> None:
         uids = self.deliver(3)

@@ -129,7 +129,7 @@ class Reading(ImapCase):
     def test_on_a_slow_line_fewer_are_asked_for_at_once(self) -> None:
         uids = self.deliver(*[b"small"] * 45)
         box = self.opened(self.server.imap_port)
-        with mock.patch("mailer.imap._QUICK", 0.0), mock.patch("mailer.imap._SLOW", 0.0):
+        with mock.patch("mailer.imap._QUICK", 0.0), mock.patch("mailer.imap.SLOW", 0.0):
             self.assertEqual([mail.uid for mail in box.fetch(uids[:15], no_more)], uids[:15])
         fetch(box, uids[15:])
         asked = [command.split()[3] for command in self.commands if " FETCH " in command and "<0." in command]
@@ -575,6 +575,26 @@ class Faults(ImapCase):
                 box = mailbox(server.port, host="two.example")
                 self.addCleanup(box.close)
                 self.assertEqual(box.open().uidvalidity, 7)
+
+    def test_on_a_slow_line_the_windows_of_a_mail_do_not_grow_and_each_is_told(self) -> None:
+        lengths: list[int] = []
+        told: list[int] = []
+
+        def fetch_slowly(conversation: Conversation) -> None:
+            tag, _, _, _, *_, section = conversation.lines[-1].split()
+            start, length = map(int, section.partition(b"<")[2].rstrip(b">)").split(b"."))
+            lengths.append(length)
+            time.sleep(0.02)
+            piece = b"x" * max(0, min(length, 400_000 - start))
+            conversation.send(b"* 1 FETCH (UID 9 BODY[]<%d> {%d}\r\n%s)\r\n%s OK\r\n" % (start, len(piece), piece, tag))
+
+        with ScriptedServer({**IMAP, "UID FETCH": fetch_slowly}, imap=True) as server:
+            box = self.opened(server.port, alive=lambda: told.append(1))
+            with mock.patch("mailer.imap_fetch.SLOW", 0.01):
+                [mail] = fetch(box, [9], all_of_it)
+        self.assertEqual((len(mail.raw or b""), mail.complete), (400_000, True))
+        self.assertEqual(set(lengths), {65_536})
+        self.assertEqual(len(told), len(lengths))
 
     def test_how_long_an_answer_took_is_known_whoever_waited_for_it(self) -> None:
         def slowly(conversation: Conversation) -> None:

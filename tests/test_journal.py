@@ -72,7 +72,7 @@ class Appending(JournalCase):
         self.assertEqual(self.text(), line(1))
 
     def test_only_what_a_freed_disk_mends_is_called_passing(self) -> None:
-        for number, passing in ((errno.ENOSPC, True), (errno.EROFS, False)):
+        for number, passing in ((errno.ENOSPC, True), (errno.EMFILE, True), (errno.EROFS, False)):
             failing = mock.Mock(side_effect=OSError(number, os.strerror(number)))
             with self.subTest(number), self.assertRaises(StateError) as failure:
                 Journal(self.path, fsync=failing).append(line(1))

@@ -76,6 +76,11 @@ class TheWayOut(unittest.TestCase):
         self.assertRaises(ZeroDivisionError, launch.guard, lambda: 1 // 0)
         self.assertRaises(RuntimeError, launch.guard, mock.Mock(side_effect=RuntimeError("a generator raised")))
 
+    def test_too_little_memory_is_for_now(self) -> None:
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            self.assertEqual(launch.guard(mock.Mock(side_effect=MemoryError)), ExitCode.TEMPORARY)
+        self.assertEqual(errors.getvalue(), "there is too little memory\n")
+
     def test_a_system_without_a_thread_to_spare_is_said_to_be_one(self) -> None:
         with contextlib.redirect_stderr(io.StringIO()) as errors:
             code = launch.guard(mock.Mock(side_effect=RuntimeError("can't start new thread")))

@@ -73,6 +73,20 @@ class Positions(unittest.TestCase):
         second = self.open("b@host/INBOX")
         self.assertEqual(second.load(), Progress())
 
+    def test_a_mailbox_that_was_named_otherwise_is_known_and_others_are_told_of(self) -> None:
+        position = self.open("Me@host/inbox")
+        position.begin(SAVED)
+        self.assertEqual(position.others(), [])
+        position.close()
+        other = self.open("you@host/INBOX")
+        self.assertEqual((other.load(), other.others()), (Progress(), ["Me@host/inbox"]))
+        other.close()
+        for _ in range(2):
+            renamed = Position(self.folder / "state", "me@host/INBOX", "Me@host/inbox")
+            self.addCleanup(renamed.close)
+            self.assertEqual((renamed.load(), renamed.others()), (SAVED, []))
+            renamed.close()
+
     def test_the_folder_is_private(self) -> None:
         self.open()
         if sys.platform != "win32":

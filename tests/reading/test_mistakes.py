@@ -2,8 +2,9 @@
 
 import base64
 import unittest
+from unittest import mock
 
-from mailer.reading import Reading, read
+from mailer.reading import Reading, read, wants_more
 
 FROM = b"From: a@example.com\r\n"
 PICTURE = b"Content-Type: image/png; name=x.png\r\nContent-ID: <x>\r\n\r\nPNG\r\n"
@@ -173,6 +174,19 @@ class Mistakes(unittest.TestCase):
         for raw, complete in ((endless, True), (endless[:1_049_000], False), (endless[:65_536], False)):
             with self.subTest(len(raw)):
                 self.assertEqual(read(raw, complete=complete).defects, ("header",) if len(raw) > 65_536 else ())
+
+    def test_an_automatic_reply_may_name_its_ticket_in_its_subject_alone(self) -> None:
+        for subject, ticket in (("Automatic reply: [Ticket #7] Mailer", 7),
+                                ("Out of office: x[Ticket #7] Mailer", None),
+                                ("Out of office: [Ticket #7] Mailer, later", None), ("Autoreply", None)):  # fmt: skip
+            with self.subTest(subject):
+                found = mail(f"Subject: {subject}\r\nAuto-Submitted: auto-replied")
+                self.assertEqual((found.reason, found.ticket, found.related_ticket), ("auto_reply", None, ticket))
+
+    def test_too_little_memory_is_no_fault_of_a_mail(self) -> None:
+        with mock.patch("mailer.mime.parse", side_effect=MemoryError):
+            self.assertRaises(MemoryError, read, FROM + b"\r\nx")
+            self.assertRaises(MemoryError, wants_more, FROM + b"\r\nx")
 
     def test_the_text_of_related_parts_wherever_it_stands(self) -> None:
         html = b"Content-Type: text/html\r\nContent-ID: <h>\r\n\r\n<p>words\r\n"
