@@ -85,11 +85,11 @@ class Door:
             while time.monotonic() < until:
                 with contextlib.suppress(ConnectionError):  # it has gone already
                     self.turn_away(self._accept()[0])
+        self._listening.close()  # before the wait: who comes now is refused, and knows that nothing was sent
         if self._leaving:
             time.sleep(min(_TURN_AWAY_SECONDS, max(until - time.monotonic(), 0)))
         self._most_leaving = 0
         self._see_off(0)
-        self._listening.close()
         self._bell.close()
 
     def turn_away(self, sock: socket.socket) -> None:

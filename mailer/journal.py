@@ -6,10 +6,10 @@ by renaming, without a signal. Refuses to go on (`StateError`) when the disk doe
 """
 
 import contextlib
-import glob
 import json
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -85,8 +85,29 @@ class Journal:
     def _files(self, since: Mark | None) -> list[Path]:
         """The files that can hold records made after the mark: the log, its former file, and siblings made later."""
         with self._translated():
-            found = [path for path in self.path.parent.glob(f"{glob.escape(self.path.name)}*") if path.is_file()]
+            found = [path for path in self._siblings() if self._is_file(path)]
             return sorted(path for path in found if path == self.path or self._matters(path, since))
+
+    def _siblings(self) -> list[Path]:
+        """The log, and what has its name in front; raises OSError, as `glob` would not. Some folders cannot be read."""
+        try:
+            return [path for path in self.path.parent.iterdir() if path.name.startswith(self.path.name)]
+        except PermissionError:
+            self._leave_out(self.path.parent)
+            return [self.path]
+
+    def _is_file(self, path: Path) -> bool:
+        try:
+            return stat.S_ISREG(path.stat().st_mode)
+        except OSError as failure:
+            if path == self.path and not isinstance(failure, FileNotFoundError):
+                raise
+            return False
+
+    def _leave_out(self, path: Path) -> None:
+        if path not in self._left_out:
+            self._left_out.add(path)
+            _log.warning("%s: cannot be read, and is left out", path)
 
     def _matters(self, path: Path, since: Mark | None) -> bool:
         """Whether a sibling of the log is the file of the mark, or was written to after it; if it can be read."""
@@ -96,9 +117,8 @@ class Journal:
         if since and status.st_mtime_ns < since.time:
             return False
         readable = os.access(path, os.R_OK)
-        if not readable and path not in self._left_out:
-            self._left_out.add(path)
-            _log.warning("%s: cannot be read, and is left out", path)
+        if not readable:
+            self._leave_out(path)
         return readable
 
     @contextlib.contextmanager

@@ -125,5 +125,8 @@ def _own_name(sock: socket.socket) -> str:
     name = socket.gethostname()
     if _FULL_NAME.fullmatch(name):
         return name
-    address = sock.getsockname()[0]
+    try:
+        address = sock.getsockname()[0]
+    except OSError:  # it has gone already, as the next call will tell
+        return "[127.0.0.1]"
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"

@@ -122,6 +122,17 @@ class DoorTest(unittest.TestCase):
         thread.join(10)
         self.assertRaises(OSError, self.connect)
 
+    def test_who_comes_during_the_farewell_is_refused(self) -> None:
+        self.connect()
+        self.door.close()
+        leaving = threading.Thread(target=self.door.send_home, args=(time.monotonic() + 5,))
+        place = self.listening.getsockname()
+        leaving.start()
+        wait_until(lambda: self.listening.fileno() < 0, 0.4)  # the farewell takes half a second
+        self.assertRaises(ConnectionRefusedError, socket.create_connection, place, 5)
+        self.assertTrue(leaving.is_alive())
+        leaving.join(10)
+
     def test_one_that_has_gone_keeps_no_other_from_hearing_busy(self) -> None:
         peer = self.connect()
         self.door._listening = cast(socket.socket, _Accepting(self.listening, [ConnectionAbortedError()]))

@@ -78,6 +78,18 @@ class Appending(JournalCase):
                 Journal(self.path, fsync=failing).append(line(1))
             self.assertEqual(failure.exception.passing, passing)
 
+    def test_a_folder_that_cannot_be_listed_is_no_empty_one(self) -> None:
+        self.journal.append(line(1))
+        mark = self.journal.mark
+        self.journal.append(line(2))
+        for number, words in ((errno.EMFILE, "Too many open files"), (errno.EIO, "Input/output error")):
+            failing = mock.patch("pathlib.Path.iterdir", side_effect=OSError(number, words))
+            with self.subTest(words), failing, self.assertRaises(StateError):
+                list(Journal(self.path).recover(mark))
+        forbidden = mock.patch("pathlib.Path.iterdir", side_effect=PermissionError)
+        with forbidden, self.assertLogs("mailer.journal", "WARNING"):
+            self.assertEqual([found.uid for found in Journal(self.path).recover(mark)], [2])
+
     @unittest.skipUnless(hasattr(os, "fork"), "needs a limit on file sizes")
     def test_a_full_disk_leaves_the_log_as_it_was_and_is_got_over(self) -> None:
         self.journal.append(line(1) * 10)
