@@ -70,9 +70,20 @@ class Draft:
                 failing.pop_all()
         except OSError as wrong:
             self.trouble = str(wrong)
+            if self.doubtful:
+                self._doubt_in_place()
         finally:
             with suppress(OSError):
                 new.unlink(missing_ok=True)  # if it is still there
+
+    def _doubt_in_place(self) -> None:
+        """Have the former draft say that it may have been sent, as the new one cannot: that takes no room."""
+        with suppress(OSError):
+            if self.path:
+                with self.path.open("r+b") as file:
+                    header = file.readline()
+                    file.seek(0)
+                    file.write(header.replace(b'"doubtful": false', b'"doubtful": true '))
 
     def add(self, text: str) -> None:
         """Append to the text that was written; the file keeps it even if this process is killed."""

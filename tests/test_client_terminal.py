@@ -1,6 +1,7 @@
 """`client.py` and a person at a terminal: what is asked, what is shown, what arrives, what is kept."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from unittest import mock
 if os.name != "posix":
     raise unittest.SkipTest("there are no pseudo-terminals here")
 
-from mailer.draft import Draft
+from mailer.draft import Draft, read
 from mailer.protocol import Request
 from tests.sandbox.certificates import LOOPBACK
 from tests.support.client import ROOT, ClientTestCase
@@ -597,6 +598,19 @@ class DraftTest(TerminalTestCase):
             draft.discard()
             self.assertFalse(draft.written)
         self.assertEqual(self.kept(), [])
+
+    def test_on_a_full_disk_the_former_draft_says_at_least_that_it_may_have_been_sent(self) -> None:
+        with mock.patch.dict(os.environ, self.at_home()):
+            draft = Draft()
+            draft.write(Request("bob@example.com", "text", "id"))
+            draft.doubtful = True
+            with mock.patch("os.open", side_effect=OSError(errno.ENOSPC, "No space left on device")):
+                draft.write(Request("bob@example.com", "text", "other id"))
+            self.assertIn("No space", draft.trouble)
+            assert draft.path
+            kept, _, doubtful = read(draft.path)
+            self.assertEqual((kept.message, kept.email, doubtful), ("text", "bob@example.com", True))
+            draft.close()
 
     def test_a_draft_that_cannot_be_deleted_takes_no_ticket_away(self) -> None:
         with mock.patch.dict(os.environ, self.at_home()):
