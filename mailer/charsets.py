@@ -2,7 +2,7 @@
 
 Promises text without lone surrogates for any bytes and any charset name, in linear time. The declared charset goes
 through its aliases and common mistakes; where it is missing, unknown or does not fit: UTF-8, then the Cyrillic 8-bit
-charsets told apart by their letter pairs, then windows-1252. Called by `headers` and `content`.
+charsets told apart by their letter pairs, then windows-1252. Called by all that read text.
 """
 
 import codecs

@@ -17,7 +17,7 @@ from mailer.translation import _, translate
 Say = Callable[[str], None]
 # A wait that is shorter than this needs no words.
 _SILENCE = 2.0
-# What `transport` says when there is no TLS, with Python's words for a certificate of another name; and what a server
+# What `exchange` says when there is no TLS, with Python's words for a certificate of another name; and what a server
 # of TLS does when it is spoken to without.
 _TLS_FAILED, _CERTIFICATE, _NAME = "TLS failed: ", "certificate", "certificate is not valid for"
 _LIKE_TLS = re.compile("closed|reset|aborted|no Mailer server")

@@ -1,7 +1,7 @@
 """Header fields found in the bytes of a mail (RFC 5322), and their words decoded (RFC 2047).
 
 Promises an answer for any bytes, in time linear in the block; values longer than `VALUE_LIMIT` are cut. Line ends are
-single newlines by the time bytes come here. Called by `mime` for each part and by `reading` for what the record needs.
+single newlines by the time bytes come here. Called by `mime` for each part, and by those who look at fields.
 """
 
 import binascii

@@ -1,6 +1,6 @@
 """Long texts worked on in little memory: `re.sub` and `str.split` make lists, and a million pieces take a hundred MB.
 
-Called by `content`, `htmlpage`, `htmltags` and `htmltext`.
+Called by `content`, `flowed`, `htmlpage`, `htmltags` and `htmltext`.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 Promises a tree for any bytes, in time linear in them: at most `PARTS` parts and `DEPTH` levels, what lies beyond is
 left alone and named as a defect. A multipart is cut at its own boundary first, so a part that lost its end is ended by
-the multipart around it. Called by `content` and `reading`.
+the multipart around it. Called by `reading`, and by `imap_fetch` for what to ask for.
 """
 
 import re

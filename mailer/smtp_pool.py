@@ -1,8 +1,8 @@
 """A few SMTP sessions, kept and shared: taken for one transaction, then given back.
 
-The session used last is used next, so that a quiet server keeps few of them busy; one that rested too long is closed.
-One that cannot be opened while others live is no error: who needs it waits for one of those, in turn, until its
-deadline. Called by `smtp`.
+The session used last is used next, so that a quiet server keeps few of them busy; one that rested too long is closed
+when the next delivery comes. One that cannot be opened while others live is no error: who needs it waits for one of
+those, in turn, until its deadline. Called by `smtp`.
 """
 
 import contextlib
