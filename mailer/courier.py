@@ -20,6 +20,12 @@ _SILENCE = 2.0
 # What `exchange` says when there is no TLS, with Python's words for a certificate of another name; and what a server
 # of TLS does when it is spoken to without.
 _TLS_FAILED, _CERTIFICATE, _NAME = "TLS failed: ", "certificate", "certificate is not valid for"
+# What is wrong with the message is wrong with it at both times. Whatever else went wrong at the second time, a server
+# that has been restarted meanwhile, or another one, does not know what came of the first.
+_OF_BOTH = {
+    Code.BAD_REQUEST, Code.FRAME_TOO_LARGE, Code.EMAIL_INVALID, Code.MESSAGE_EMPTY, Code.MESSAGE_TOO_LONG,
+    Code.MESSAGE_INVALID, Code.UNAUTHORIZED, Code.DELIVERY_UNCERTAIN,
+}  # fmt: skip
 _LIKE_TLS = re.compile("closed|reset|aborted|no Mailer server")
 
 
@@ -49,7 +55,7 @@ class Courier:
             raise TransportError(str(lost), sent=True) from lost
         except UnsentInterrupt:  # which is true of the second time only
             raise KeyboardInterrupt from None
-        if any(problem.code is Code.BUSY for problem in reply.problems):  # so nothing is known of the first one
+        if not {problem.code for problem in reply.problems} <= _OF_BOTH:
             raise TransportError(reply.problems[0].text, sent=True)
         return reply
 
