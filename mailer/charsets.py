@@ -110,8 +110,10 @@ def decode(data: bytes, declared: str | None) -> str:
 
 
 def _is_narrow(data: bytes) -> bool:
-    """Whether these are words in UTF-8, which no text in UTF-16 looks like: it has zeros, or no blanks."""
-    return _WORDS.search(data) is not None and not _CONTROLS.search(data) and is_utf8(data)
+    """Whether this is UTF-8, which no text in UTF-16 looks like: it has zeros, bytes that are none, or no blanks."""
+    if _CONTROLS.search(data) or not is_utf8(data):
+        return False
+    return not data.isascii() or len(data) % 2 == 1 or b"\n" in data or _WORDS.search(data) is not None
 
 
 def is_utf8(data: bytes) -> bool:

@@ -121,7 +121,9 @@ class Collector:
     def _take_up(self) -> None:
         """Go on behind the position, or begin with a mailbox that is not the one it was saved of."""
         selected = self._mailbox.open()
-        self._told = selected = selected if selected.told or not self._told else self._told
+        if self._told and not selected.told and self._told.uidvalidity == selected.uidvalidity:
+            selected = self._told
+        self._told = selected
         progress = self._ledger.progress
         if progress.uidvalidity != selected.uidvalidity:
             if progress.uidvalidity:
@@ -142,6 +144,7 @@ class Collector:
         self._pending, self._unmarked = pending, ()
         self._suspect = self._careful = 0  # which were of another mailbox, as the fragments are
         self._refusals.fragments.clear()
+        self._ledger.recover()  # last: should it fail, all of the above holds
 
     def _known(self, uidvalidity: int, unseen: Sequence[int]) -> set[int]:
         """The unseen mails that are in logs which outlived a lost state. They are marked now, and not repeated."""

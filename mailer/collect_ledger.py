@@ -53,8 +53,8 @@ class Ledger:
         self._now = now
         self.counts = [0, 0]
         self.progress = position.load()
-        # Mails that are in the logs behind the saved position, with what tells them apart from others.
-        self._logged: dict[tuple[int, int], str] = {}
+        # Mails that are in the logs behind the saved position, with what tells apart those of one number.
+        self._logged: dict[tuple[int, int], set[str]] = {}
 
     def recover(self) -> None:
         """Cut off what a crash left torn, and find what is logged behind the saved position.
@@ -62,12 +62,13 @@ class Ledger:
         Of a mailbox that was set back that may be anywhere in the logs.
         """
         progress = self.progress
-        if progress.uidvalidity:
-            self._logged = {found[:2]: found.identity for found in self._behind(progress.marks)}
+        self._logged.clear()
+        for found in self._behind(progress.marks) if progress.uidvalidity else ():
+            self._logged.setdefault(found[:2], set()).add(found.identity)
         if progress.done + 1 < progress.known_below:
             for found in self._behind((None, None)):
                 if found.uidvalidity == progress.uidvalidity and found.uid >= progress.next_uid:
-                    self._logged[found[:2]] = found.identity
+                    self._logged.setdefault(found[:2], set()).add(found.identity)
 
     def outlived(self, uidvalidity: int, uids: Sequence[int]) -> dict[int, str]:
         """Those of the (ascending) UIDs that are anywhere in the logs, with what tells them apart."""
@@ -85,7 +86,6 @@ class Ledger:
         progress = Progress(uidvalidity, next_uid, pack(pending), marks=self._marks(), known_below=known_below)
         self._position.begin(progress)
         self.progress = progress
-        self.recover()
 
     def record(self, readings: Sequence[tuple[int, Reading]], progress: Progress) -> None:
         """Log what was read, by UID, and then save the progress."""
@@ -112,8 +112,8 @@ class Ledger:
 
     def _knows(self, uidvalidity: int, uid: int, reading: Reading) -> bool:
         """Whether a mail is logged. The numbers may also be those of another mailbox's mail."""
-        key = uidvalidity, uid
-        return key in self._logged and self._logged[key] == identity_of(reading)
+        known = self._logged.get((uidvalidity, uid))
+        return known is not None and identity_of(reading) in known
 
     def _behind(self, marks: Sequence[Mark | None]) -> Iterator[Logged]:
         """What is in the logs behind the marks, or anywhere in them."""

@@ -53,6 +53,7 @@ class _Conversation:
         self._form = Form(terminal, self._draft)
         self._request = Request("", "", _new_id())
         self.sent: Reply | None = None
+        self._twice = False  # whether it may have been sent under another id
 
     def begin(self, email: str | None, message: str | None) -> None:
         """Complete what the flags gave, or take up a draft."""
@@ -98,8 +99,7 @@ class _Conversation:
         if not self._draft.written:
             self._draft.discard()
             return
-        if not self._draft.kept:  # an interrupt came while it was made
-            self._keep(self._draft.doubtful)
+        self._draft.make_sure()
         self._draft.close()
         doubtful = self._draft.doubtful
         self._terminal.say(_("It may have been sent all the same.") if doubtful else _("It was not sent."))
@@ -131,7 +131,7 @@ class _Conversation:
         """Which field to change after an error that is about neither, or will pass; "nothing" when the person stops."""
         again = _("Try again")
         uncertain = isinstance(outcome, Reply) and exit_code(outcome) is ExitCode.UNCERTAIN
-        if uncertain:
+        if uncertain or self._twice:
             again = _("Send it again, even if it should arrive twice")
         elif self._draft.doubtful:
             again = _("Ask again; the server does not send it twice, unless it has been restarted since")
@@ -143,6 +143,7 @@ class _Conversation:
         if chosen == 1 and uncertain:
             # With the same id the server would only repeat its answer: what is wanted is a second mail.
             self._request = replace(self._request, id=_new_id())
+            self._twice = True
         return {(None, "email", "message", "nothing")[chosen - 1]}
 
     def _offer_draft(self) -> None:
@@ -166,7 +167,7 @@ class _Conversation:
         """Other content is another request: it gets another id, and was never sent."""
         if (email, message) != (self._request.email, self._request.message):
             self._request = Request(email, message, _new_id())
-            self._draft.doubtful = False
+            self._draft.doubtful = self._twice = False
 
     def _keep(self, doubtful: bool) -> None:
         self._draft.doubtful = doubtful

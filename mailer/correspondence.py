@@ -52,8 +52,9 @@ def _address(value: bytes) -> str | None:
         return charsets.decode(quoted[1], None)
     plain = _COMMENT.sub(b" ", _QUOTED.sub(b" ", value) if b'"' in value else value)
     for angle in _ANGLE.findall(plain):
-        if b"@" in angle:
-            return charsets.decode(b"".join(angle.split()).rpartition(b":")[2], None)
+        address = b"".join(angle.split()).rpartition(b":")[2]
+        if b"@" in address[1:]:
+            return charsets.decode(address, None)
     found = _QUOTED_ADDRESS.search(value) or _ADDRESS.search(plain) or _ADDRESS.search(value)
     if found:
         return charsets.decode(found[0], None)

@@ -24,7 +24,7 @@ _TLS_FAILED, _CERTIFICATE, _NAME = "TLS failed: ", "certificate", "certificate i
 # that has been restarted meanwhile, or another one, does not know what came of the first.
 _OF_BOTH = {
     Code.BAD_REQUEST, Code.FRAME_TOO_LARGE, Code.EMAIL_INVALID, Code.MESSAGE_EMPTY, Code.MESSAGE_TOO_LONG,
-    Code.MESSAGE_INVALID, Code.UNAUTHORIZED, Code.DELIVERY_UNCERTAIN,
+    Code.MESSAGE_INVALID, Code.DELIVERY_UNCERTAIN,
 }  # fmt: skip
 _LIKE_TLS = re.compile("closed|reset|aborted|no Mailer server")
 

@@ -72,8 +72,8 @@ def serve(settings: ServerSettings, stop: launch.Stop) -> int:
         at_once=settings.sessions,
         context=context,
     )
+    _announce(listening, settings, context)  # who comes now is served in a moment, and the words come first
     server.start()
-    _announce(listening, settings, context)
     stop.wait()
     notify("STOPPING=1")
     _end(server, outbox, last_moment)

@@ -81,7 +81,7 @@ class Door:
 
     def send_home(self, until: float) -> None:
         """Turn away those who came too late, but not beyond a moment (monotonic), and stop listening."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, MemoryError):
             while time.monotonic() < until:
                 with contextlib.suppress(ConnectionError):  # it has gone already
                     self.turn_away(self._accept()[0])
@@ -101,7 +101,7 @@ class Door:
             self._leaving.append((time.monotonic() + _TURN_AWAY_SECONDS, connection))
             connection.send(encode_reply(busy()))
             connection.interrupt(socket.SHUT_WR)
-        except OSError as failure:
+        except (OSError, MemoryError) as failure:
             _log.debug("a connection that was turned away: %s", failure)
         self._see_off(self._most_leaving)
 

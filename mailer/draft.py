@@ -42,6 +42,7 @@ class Draft:
         self.written = False  # whether there is a text worth keeping
         self.doubtful = False  # whether it may have been sent
         self.path: Path | None = None
+        self._last: Request | None = None
         self._file: BinaryIO | None = None
         try:
             self.folder = state_folder()
@@ -56,7 +57,10 @@ class Draft:
         """Replace the draft by this request, in one step."""
         header = json.dumps({"email": request.email, "id": request.id, "doubtful": self.doubtful}) + "\n"
         self.written = bool(request.message.strip())
+        self._last = request
         if self.trouble or not self.path:
+            if self.doubtful:
+                self._doubt_in_place()
             return
         new = self.path.with_name(self.path.name.replace("draft", "new"))
         try:
@@ -105,10 +109,10 @@ class Draft:
             except OSError as wrong:  # what it did not take before, it does not take now
                 self.trouble = self.trouble or str(wrong)
 
-    @property
-    def kept(self) -> bool:
-        """Whether there is a file of it."""
-        return self.path is not None and self.path.exists()
+    def make_sure(self) -> None:
+        """Write it again where there is no file of it, as when an interrupt came while that was made."""
+        if self._last and self.path and not self.path.exists():
+            self.write(self._last)
 
     def discard(self) -> None:
         """The text has been sent, or is no longer wanted."""

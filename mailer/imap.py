@@ -140,9 +140,9 @@ class Mailbox:
         return False
 
     def mark(self, uids: Sequence[int]) -> bool:
-        """Set \\Seen on these mails, and say if that was done; a server that refuses it is complained of, no more."""
+        """Set \\Seen on these mails; False when that was not done. A refusal is complained of, no more."""
         if not self._takes_marks or not uids:
-            return False
+            return bool(uids) and not self._mark_seen  # then nothing is left to do
         status, _, words = self._live().ask("STORE", pack(uids), "+FLAGS.SILENT", r"(\Seen)")
         if status != "OK":
             _log.warning("%s: mails cannot be marked as seen: %s", self._folder, words)

@@ -91,7 +91,8 @@ class Journal:
     def _siblings(self) -> list[Path]:
         """The log, and what has its name in front; raises OSError, as `glob` would not. Some folders cannot be read."""
         try:
-            return [path for path in self.path.parent.iterdir() if path.name.startswith(self.path.name)]
+            name = os.path.normcase(self.path.name)
+            return [path for path in self.path.parent.iterdir() if os.path.normcase(path.name).startswith(name)]
         except PermissionError:
             self._leave_out(self.path.parent)
             return [self.path]
@@ -111,7 +112,10 @@ class Journal:
 
     def _matters(self, path: Path, since: Mark | None) -> bool:
         """Whether a sibling of the log is the file of the mark, or was written to after it; if it can be read."""
-        status = path.stat()
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # rotated away just now
+            return False
         if since and (status.st_dev, status.st_ino) == since[:2]:
             return True
         if since and status.st_mtime_ns < since.time:

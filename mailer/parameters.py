@@ -39,7 +39,7 @@ def _parameters(value: bytes) -> tuple[str, Mapping[str, str]]:
     for found in itertools.islice(_PARAMETER.finditer(rest), _MOST):
         name, quoted, bare = found.groups(b"")
         key = name.decode("ascii").lower()
-        if bare and not key.endswith("name"):
+        if bare and not key.partition("*")[0].endswith("name"):
             bare = bare.partition(b"(")[0]  # a comment
         data = re.sub(rb"\\(.)", rb"\1", quoted) if b"\\" in quoted else quoted or bare.strip()
         section = _SECTION.fullmatch(key) if "*" in key else None

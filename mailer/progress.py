@@ -78,6 +78,9 @@ class Progress:
     known_below: int = 0
 
 
+_BEGINNING = 1000  # characters
+
+
 def identity(
     message_id: str | None, sender: str | None, subject: str | None, date: str | None, text: str | None
 ) -> str:
@@ -85,9 +88,9 @@ def identity(
     return message_id or f"{sender}\n{subject}\n{date or _digest(text or '')}"
 
 
-def _digest(text: str) -> str:
-    """A text, which may be a megabyte, in a few characters."""
-    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
+def _digest(text: object) -> str:
+    """The beginning of a text, which may have been cut, in a few characters."""
+    return hashlib.blake2b(str(text)[:_BEGINNING].encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
 def pack(uids: Iterable[int]) -> str:

@@ -190,7 +190,7 @@ class FailureTest(ClientTestCase):
     def test_an_answer_that_is_lost_is_asked_for_once_more_with_the_same_id(self) -> None:
         # What a second server, or one that was restarted, says of the moment is not true of the first time.
         moments = ("busy", "rate_limited", "mail_unavailable", "mail_rejected", "recipient_refused", "mail_auth_failed",
-                   "internal_error", "delivery_uncertain")  # fmt: skip
+                   "internal_error", "unauthorized", "delivery_uncertain")  # fmt: skip
         table = [((None, OK), 0, 2), ((None, None, OK), 74, 2), ((None, error("email_invalid")), 1, 2),
                  *[((None, error(code)), 74, 2) for code in moments]]  # fmt: skip
         for answers, code, asked in table:

@@ -675,8 +675,8 @@ class InterruptedDraftTest(TerminalTestCase):
                 person.answers("Your message", "all of it\r.\r")
                 person.sees("Your text is kept")
                 self.assertEqual(person.ends(), 130)
-        [kept] = self.drafts.iterdir()
-        self.assertTrue(kept.name.startswith("draft-"))
+        self.assertEqual([path.name[:6] for path in self.drafts.iterdir()], ["draft-"])
+        self.assertIn("all of it", self.kept()[0])
 
 
 class ClosedTest(TerminalTestCase):

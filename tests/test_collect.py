@@ -309,6 +309,52 @@ class Passes(CollectCase):
             self.assertEqual(sum(collector.run_pass()), 2)
         self.assertEqual(self.uids(), sorted(uids + new))
 
+    def test_a_first_pass_whose_logs_cannot_be_looked_at_again_loses_nothing(self) -> None:
+        for set_back in (False, True):
+            with self.subTest(set_back=set_back):
+                self.begin()
+                uids = self.deliver(6)
+                collector = self.start()
+                if set_back:
+                    collector.run_pass()
+                    self.set_back(uids[3:])
+                    uids += self.deliver(2)
+                began: list[int] = []
+                real = WatchedJournal.recover
+
+                def recover(journal: WatchedJournal, since: Any, began: list[int] = began, real: Any = real) -> Any:
+                    if "begun" in self.effects.log[-1:] and not began:
+                        began.append(1)
+                        raise StateError("Too many open files", passing=True)
+                    return real(journal, since)
+
+                with mock.patch.object(WatchedJournal, "recover", recover):
+                    self.assertRaises(StateError, collector.run_pass)
+                    self.deliver(2)
+                    collector.run_pass()
+                found = [record["message_id"] for record in self.records("success") + self.records("error")]
+                self.assertEqual(sorted(found), sorted(f"<{number}@x>" for number in range(1, self.number + 1)))
+
+    def test_a_number_that_two_mails_had_is_no_reason_to_record_one_twice(self) -> None:
+        uids = self.deliver(6)
+        self.start().run_pass()
+        self.set_back(uids[2:])
+        self.deliver(3)
+        (self.folder / "success.log").rename(self.folder / "success.log.1")
+        collector = self.start()
+        self.effects.fail_at[self.at("save")] = Crash()
+        with self.assertLogs("mailer.collect", "WARNING"), suppress(Crash):
+            collector.run_pass()
+        for _ in range(2):
+            self.start().run_pass()
+        found = [record["message_id"] for record in self.records("success") + self.records("error")]
+        self.assertEqual(sorted(found), sorted(f"<{number}@x>" for number in range(1, 10)))
+
+    def at(self, effect: str) -> int:
+        """At which effect a first pass comes to this one."""
+        usual = ["open", "begin", "begun", "fetch", "append", "appended", "append", "appended", "save"]
+        return len(self.effects.log) + usual.index(effect) + 1
+
     def test_what_was_suspected_in_another_mailbox_moves_nothing_in_this_one(self) -> None:
         for anew in (False, True):
             with self.subTest(anew=anew):

@@ -6,6 +6,7 @@ import threading
 import time
 import unittest
 from typing import cast
+from unittest import mock
 
 from mailer import door
 from mailer.door import Door, listen
@@ -127,11 +128,12 @@ class DoorTest(unittest.TestCase):
         self.door.close()
         leaving = threading.Thread(target=self.door.send_home, args=(time.monotonic() + 5,))
         place = self.listening.getsockname()
-        leaving.start()
-        wait_until(lambda: self.listening.fileno() < 0, 0.4)  # the farewell takes half a second
-        self.assertRaises(ConnectionRefusedError, socket.create_connection, place, 5)
-        self.assertTrue(leaving.is_alive())
-        leaving.join(10)
+        with mock.patch.object(door, "_TURN_AWAY_SECONDS", 3.0):
+            leaving.start()
+            wait_until(lambda: self.listening.fileno() < 0)
+            self.assertRaises(ConnectionRefusedError, socket.create_connection, place, 5)
+            self.assertTrue(leaving.is_alive(), "the farewell is not over")
+            leaving.join(10)
 
     def test_one_that_has_gone_keeps_no_other_from_hearing_busy(self) -> None:
         peer = self.connect()

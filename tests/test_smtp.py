@@ -50,9 +50,10 @@ class TransactionTest(OutboxTestCase):
         with ScriptedServer(SMTP) as server:
 
             def recv(sock: socket.socket, *arguments: int) -> bytes:
+                data = real(sock, *arguments)
                 if server.bodies and threading.get_ident() == here:
                     raise MemoryError
-                return real(sock, *arguments)
+                return data
 
             with mock.patch.object(socket.socket, "recv", recv), self.assertLogs("mailer.smtp", "ERROR"):
                 while not server.bodies:

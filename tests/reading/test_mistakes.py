@@ -76,8 +76,10 @@ class Mistakes(unittest.TestCase):
             for kind in ("text/html", "text/html; charset=us-ascii", f"text/html; charset={charset}"):
                 with self.subTest(charset, kind=kind):
                     self.assertEqual(mail(f"Content-Type: {kind}", html.encode()).text, "Hi, принтер")
-            with self.subTest(charset):
-                self.assertEqual(mail(f"Content-Type: text/plain; charset={charset}", b"only this").text, "only this")
+            for text in ("only this", "Спасибо, до встречи", "Hello", "Hello!\n", "日本"):
+                with self.subTest(charset, text=text):
+                    found = mail(f"Content-Type: text/plain; charset={charset}", text.encode())
+                    self.assertEqual(found.text, text.removesuffix("\n"))
         for charset in ("utf-16", "utf-16le", "utf-16be", "utf-32be"):
             for text in ("Привет, 日本\n", "日本", "你好世界", "中文字", "お客様各位"):
                 with self.subTest("really", charset=charset, text=text):
@@ -91,6 +93,8 @@ class Mistakes(unittest.TestCase):
         self.assertEqual(found.text, "zażółć")
         named = mail("Content-Type: text/plain; name=report (2).txt\r\nContent-Disposition: attachment", b"x")
         self.assertEqual(named.attachments, ("report (2).txt",))
+        fields = "Content-Type: text/plain\r\nContent-Disposition: attachment; filename*=UTF-8''report%20(2).pdf"
+        self.assertEqual(mail(fields).attachments, ("report (2).pdf",))
 
     def test_a_byte_order_mark_is_no_text(self) -> None:
         for charset in ("utf-8", "us-ascii", "utf-16le"):
@@ -146,7 +150,7 @@ class Mistakes(unittest.TestCase):
 
     def test_the_address_of_a_quoted_local_part(self) -> None:
         address = '"john..doe"@docomo.ne.jp'
-        for sender in (f"Taro <{address}>", f'"Taro" < {address} >', address):
+        for sender in (f"Taro <{address}>", f'"Taro" < {address} >', address, f"Taro (a (b)) <{address}>"):
             with self.subTest(sender):
                 self.assertEqual(read(f"From: {sender}\r\n\r\nx".encode()).sender, address)
         for sender in (f'"Bob" <bob@x.de>, "Q" <{address}>', f"Bob <bob@x.de> {address}"):
