@@ -318,6 +318,15 @@ class MendingTest(TerminalTestCase):
             first, second = server.requests
             self.assertNotEqual(first["id"], second["id"])  # the server would answer the same request as before
 
+    def test_what_may_have_been_sent_under_another_id_may_arrive_twice(self) -> None:
+        answers = (error("delivery_uncertain"), error("mail_unavailable", retry=True), OK)
+        with FakeServer(*answers) as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Your message", "x\r.\r")
+            for _ in range(2):
+                person.answers("Send it again, even if it should arrive twice", "1\r")
+            self.assertEqual(person.ends(), 0)
+            self.assertNotIn("does not send it twice", person.screen)
+
     def test_a_lost_answer_is_asked_for_again_as_the_same_request(self) -> None:
         with FakeServer(None, None, OK) as server, self.person(server.port, *ADDRESS) as person:
             person.answers("Your message", "x\r.\r")

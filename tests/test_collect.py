@@ -9,7 +9,7 @@ import tempfile
 import time
 import unittest
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
@@ -328,7 +328,8 @@ class Passes(CollectCase):
                         raise StateError("Too many open files", passing=True)
                     return real(journal, since)
 
-                with mock.patch.object(WatchedJournal, "recover", recover):
+                told = self.assertLogs("mailer.collect") if set_back else nullcontext()
+                with mock.patch.object(WatchedJournal, "recover", recover), told:
                     self.assertRaises(StateError, collector.run_pass)
                     self.deliver(2)
                     collector.run_pass()
