@@ -13,7 +13,7 @@ from pathlib import Path
 from mailer import disk, launch, polling, record, statedir, tls
 from mailer.collect import PASSING, Collector
 from mailer.collect_meter import Meter
-from mailer.errors import ConfigError, ExitCode, MailboxError
+from mailer.errors import ConfigError, ExitCode, MailboxError, safe
 from mailer.imap import Mailbox
 from mailer.journal import Journal, keep
 from mailer.journal_lock import only_writer
@@ -38,7 +38,7 @@ def read_files(names: Iterable[str]) -> int:
                 raw = file.read(_LONGEST_FILE)
                 complete = not file.read(1)
         except OSError as failure:
-            _log.error("%s: %s", name, failure.strerror)
+            _log.error("%s: %s", safe(name), failure.strerror)
             code = ExitCode.NO_INPUT
             continue
         line = record.line(read(raw, complete=complete), time=datetime.now(UTC), file=name)

@@ -11,9 +11,9 @@ import re
 # Latvian and Lithuanian; Icelandic and Welsh; Croatian, Slovenian and Romanian; Turkish; Greek; Russian, Ukrainian,
 # Bulgarian and Serbian; Chinese; Japanese and Korean; Vietnamese, Indonesian and Thai; Hebrew, Arabic and Persian.
 _WORDS = (
-    "re|reply|fwd?|forward|aw|antwort|wg|weitergeleitet|sv|svar|vedr|vs|vastaus|vl|vb|antw|antwoord|doorst|doorgestuurd|tr|r[ée]f\\.?|ré\\.?|rép|rif|i|r|rv|resp?|enc|"
-    "encaminhado|odp\\.?|pd|odpověď|předat|přep|vá|továbbítás|atb\\.?|ats|fs|yml|odg|răspuns|ynt|i̇?lt|ilt|απ|σχετ|πρθ|отв|ответ|на|ha|"
-    "пересл|переслано|переслать|пересылка|пер|відп|відповідь|отг|отговор|препр|одг|"
+    "re|reply|fwd?|forward|aw|antwort|wg|weitergeleitet|sv|svar|vedr|vs|vastaus|vl|vb|antw\\.?|antwoord|betr|vidarebefordrat|doorst|doorgestuurd|tr|r[ée]f\\.?|ré\\.?|rép|rif|i|r|rv|resp?|res\\.|enc|"
+    "encaminhado|odp\\.?|pd|odpověď|předat|přep|vá|továbbítás|továbbítva|atb\\.?|ats|fs|yml|odg|răspuns|ynt|i̇?lt|ilt|απ|σχετ|πρθ|отв|ответ|на|ha|"
+    "пересл|переслано|переслать|пересылка|пер|відп|відповідь|отг|отговор|препр|прп|отн|одг|proslijeđeno|"
     "回复|答复|转发|回覆|答覆|轉寄|轉發|返信|回信|転送|답장|회신|전달|trả lời|tl|chuyển tiếp|bls|balas|trs|ตอบ|ส่งต่อ|"
     "השב|תגובה|הועבר|رد|إعادة توجيه|پاسخ"
 )
@@ -21,7 +21,7 @@ _WORDS = (
 # full-width one.
 _PREFIX = rf"(?:{_WORDS})(?:\s?\[\d{{1,4}}\]|\s?\(\d{{1,4}}\)|[\^*-]?\d{{1,4}})?\s?[:：]\s?"
 _SUBJECT = re.compile(rf"(?:(?i:{_PREFIX}))*+\[Ticket #([0-9]{{1,18}})\] Mailer")
-_SUBJECT_AT_END = re.compile(r"(?<!\S)\[Ticket #([0-9]{1,18})\] Mailer\Z")
+_SUBJECT_AT_END = re.compile(r"(?<![^\s:：–—-])\[Ticket #([0-9]{1,18})\] Mailer\Z")
 _LONGEST = 40  # characters, with the blank before it
 _NO_MARKS = dict.fromkeys(map(ord, "\u200e\u200f\ufeff"))  # of direction, or byte order, which some put before it
 _MESSAGE_ID = re.compile(r"<ticket\.([0-9]{1,18})\.[0-9a-z]+@")

@@ -78,6 +78,20 @@ class Appending(JournalCase):
                 Journal(self.path, fsync=failing).append(line(1))
             self.assertEqual(failure.exception.passing, passing)
 
+    def test_a_log_that_is_a_link_is_looked_for_where_it_leads_to(self) -> None:
+        place = self.path.parent / "place"
+        place.mkdir()
+        link = self.path.parent / "link.log"
+        link.symlink_to(place / "real.log")
+        journal = Journal(link)
+        journal.append(line(1))
+        mark = journal.mark
+        journal.append(line(2))
+        (place / "real.log").rename(place / "real.log.1")
+        self.assertEqual([found.uid for found in Journal(link).recover(mark)], [2])
+        journal.append(line(3))
+        self.assertEqual((place / "real.log").read_bytes(), line(3))
+
     def test_a_folder_that_cannot_be_listed_is_no_empty_one(self) -> None:
         self.journal.append(line(1))
         mark = self.journal.mark

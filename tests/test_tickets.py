@@ -13,7 +13,8 @@ PREFIXES = (
     "答复: ", "返信: ", "답장: ", "ΑΠ: ", "השב: ", "תגובה: ", "REF: ", "Ref.: ", "Ré.: ", "FS: ", "YML: ",
     "Odg: ", "Одг: ", "Atb.: ", "Odpověď: ", "Răspuns: ", "Weitergeleitet: ", "Resp: ", "Encaminhado: ",
     "Переслать: ", "Пересылка: ", "Re2: ", "Re-2: ", "Reply: ", "Forward: ", "Svar: ", "Vedr: ",
-    "Vastaus: ", "Doorgestuurd: ", "Odp.: ", "回信: ", "Antwoord: ", "Balas: ", "پاسخ: ", "\u200fRE: ", "\u200eFW: ",
+    "Vastaus: ", "Doorgestuurd: ", "Odp.: ", "回信: ", "Antwoord: ", "Balas: ", "پاسخ: ", "Antw.: ", "Betr: ",
+    "Vidarebefordrat: ", "Továbbítva: ", "Res.: ", "Прп: ", "Proslijeđeno: ", "\u200fRE: ", "\u200eFW: ",
 )  # fmt: skip
 OTHERS = (
     "", "Mailer", "[Ticket #] Mailer", "[Ticket #12a] Mailer", "[Ticket #-1] Mailer",

@@ -182,7 +182,9 @@ class Mistakes(unittest.TestCase):
     def test_an_automatic_reply_may_name_its_ticket_in_its_subject_alone(self) -> None:
         for subject, ticket in (("Automatic reply: [Ticket #7] Mailer", 7),
                                 ("Out of office: x[Ticket #7] Mailer", None),
-                                ("Out of office: [Ticket #7] Mailer, later", None), ("Autoreply", None)):  # fmt: skip
+                                ("Out of office: [Ticket #7] Mailer, later", None), ("Autoreply", None),
+                                ("自动回复：[Ticket #7] Mailer", 7),
+                                ("Automatic reply:[Ticket #7] Mailer", 7)):  # fmt: skip
             with self.subTest(subject):
                 found = mail(f"Subject: {subject}\r\nAuto-Submitted: auto-replied")
                 self.assertEqual((found.reason, found.ticket, found.related_ticket), ("auto_reply", None, ticket))
