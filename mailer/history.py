@@ -70,7 +70,7 @@ def _complain(words: str) -> None:
 
 def _logs(log: Path) -> list[Path]:
     """Those rotated away from the log (`NAME.1`, `NAME-20261122`), uncompressed, the oldest first; then the log."""
-    log = log.resolve()  # where a link leads to: there are the others
+    log = Path(os.path.realpath(log))  # where a link leads to: there are the others
     found = [path for path in log.parent.glob(glob.escape(log.name) + "?*") if path.suffix not in _COMPRESSED]
     rotated = sorted(filter(_readable, found), key=lambda path: path.stat().st_mtime)
     return [*rotated, log] if log.exists() or not rotated else rotated

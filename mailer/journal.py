@@ -29,7 +29,7 @@ class Journal:
     """A log; `mark` is its end after the last append or recovery."""
 
     def __init__(self, path: Path, *, fsync: Callable[[int], None] = os.fsync) -> None:
-        self.path = path.resolve()  # it is what a link leads to that is renamed
+        self.path = Path(os.path.realpath(path))  # it is what a link leads to that is renamed
         self.mark = Mark()
         self._fsync = fsync
         self._left_out: set[Path] = set()  # siblings that were complained of
