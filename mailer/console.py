@@ -17,7 +17,7 @@ from mailer.conversation import converse
 from mailer.courier import Courier, exit_code
 from mailer.errors import ExitCode, RequestError, TransportError, UnsentInterrupt
 from mailer.protocol import Reply, Request, reply_object
-from mailer.terminal import Terminal, decode, interactive, is_terminal, show_any_text
+from mailer.terminal import Terminal, complain, decode, interactive, is_terminal, show_any_text
 from mailer.translation import _, explain_all
 from mailer.validation import check
 
@@ -35,10 +35,10 @@ def run(courier: Courier, *, email: str | None, message: str | None, file: Path 
         if (email is None or message is None) and not interactive():
             email, message = _standard_input(email, message)
     except OSError as failure:
-        _complain(_("The file cannot be read: {why}").format(why=failure))
+        complain(_("The file cannot be read: {why}").format(why=failure))
         return ExitCode.NO_INPUT
     except EOFError:
-        _complain(_missing(email, message))
+        complain(_missing(email, message))
         return ExitCode.USAGE
     if email is not None and message is not None:
         return _send(courier, Request(email.strip(), message, secrets.token_hex(16)), as_json)
@@ -70,20 +70,20 @@ def _send(courier: Courier, request: Request, as_json: bool) -> ExitCode:
     """Send without asking anybody anything."""
     try:
         check(request.email, request.message)
-        reply = courier.deliver(request, _complain if is_terminal(sys.stderr) else lambda _words: None)
+        reply = courier.deliver(request, complain if is_terminal(sys.stderr) else lambda _words: None)
     except RequestError as wrong:
         reply = Reply(problems=wrong.problems)
     except TransportError as failure:
-        _complain(courier.explain(failure))
+        complain(courier.explain(failure))
         return exit_code(failure)
     except KeyboardInterrupt as interrupt:
         after_what_ctrl_c_shows = "\n" if is_terminal(sys.stderr) else ""
         doubt = not isinstance(interrupt, UnsentInterrupt)
         words = _("It may have been sent all the same.") if doubt else _("It was not sent.")
-        _complain(after_what_ctrl_c_shows + words)
+        complain(after_what_ctrl_c_shows + words)
         raise
     for words in explain_all(reply.problems, retry=reply.retry):
-        _complain(words)
+        complain(words)
     _show(reply, as_json, sys.stdout)
     return exit_code(reply)
 
@@ -105,13 +105,7 @@ def _print(result: str, results: TextIO | None) -> None:
         print(result, file=results, flush=True)
     except OSError as failure:
         words = _("This cannot be written to standard output ({why}): {result}")
-        _complain(words.format(why=failure.strerror, result=result))
+        complain(words.format(why=failure.strerror, result=result))
         if results and results is not sys.stdout:
             with suppress(OSError):
                 results.close()  # or Python would try it again, and complain
-
-
-def _complain(words: str) -> None:
-    with suppress(OSError):  # the exit code tells it, too
-        if sys.stderr:
-            print(words, file=sys.stderr, flush=True)

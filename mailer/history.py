@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from mailer.errors import ExitCode, safe
-from mailer.terminal import BOLD, FAINT, paint, show_any_text
+from mailer.terminal import BOLD, FAINT, complain, paint, show_any_text
 from mailer.translation import _
 
 _LATEST = 50  # tickets: as many as a person looks through
@@ -48,24 +48,17 @@ def show(success_log: Path, error_log: Path, ticket: int | None, out: TextIO | N
         lines = _latest(logs, out) if ticket is None else _conversation(logs, errors, ticket, out)
         first = next(lines, None)
     except OSError as failure:
-        _complain(_("The file cannot be read: {why}").format(why=failure))
+        complain(_("The file cannot be read: {why}").format(why=failure))
         return ExitCode.NO_INPUT
     if first is not None:
         try:
             _page(first, lines, out)
         except OSError as failure:
-            _complain(str(failure))
+            complain(str(failure))
             return ExitCode.TEMPORARY
         return ExitCode.DONE
-    _complain(_("No ticket yet.") if ticket is None else _("No mail of ticket {}.").format(ticket))
+    complain(_("No ticket yet.") if ticket is None else _("No mail of ticket {}.").format(ticket))
     return ExitCode.DONE if ticket is None else ExitCode.REFUSED
-
-
-def _complain(words: str) -> None:
-    with suppress(OSError):  # the exit code tells it, too
-        if sys.stderr:
-            sys.stderr.write(f"{words}\n")
-            sys.stderr.flush()
 
 
 def _logs(log: Path) -> list[Path]:

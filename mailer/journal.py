@@ -85,8 +85,7 @@ class Journal:
     def _files(self, since: Mark | None) -> list[Path]:
         """The files that can hold records made after the mark: the log, its former file, and siblings made later."""
         with self._translated():
-            found = [path for path in self._siblings() if self._is_file(path)]
-            return sorted(path for path in found if path == self.path or self._matters(path, since))
+            return sorted(path for path in self._siblings() if self._matters(path, since))
 
     def _siblings(self) -> list[Path]:
         """The log, and what has its name in front; raises OSError, as `glob` would not. Some folders cannot be read."""
@@ -97,26 +96,22 @@ class Journal:
             self._leave_out(self.path.parent)
             return [self.path]
 
-    def _is_file(self, path: Path) -> bool:
-        try:
-            return stat.S_ISREG(path.stat().st_mode)
-        except OSError as failure:
-            if path == self.path and not isinstance(failure, FileNotFoundError):
-                raise
-            return False
-
     def _leave_out(self, path: Path) -> None:
         if path not in self._left_out:
             self._left_out.add(path)
             _log.warning("%s: cannot be read, and is left out", path)
 
     def _matters(self, path: Path, since: Mark | None) -> bool:
-        """Whether a sibling of the log is the file of the mark, or was written to after it; if it can be read."""
+        """Whether this is the log, the file of the mark, or a sibling that was written to after it and can be read."""
         try:
             status = path.stat()
-        except FileNotFoundError:  # rotated away just now
+        except OSError as failure:  # such as of one that was rotated away just now
+            if path == self.path and not isinstance(failure, FileNotFoundError):
+                raise
             return False
-        if since and (status.st_dev, status.st_ino) == since[:2]:
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        if path == self.path or (since and (status.st_dev, status.st_ino) == since[:2]):
             return True
         if since and status.st_mtime_ns < since.time:
             return False

@@ -180,6 +180,14 @@ def paint(text: str, style: str, stream: TextIO) -> str:
     return f"\x1b[{style}m{text}\x1b[0m" if style and not plain and stream.isatty() else text
 
 
+def complain(words: str) -> None:
+    """Words for the person on stderr, as far as there is one that takes them: the exit code tells it, too."""
+    with suppress(OSError):
+        if sys.stderr:
+            sys.stderr.write(f"{words}\n")
+            sys.stderr.flush()
+
+
 def show_any_text() -> None:
     """Let no character that this locale lacks end the script."""
     for stream in (sys.stdout, sys.stderr):
