@@ -24,7 +24,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from mailer.collect_ledger import Journal, Ledger, Mailbox, Position, identity_of
-from mailer.collect_refusals import Refusals
+from mailer.collect_refusals import NOTHING, Refusals
 from mailer.errors import ExitCode, MailboxError
 from mailer.progress import Mail, Selected, unpack
 from mailer.reading import Reading, read, wants_more
@@ -78,7 +78,8 @@ class Collector:
         self._unsure = True
         self._take_up()
         unmarked, self._unmarked = self._unmarked, ()  # if it fails once more, it is given up: reading is what matters
-        self._mark(unmarked)
+        for uids in self._portions(iter(unmarked)):
+            self._mark(uids)
         before = list(self._ledger.counts)
         self._blame()
         refused = [uid for uid, tries in self._ledger.progress.refused.items() if self._refusals.due(tries)]
@@ -138,25 +139,25 @@ class Collector:
     def _begin(self, selected: Selected) -> None:
         """Note what is unseen now, before anything of it is read."""
         unseen = [uid for uid in self._mailbox.unseen() if uid < selected.next_uid]
-        known = self._known(selected.uidvalidity, unseen)
+        known, marking = self._known(selected.uidvalidity, unseen)
         pending = array("I", (uid for uid in unseen if uid not in known))
-        self._ledger.begin(selected, pending)
-        self._pending, self._unmarked = pending, ()
+        self._ledger.begin(selected, pending, marking)
+        self._pending, self._unmarked = pending, marking
         self._suspect = self._careful = 0  # which were of another mailbox, as the fragments are
         self._refusals.fragments.clear()
         self._ledger.recover()  # last: should it fail, all of the above holds
 
-    def _known(self, uidvalidity: int, unseen: Sequence[int]) -> set[int]:
-        """The unseen mails that are in logs which outlived a lost state. They are marked now, and not repeated."""
+    def _known(self, uidvalidity: int, unseen: Sequence[int]) -> tuple[set[int], tuple[int, ...]]:
+        """The unseen mails that are in logs which outlived a lost state: not to be repeated; which of them to mark."""
         logged = self._ledger.outlived(uidvalidity, unseen)
-        known: set[int] = set()
-        for asked in self._portions(iter(sorted(logged))):
+        # Those that the server would not give are not asked for again: the connection may break over them.
+        not_given = {uid for uid, identities in logged.items() if identity_of(NOTHING) in identities}
+        given: list[int] = []
+        for asked in self._portions(iter(sorted(logged.keys() - not_given))):
+            mails = self._mailbox.fetch(asked, None)
             # The numbers may also be those of another mailbox that was logged here.
-            mails = self._mailbox.fetch(asked, lambda _: False)
-            same = [mail.uid for mail in mails if mail.raw and identity_of(read(mail.raw)) == logged[mail.uid]]
-            self._mailbox.mark(same)
-            known.update(same)
-        return known
+            given += [mail.uid for mail in mails if mail.raw and identity_of(read(mail.raw)) in logged[mail.uid]]
+        return not_given.union(given), tuple(given)
 
     def _portions(self, uids: Iterator[int]) -> Iterator[list[int]]:
         """UIDs, ascending, in portions to ask the mailbox for."""

@@ -39,7 +39,7 @@ class Mailbox(Protocol):
     def open(self) -> Selected: ...
     def unseen(self) -> Sequence[int]: ...
     def since(self, uid: int) -> Sequence[int]: ...
-    def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]: ...
+    def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool] | None) -> Iterator[Mail]: ...
     def mark(self, uids: Sequence[int]) -> bool: ...
     def gives_others(self, refused: Collection[int]) -> bool: ...
 
@@ -53,7 +53,7 @@ class Ledger:
         self._now = now
         self.counts = [0, 0]
         self.progress = position.load()
-        # Mails that are in the logs behind the saved position, with what tells apart those of one number.
+        # Mails that are in the logs behind the saved marks, with what tells apart those of one number.
         self._logged: dict[tuple[int, int], set[str]] = {}
 
     def recover(self) -> None:
@@ -70,20 +70,22 @@ class Ledger:
                 if found.uidvalidity == progress.uidvalidity and found.uid >= progress.next_uid:
                     self._logged.setdefault(found[:2], set()).add(found.identity)
 
-    def outlived(self, uidvalidity: int, uids: Sequence[int]) -> dict[int, str]:
-        """Those of the (ascending) UIDs that are anywhere in the logs, with what tells them apart."""
-        return {
-            found.uid: found.identity
-            for found in self._behind((None, None))
-            if found.uidvalidity == uidvalidity and _holds(uids, found.uid)
-        }
+    def outlived(self, uidvalidity: int, uids: Sequence[int]) -> dict[int, set[str]]:
+        """Those of the (ascending) UIDs that are anywhere in the logs, with what tells apart those of one number."""
+        outlived: dict[int, set[str]] = {}
+        for found in self._behind((None, None)):
+            if found.uidvalidity == uidvalidity and _holds(uids, found.uid):
+                outlived.setdefault(found.uid, set()).add(found.identity)
+        return outlived
 
-    def begin(self, selected: Selected, pending: Sequence[int]) -> None:
-        """Start with a mailbox, or again with one that was made anew or set back."""
+    def begin(self, selected: Selected, pending: Sequence[int], marking: Sequence[int]) -> None:
+        """Start with a mailbox, or again with one that was made anew or set back; `marking` are logged already."""
         uidvalidity, next_uid, _ = selected
         last = self.progress
         known_below = max(last.next_uid, last.done + 1, last.known_below) if last.uidvalidity == uidvalidity else 0
-        progress = Progress(uidvalidity, next_uid, pack(pending), marks=self._marks(), known_below=known_below)
+        progress = Progress(
+            uidvalidity, next_uid, pack(pending), marking=marking, marks=self._marks(), known_below=known_below
+        )
         self._position.begin(progress)
         self.progress = progress
 
@@ -99,7 +101,11 @@ class Ledger:
             if lines:
                 self._journals[index].append(b"".join(lines))
                 self.counts[index] += len(lines)
-        progress = replace(progress, marks=self._marks())
+        if self._awaits(progress):  # they have to be found again, should this end before they are met
+            progress = replace(progress, marks=self.progress.marks)
+        else:
+            progress = replace(progress, marks=self._marks())
+            self._logged.clear()
         self._position.save(progress)
         self.progress = progress
 
@@ -109,6 +115,13 @@ class Ledger:
             progress = replace(self.progress, marking=())
             self._position.save(progress)
             self.progress = progress
+
+    def _awaits(self, progress: Progress) -> bool:
+        """Whether mails that are logged are still to be met behind this progress."""
+        return any(
+            uidvalidity == progress.uidvalidity and (uid > progress.done or uid in progress.refused)
+            for uidvalidity, uid in self._logged
+        )
 
     def _knows(self, uidvalidity: int, uid: int, reading: Reading) -> bool:
         """Whether a mail is logged. The numbers may also be those of another mailbox's mail."""

@@ -100,10 +100,11 @@ class Listener:
             self._crew.fill_vacancy()
 
     def _find_place(self, visit: Steps[None]) -> bool:
-        """Give a visit to a thread of the crew, all of which were taken when it came."""
+        """Give a visit to a thread of the crew; all of them were taken when somebody last came."""
         now = time.monotonic()
         end = max(self._crew.full_since + self._timeout, now + (_SOON if self._idlers else _MOMENT))
-        closed_one = placed = False
+        closed_one = False
+        placed = self._crew.offer(visit, 0)  # nobody has to go for it where threads are free again
         while not placed and not self._stopping and (left := end - time.monotonic()) > 0:
             closed_one = closed_one or self._idlers.close_longest()  # and its thread comes for this one in no time
             placed = self._crew.offer(visit, left if closed_one else min(left, FAIR_WAIT))

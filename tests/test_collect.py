@@ -99,10 +99,10 @@ class WatchedMailbox(Mailbox):
         selected = super().open()
         return selected if self.tells_next_uid else selected._replace(next_uid=self._highest() + 1, told=False)
 
-    def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]:
+    def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool] | None) -> Iterator[Mail]:
         self.effects.happen("fetch")
         self.on_fetch()
-        if self.breaking.intersection(uids):
+        if self.breaking.intersection(uids) and not (self.fragile and not wants_more):
             if self.fragile:
                 for found in super().fetch(uids, wants_more):
                     yield Mail(found.uid, found.raw, complete=False, refused=True)
@@ -182,6 +182,11 @@ class CollectCase(unittest.TestCase):
             self.number += 1
             uids.append(self.server.deliver(self.address, mail(self.number)))
         return uids
+
+    def rotate(self, number: int) -> None:
+        for name in ("success", "error"):
+            with suppress(FileNotFoundError):
+                (self.folder / f"{name}.log").rename(self.folder / f"{name}.log.{number}")
 
     def records(self, name: str) -> list[dict[str, Any]]:
         files = sorted(self.folder.glob(f"{name}.log*"))
@@ -525,6 +530,30 @@ class Crashes(CollectCase):
                 break
         self.assertTrue(self.effects.fail_at, "every effect had its failure")
 
+    def test_the_start_after_a_crash_may_end_early_in_any_way(self) -> None:
+        """What was logged and not met again by then is not repeated, whatever comes after."""
+        for early in (Crash(), StateError("disk full"), MailboxError("connection lost"), None):
+            with self.subTest(early):
+                self.begin()
+                uids = self.deliver(6)
+                self.effects.fail_at[9] = Crash()
+                with suppress(Crash):  # all are in the logs
+                    self.start().run_pass()
+                self.assertEqual((self.uids(), self.effects.log[-1]), (uids, "save"))
+                collector = self.start()
+                self.mailbox.on_fetch = lambda: setattr(self, "stop", True)  # behind the first one
+                if early:
+                    self.effects.fail_at[len(self.effects.log) + 5] = early
+                with suppress(Crash, StateError, MailboxError):
+                    collector.run_pass()
+                self.assertLess(self.position.load().done if self.position else 0, uids[-1])
+                self.stop = False
+                uids += self.deliver(2)
+                collector = self.start()
+                collector.run_pass()
+                self.assertEqual(self.uids(), uids)
+                self.assertEqual(collector._ledger.progress.marks, collector._ledger._marks(), "no more than needed")
+
     def test_a_failing_fsync_repeats_nothing(self) -> None:
         uids = self.deliver(4)
         collector = self.start()
@@ -550,11 +579,6 @@ class Crashes(CollectCase):
                 self.rotate(2)
                 self.start().run_pass()
                 self.assertEqual(self.uids(), uids)
-
-    def rotate(self, number: int) -> None:
-        for name in ("success", "error"):
-            with suppress(FileNotFoundError):
-                (self.folder / f"{name}.log").rename(self.folder / f"{name}.log.{number}")
 
     def test_a_lost_state_folder_repeats_nothing_that_is_in_the_logs(self) -> None:
         self.mark_seen = False  # so that all of them are still unseen
@@ -856,6 +880,36 @@ class Refusals(CollectCase):
         self.mailbox.breaks_over_marks = False
         self.start().run_pass()
         self.assertEqual(self.seen(uids), [False, False, False, True, True], "tried again at a start")
+
+    def test_what_is_logged_and_cannot_be_had_again_stops_nobody_whose_state_was_lost(self) -> None:
+        for way in ("breaking", "fragile", "refusing", "breaks_over_marks"):
+            with self.subTest(way):
+                self.begin()
+                uids = self.deliver(3)
+                self.hinder(way, uids[1])
+                for _ in range(20):
+                    with suppress(MailboxError):
+                        self.collector.run_pass()
+                self.assertEqual(sorted(self.uids()), uids)
+                for uid in uids:
+                    self.server.set_flags(self.address, uid, set())
+                self.end()
+                shutil.rmtree(self.folder / "state")
+                uids += self.deliver(2)
+                self.hinder(way, uids[1])
+                for _ in range(4):
+                    with suppress(MailboxError):
+                        self.collector.run_pass()
+                self.assertEqual(sorted(self.uids()), uids)
+
+    def hinder(self, way: str, uid: int) -> None:
+        self.collector = self.start()
+        self.mailbox.breaks_over_marks = way == "breaks_over_marks"
+        self.mailbox.fragile = way == "fragile"
+        if way in ("breaking", "fragile"):
+            self.mailbox.breaking = frozenset([uid])
+        if way == "refusing":
+            self.mailbox.refusing = frozenset([uid])
 
     def test_many_refused_mails_hide_none_of_those_between_them(self) -> None:
         uids = self.deliver(90)

@@ -56,7 +56,7 @@ FLOORS = {
             "mailer.secrecy",
             "mailer.progress", "mailer.reading", "mailer.bounces", "mailer.charsets", "mailer.content", "mailer.mime",
             "mailer.correspondence", "mailer.flowed", "mailer.headers", "mailer.parameters", "mailer.htmltags",
-            "mailer.htmltext", "mailer.htmlpage", "mailer.iso2022jp", "mailer.letterpairs", "mailer.longtext",
+            "mailer.htmltext", "mailer.htmlpage", "mailer.japanese", "mailer.letterpairs", "mailer.longtext",
             "mailer.transfer",
         },
     },

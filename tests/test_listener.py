@@ -390,6 +390,24 @@ class Idlers(unittest.TestCase):
                 thread.join(10)
 
 
+    def test_nobody_is_closed_for_a_newcomer_while_threads_are_free(self) -> None:
+        request = encode_request(REQUEST)
+        with _serving(workers=3, timeout=10) as port, contextlib.ExitStack() as opened:
+            slow, *others = [opened.enter_context(_connect(port)) for _ in range(3)]
+            for sock in (slow, *others):  # these take all threads, so that nobody leads
+                sock.sendall(request[:10])
+            since = time.monotonic()
+            wait_until(lambda: time.monotonic() > since + 3 * idlers.FAIR_WAIT)
+            for sock in others:
+                sock.sendall(request[10:])
+                sock.shutdown(socket.SHUT_WR)
+                self.assertEqual(_codes(_replies(sock)), ["OK"])
+            self.assertTrue(exchange("127.0.0.1", port, REQUEST, timeout=QUICKLY).ok)
+            slow.sendall(request[10:])
+            slow.shutdown(socket.SHUT_WR)
+            self.assertEqual(_codes(_replies(slow)), ["OK"])
+
+
 class Busy(unittest.TestCase):
     def test_when_every_worker_is_really_taken_newcomers_hear_busy_after_the_wait(self) -> None:
         gate = _Gate()

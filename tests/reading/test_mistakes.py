@@ -70,6 +70,25 @@ class Mistakes(unittest.TestCase):
         kana = read(FROM + b"Content-Type: text/plain; charset=iso-2022-jp\r\n\r\n\x1b(I12\x1b(B \x1b$B-!\x1b(B")
         self.assertEqual(kana.text, "\uff71\uff72 \u2460")
 
+    def test_japanese_of_windows_in_euc_jp(self) -> None:
+        def encoded(text: str) -> bytes:
+            """With the characters of Shift_JIS that Python's EUC-JP lacks, each in its row and cell."""
+            out = b""
+            for raw in (character.encode("cp932") for character in text):
+                if len(raw) == 2:
+                    row = 2 * (raw[0] - (0x81 if raw[0] < 0xA0 else 0xC1)) + (raw[1] >= 0x9F)
+                    raw = bytes((row + 0xA1, raw[1] + (2 if raw[1] >= 0x9F else 0x61 - (raw[1] > 0x7F))))
+                out += raw
+            return out
+
+        for charset in ("euc-jp", "EUC-JP", "eucJP-ms", "cp51932"):
+            for text in ("第①回の会議", "株式会社と㈱", "Ⅳ №5 と 終わり。\n次の行②", "日本"):
+                with self.subTest(text, charset=charset):
+                    self.assertEqual(mail(f"Content-Type: text/plain; charset={charset}", encoded(text)).text, text)
+        rest, there = "回" * 20, "Content-Type: text/plain; charset=euc-jp"
+        odd = "第".encode("euc_jp") + b"\xad\xfe\xfe\xfe\xff\x8e\xb1 \x8f\xb0\xa1" + rest.encode("euc_jp") + b"\xa1"
+        self.assertEqual(mail(there, odd).text, f"第\ufffd\ufffd\ufffdｱ 丂{rest}\ufffd")
+
     def test_a_charset_of_two_bytes_over_text_of_one(self) -> None:
         for charset in ("utf-16", "utf-16le", "UTF-32", "utf16"):
             html = f'<html><META http-equiv="Content-Type" content="text/html; charset={charset}">Hi, принтер'
