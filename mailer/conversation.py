@@ -60,7 +60,7 @@ class _Conversation:
         if message is None:
             self._offer_draft()
         address = self._form.email(self._request.email if email is None else email, ask=email is None)
-        letter = replace(self._request, email=address)
+        letter = self._letter(address)
         text = self._form.message(letter if message is None else replace(letter, message=message), ask=message is None)
         self._change(address, text)
 
@@ -123,7 +123,7 @@ class _Conversation:
         if "email" in fields:
             email = self._form.email(email)
         if "message" in fields:
-            message = self._form.message(replace(self._request, email=email))
+            message = self._form.message(self._letter(email))
         self._change(email, message)
         return "nothing" not in fields
 
@@ -162,6 +162,10 @@ class _Conversation:
                     self._request = replace(kept, id=kept.id or _new_id())
                 elif chosen == 3:
                     path.unlink()
+
+    def _letter(self, email: str) -> Request:
+        """The request with this address, and with its id as long as that is the same."""
+        return replace(self._request, email=email, id=self._request.id if email == self._request.email else None)
 
     def _change(self, email: str, message: str) -> None:
         """Other content is another request: it gets another id, and was never sent."""

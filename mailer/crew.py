@@ -136,9 +136,11 @@ class Crew:
             if self._give(visit):
                 return True
             self._offered = visit
-            self._change.wait_for(lambda: self._offered is None or self._ending, seconds)
-            taken, self._offered = self._offered is None, None
-            return taken
+            try:
+                self._change.wait_for(lambda: self._offered is None or self._ending, seconds)
+                return self._offered is None
+            finally:
+                self._offered = None
 
     def wait_for_vacancy(self) -> bool:
         """Wait until nobody leads, as all threads are taken; the caller accepts then, until `fill_vacancy`.

@@ -19,7 +19,10 @@ _PASSING = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EMFILE, 
 
 
 def may_pass(failure: Exception, folder: Path) -> bool:
-    """Whether it failed because the folder's disk has no room, or no file more, or the system nothing left."""
+    """Whether it failed because the folder's disk has no room, or no file more, or the system nothing left.
+
+    Or because somebody else holds the database.
+    """
     if isinstance(failure, OSError):
         return failure.errno in _PASSING
     code = getattr(failure, "sqlite_errorcode", 0) & 0xFF
@@ -27,7 +30,7 @@ def may_pass(failure: Exception, folder: Path) -> bool:
         with contextlib.suppress(OSError):
             disk = os.statvfs(folder)
             return disk.f_files > 0 and not disk.f_favail  # some count no files at all
-    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM)
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_BUSY)
 
 
 def make_names_durable(folder: Path, fsync: Callable[[int], None] = os.fsync) -> None:

@@ -54,12 +54,13 @@ class Draft:
             self.path = self.folder / f"draft-{os.getpid()}-{secrets.token_hex(4)}"
 
     def write(self, request: Request) -> None:
-        """Replace the draft by this request, in one step."""
-        header = json.dumps({"email": request.email, "id": request.id, "doubtful": self.doubtful}) + "\n"
+        """Replace the draft by this request, in one step. Without an `id` it was never sent, whatever else was."""
+        doubtful = self.doubtful and request.id is not None
+        header = json.dumps({"email": request.email, "id": request.id, "doubtful": doubtful}) + "\n"
         self.written = bool(request.message.strip())
         self._last = request
         if self.trouble or not self.path:
-            if self.doubtful:
+            if doubtful:
                 self._doubt_in_place()
             return
         new = self.path.with_name(self.path.name.replace("draft", "new"))
@@ -74,7 +75,7 @@ class Draft:
                 failing.pop_all()
         except OSError as wrong:
             self.trouble = str(wrong)
-            if self.doubtful:
+            if doubtful:
                 self._doubt_in_place()
         finally:
             with suppress(OSError):
@@ -174,7 +175,8 @@ def read(path: Path) -> tuple[Request, datetime, bool]:
     header, _newline, text = content.partition("\n")
     try:
         known = json.loads(header)
-        return Request(str(known["email"]), text, str(known["id"])), written, bool(known.get("doubtful"))
+        name = known["id"] and str(known["id"])
+        return Request(str(known["email"]), text, name), written, bool(known.get("doubtful"))
     except (ValueError, LookupError, TypeError):
         return Request("", content, None), written, False
 

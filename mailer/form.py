@@ -96,8 +96,8 @@ class Form:
         except EOFError:
             return "\n".join(lines) or kept
         except KeyboardInterrupt:
-            if self._terminal.unfinished:
-                self._add(self._terminal.unfinished, lines, request)
+            if self._terminal.unfinished and not kept:  # which nothing has replaced yet
+                self._add(self._terminal.unfinished.removesuffix(below), lines, request)
             raise
 
     def _introduce(self, kept: str, value: str) -> None:
@@ -119,15 +119,16 @@ class Form:
         if lines:
             self._draft.add("\n" + typed)
         else:
-            self._draft.write(replace(request, message=typed))
+            # As long as it is another text, it is another request, which was never sent.
+            self._draft.write(replace(request, message=typed, id=request.id if typed == request.message else None))
         lines.append(typed)
 
     def _edit(self, lines: list[str], kept: str, request: Request) -> None:
         """Have the text so far, or the one that is kept, edited; it becomes the first of the lines."""
         text = "\n".join(lines) or kept
-        with endings_noted():  # until the text is in the draft: a window that is closed may send several
+        with endings_noted() as ended:  # until the text is in the draft: a window that is closed may send several
             try:
-                text = self._terminal.edit(text)
+                text = self._terminal.edit(text, ended)
             except (OSError, ValueError) as failure:  # ValueError: its command line has an open quote
                 self._terminal.say(_("The editor cannot be used: {why}").format(why=safe(str(failure))), RED)
             lines.clear()

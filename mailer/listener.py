@@ -95,7 +95,12 @@ class Listener:
     def _keep_the_door(self) -> None:
         while self._crew.wait_for_vacancy():
             arrival = self._door.next(None)
-            if arrival and not self._find_place(self._visit(arrival)):
+            placed = False
+            try:
+                placed = arrival is None or self._find_place(self._visit(arrival))
+            except MemoryError:  # the porter's end would be the end of all who come then
+                _log.warning("too little memory to find a thread for somebody who came")
+            if arrival and not placed:
                 self._door.turn_away(arrival[0])
             self._crew.fill_vacancy()
 

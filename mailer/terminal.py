@@ -124,11 +124,14 @@ class Terminal:
             return False
         return self._takes_pastes or "\n" not in value
 
-    def edit(self, text: str) -> str:
-        """The text after the person's editor is done with it; raises OSError when there is none, or it failed."""
+    def edit(self, text: str, ended: list[int]) -> str:
+        """The text after the person's editor is done with it; raises OSError when there is none, or it failed.
+
+        `ended`: the signals that come meanwhile.
+        """
         self.__exit__()
         try:
-            return decode(edited(text)).replace("\r\n", "\n").removesuffix("\n")
+            return decode(edited(text, ended)).replace("\r\n", "\n").removesuffix("\n")
         finally:
             with suppress(*_GONE):
                 self.__enter__()

@@ -36,7 +36,10 @@ def line_editor() -> ModuleType | None:
 
 @contextmanager
 def endings_noted() -> Iterator[list[int]]:
-    """While the person's editor is at work the signals are its own: those that have come."""
+    """While the person's editor is at work the signals are its own: those that have come.
+
+    Behind that all but Ctrl-C, which is a key of editors, are heard: raises KeyboardInterrupt.
+    """
     ended: list[int] = []
     handlers = {number: signal.signal(number, lambda number, _: ended.append(number)) for number in ENDINGS}
     try:
@@ -44,20 +47,26 @@ def endings_noted() -> Iterator[list[int]]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+    if _ends(ended):
+        raise KeyboardInterrupt
 
 
-def edited(text: str) -> bytes:
+def _ends(signals: list[int]) -> bool:
+    return bool({*signals} - {signal.SIGINT})
+
+
+def edited(text: str, ended: list[int]) -> bytes:
     """What the person's editor makes of a text; raises OSError when there is none, or it failed.
 
-    When the terminal goes away meanwhile, it is what the editor has left.
+    When the terminal goes away meanwhile, as `ended` tells then, it is what the editor has left.
     """
     chosen = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("notepad" if os.name == "nt" else "vi")
-    with endings_noted() as ended, tempfile.TemporaryDirectory(prefix="mailer-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mailer-") as folder:
         file = Path(folder, "message.txt")
         file.write_text(text + "\n", encoding="utf-8", errors="replace")
         windows = f"{chosen} {subprocess.list2cmdline([str(file)])}"  # where each program splits its line by itself
         code = subprocess.call(windows if os.name == "nt" else [*shlex.split(chosen), str(file)])
-        if code < 0 or {*ended} - {signal.SIGINT}:  # then some save what was not saved as `message.txt.save`
+        if code < 0 or _ends(ended):  # then some save what was not saved as `message.txt.save`
             return max(Path(folder).glob("message.txt*"), key=lambda path: path.stat().st_mtime_ns).read_bytes()
         if code:
             raise OSError(f"{chosen}: exit code {code}")

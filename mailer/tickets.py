@@ -12,7 +12,7 @@ import re
 # Bulgarian and Serbian; Chinese; Japanese and Korean; Vietnamese, Indonesian and Thai; Hebrew, Arabic and Persian.
 _WORDS = (
     "re|reply|fwd?|forward|aw|antwort|wg|weitergeleitet|sv|svar|vedr|vs|vastaus|vl|vb|antw\\.?|antwoord|betr|vidarebefordrat|doorst|doorgestuurd|tr|r[ée]f\\.?|ré\\.?|rép|rif|i|r|rv|resp?|res\\.|enc|"
-    "encaminhado|odp\\.?|pd|odpověď|předat|přep|vá|továbbítás|továbbítva|atb\\.?|ats|fs|yml|odg|răspuns|ynt|i̇?lt|ilt|απ|σχετ|πρθ|отв|ответ|на|ha|"
+    "encaminhado|odp\\.?|pd|odpověď|předat|přep|vá|továbbítás|továbbítva|atb\\.?|pārs\\.?|ats|fs|yml|odg|răspuns|ynt|i̇?lt|ilt|απ|σχετ|πρθ|отв|ответ|на|ha|"
     "пересл|переслано|переслать|пересылка|пер|відп|відповідь|отг|отговор|препр|прп|отн|одг|proslijeđeno|"
     "回复|答复|转发|回覆|答覆|轉寄|轉發|返信|回信|転送|답장|회신|전달|trả lời|tl|chuyển tiếp|bls|balas|trs|ตอบ|ส่งต่อ|"
     "השב|תגובה|הועבר|رد|إعادة توجيه|پاسخ"
@@ -23,7 +23,8 @@ _PREFIX = rf"(?:{_WORDS})(?:\s?\[\d{{1,4}}\]|\s?\(\d{{1,4}}\)|[\^*-]?\d{{1,4}})?
 _SUBJECT = re.compile(rf"(?:(?i:{_PREFIX}))*+\[Ticket #([0-9]{{1,18}})\] Mailer")
 _SUBJECT_AT_END = re.compile(r"(?<![^\s:：–—-])\[Ticket #([0-9]{1,18})\] Mailer\Z")
 _LONGEST = 40  # characters, with the blank before it
-_NO_MARKS = dict.fromkeys(map(ord, "\u200e\u200f\ufeff"))  # of direction, or byte order, which some put before it
+# Marks of direction, of byte order, and of no width, which some put around what is before it.
+_NO_MARKS = dict.fromkeys((0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF))
 _MESSAGE_ID = re.compile(r"<ticket\.([0-9]{1,18})\.[0-9a-z]+@")
 
 

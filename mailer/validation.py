@@ -96,11 +96,14 @@ def check_message(message: str) -> str:
 
 
 def _check_local_part(local_part: str) -> None:
+    too_long = _invalid(f"The part before the @ is longer than {MAX_LOCAL_PART} bytes.")
+    if len(local_part) > 2 * MAX_LOCAL_PART:  # whatever else it is, and quickly seen
+        raise too_long
     wrong = not _DOT_STRING.fullmatch(local_part) or _ENCODED_WORD.search(local_part)
     if wrong or not all(map(_visible, local_part)):
         raise _invalid(_WRONG_LOCAL_PART)
     if len(local_part.encode()) > MAX_LOCAL_PART:
-        raise _invalid(f"The part before the @ is longer than {MAX_LOCAL_PART} bytes.")
+        raise too_long
     # Mail software may fold the wide forms of letters (RFC 8264): that must not make another address of it.
     if not local_part.isascii() and not _DOT_STRING.fullmatch(unicodedata.normalize("NFKC", local_part)):
         raise _invalid(_WRONG_LOCAL_PART)

@@ -508,6 +508,68 @@ class DraftTest(TerminalTestCase):
             for file in self.drafts.iterdir():
                 file.unlink()
 
+    def test_the_end_is_heard_behind_the_editor(self) -> None:
+        """A text may be sent after Ctrl-C, a key of editors, but not after what ends the client."""
+        ready, go = self.home / "ready", self.home / "go"
+        self.env["EDITOR"] = str(self.home / "editor")
+        script = f"#!/bin/sh\nprintf more >>$1; touch {ready}; until [ -e {go} ]; do sleep 0.05; done\n"
+        Path(self.env["EDITOR"]).write_text(script)
+        Path(self.env["EDITOR"]).chmod(0o700)
+        for number, code in ((signal.SIGTERM, 130), (signal.SIGHUP, 130), (signal.SIGINT, 0)):
+            with self.subTest(number), FakeServer(OK) as server, self.person(server.port, *ADDRESS) as person:
+                person.answers("Your message", "one\r~e\r")
+                wait_until(ready.exists)
+                person.kill(number)
+                go.touch()
+                if code == 0:
+                    person.answers("Lines so far", "\r.\r")
+                self.assertEqual(person.ends(), code)
+                self.assertEqual((self.kept(), len(server.requests)), (["one\nmore"], 0) if code else ([], 1))
+            for file in (ready, go, *self.drafts.iterdir()):
+                file.unlink()
+
+    def test_a_kept_text_is_not_replaced_by_what_was_typed_before_an_interrupt(self) -> None:
+        ways = {"Ctrl-C": lambda person: person.types(CTRL_C), "end": lambda person: person.kill(signal.SIGTERM)}
+        for name, way in ways.items():
+            for start, text in ((self.person, "y" * 5000), (self.without_readline, "a\nb")):
+                with self.subTest(name, start=start.__name__), FakeServer() as server:
+                    self.drafts.mkdir(exist_ok=True)
+                    (self.drafts / "draft-999999999").write_text('{"email": "a@example.com", "id": "1"}\n' + text)
+                    with start(server.port, *ADDRESS) as person:
+                        person.answers("Number", "1\r")
+                        person.answers("anything else replaces it", "~")
+                        person.sees("~")
+                        way(person)
+                        self.assertEqual(person.ends(), 130)
+                    self.assertEqual((self.kept(), server.requests), ([text], []))
+                    for file in self.drafts.iterdir():
+                        file.unlink()
+
+    def test_another_text_has_neither_the_id_nor_the_doubt_of_the_first_one(self) -> None:
+        first = ("--email", "first@example.com")
+        for address, typed, same in ((ADDRESS, "\x15another", False), (ADDRESS, "", True), (first, "", False)):
+            with self.subTest(typed=typed, address=address), FakeServer(None, None, OK) as server:
+                with self.person(server.port, *ADDRESS) as person:
+                    person.answers("Your message", "text\r.\r")
+                    person.answers("Number", "4\r")
+                    self.assertEqual(person.ends(), 74)
+                with self.person(server.port, *address) as person:
+                    person.answers("Number", "1\r")
+                    person.sees("Edit what is there")
+                    person.sees("text")
+                    person.types(typed)
+                    person.sees(typed[1:])
+                    person.types(CTRL_C)
+                    self.assertEqual(person.ends(), 130)
+                with self.person(server.port, *address) as person:
+                    person.sees("that may have been sent is kept" if same else "that was not sent is kept")
+                    person.answers("Number", "1\r")
+                    person.sees("Edit what is there")
+                    person.types("\r.\r")
+                    self.assertEqual(person.ends(), 0)
+                ids = [request["id"] for request in server.requests]
+                self.assertEqual((ids[0] == ids[1], ids[1] == ids[2]), (True, same))
+
     def test_a_request_that_is_taken_up_unchanged_keeps_its_id(self) -> None:
         with FakeServer(error("busy", retry=True), OK) as server:
             with self.person(server.port, *ADDRESS) as person:

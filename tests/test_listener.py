@@ -282,6 +282,28 @@ class OutOfMemory(unittest.TestCase):
                     self.assertEqual(sock.recv(1), b"")
             self.assertTrue(exchange("localhost", port, REQUEST, timeout=5, context=trusting).ok)
 
+    def test_the_porter_stays_at_the_door(self) -> None:
+        gate, real = _Gate(), idlers.Idlers.close_longest
+        failures = iter([MemoryError])
+
+        def close_longest(of: idlers.Idlers) -> bool:
+            for failure in failures:
+                raise failure
+            return real(of)
+
+        with _serving(gate, workers=2) as port, mock.patch.object(idlers.Idlers, "close_longest", close_longest):
+            self.addCleanup(gate.go.set)
+            askers = [_Asker(port), _Asker(port)]
+            wait_until(lambda: gate.inside == 2)
+            with self.assertLogs("mailer.listener", "WARNING"), _connect(port) as sock:
+                sock.sendall(encode_request(REQUEST))
+                self.assertEqual(_codes(_replies(sock)), ["busy"])
+            self.assertEqual(_code(exchange("127.0.0.1", port, REQUEST, timeout=5)), "busy", "somebody is at the door")
+            gate.go.set()
+            for asker in askers:
+                asker.join(5)
+            self.assertTrue(exchange("127.0.0.1", port, REQUEST, timeout=5).ok)
+
     def test_an_answer_that_cannot_be_given_is_not_replaced_by_another_one(self) -> None:
         real = socket.socket.send
 

@@ -364,6 +364,9 @@ class BrokenFolders(Folder):
             other.execute("BEGIN EXCLUSIVE")
             with mock.patch.object(sequence, "_LOCK_WAIT", 0.05):
                 self.assert_unusable("locked")
+                with self.assertRaises(StateError) as caught:
+                    _open(self.folder)
+                self.assertTrue(caught.exception.passing)
         self.assertEqual(self.take(1), [10_001])
 
     def test_all_who_waited_behind_a_lock_of_others_hear_of_it_together(self) -> None:

@@ -15,6 +15,7 @@ PREFIXES = (
     "Переслать: ", "Пересылка: ", "Re2: ", "Re-2: ", "Reply: ", "Forward: ", "Svar: ", "Vedr: ",
     "Vastaus: ", "Doorgestuurd: ", "Odp.: ", "回信: ", "Antwoord: ", "Balas: ", "پاسخ: ", "Antw.: ", "Betr: ",
     "Vidarebefordrat: ", "Továbbítva: ", "Res.: ", "Прп: ", "Proslijeđeno: ", "\u200fRE: ", "\u200eFW: ",
+    "Pārs: ", "PĀRS.: ", "\u202bRE: \u202c", "\u2067Re:\u2069 ", "\u200bRe: ",
 )  # fmt: skip
 OTHERS = (
     "", "Mailer", "[Ticket #] Mailer", "[Ticket #12a] Mailer", "[Ticket #-1] Mailer",

@@ -146,7 +146,7 @@ INVALID = [
     "user@ü\u0000.de", "user@ü\u200e.de", "ü..ü@example.com", ".ü@example.com", "ü.@example.com", '"ü"@example.com',
     "ü ü@example.com", "ü@[127.0.0.1]", "user@ß_.de", "a@b.٣", "a@b.१२", "user@ß .de", "user@-ß.de", "user@ß-.de",
     "user@\u00df\u0000.de", "user@－ü.de", "user@ß\u202e.de", "user@ß\u2024de", "user@example.１２３",
-    "user@" + "\u00df" * 63 + ".de",
+    "user@" + "\u00df" * 63 + ".de", "é" * 1_000_000 + "@example.com",
 ]  # fmt: skip
 
 
