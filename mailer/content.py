@@ -7,7 +7,7 @@ forwarded mails with their headers. At most `TEXT_LIMIT` characters. Called by `
 import re
 from dataclasses import dataclass, field
 
-from mailer import charsets, flowed, headers, htmltext, mime, transfer
+from mailer import charsets, flowed, headers, htmltext, invitation, mime, transfer
 from mailer.longtext import substitute
 
 # The record's limit: five hundred pages of text.
@@ -25,9 +25,9 @@ _READABLE = {"text/plain", "text/html", "text/enriched", "text/richtext", "text/
 _SHOWN_HEADERS = ("From", "Date", "Subject", "To", "Cc")
 _FORWARDED = "---------- Forwarded message ----------"
 _ENRICHED = re.compile(r"<<|<[^<>]{1,60}>")
-# What a meeting is called; and how much of that is shown.
-_SUMMARY = re.compile(r"^SUMMARY[^:\n]*+:(.*+(?:\n[ \t].*+)*+)", re.MULTILINE)
-_SUMMARY_LIMIT = 1000
+# Characters that nobody sees, as in a plain version that is only there for the form; it is not long.
+_NO_WIDTH = dict.fromkeys((0xAD, 0x34F, 0x61C, 0x180E, *range(0x200B, 0x2010), 0x2060, 0xFEFF))
+_EMPTY = 1000
 
 
 @dataclass(eq=False)
@@ -49,12 +49,12 @@ class Content:
     @property
     def text(self) -> str:
         """Everything readable; where there is nothing else, what an invitation is to."""
-        whole = self._words or "\n".join(map(_invitation, self.calendars))
+        whole = self._words or "\n".join(invitation.words(_decoded(calendar)[0]) for calendar in self.calendars)
         return whole[:TEXT_LIMIT]
 
     @property
     def _words(self) -> str:
-        return "\n".join(text for text in self.texts if text and not text.isspace())
+        return "\n".join(filter(has_words, self.texts))
 
     @property
     def truncated(self) -> bool:
@@ -111,7 +111,7 @@ class Content:
         for child in sorted(part.children, key=_preference):
             before = len(self.texts)
             self.gather(child, chosen=chosen, first=child.kind in _READABLE)
-            if any(text and not text.isspace() for text in self.texts[before:]):
+            if any(map(has_words, self.texts[before:])):
                 chosen = False
 
     def _forwarded(self, part: mime.Part, chosen: bool) -> None:
@@ -158,9 +158,9 @@ class Content:
         self.texts.append(text)
 
 
-def _invitation(calendar: mime.Part) -> str:
-    found = _SUMMARY.search(_decoded(calendar)[0])
-    return f"[Calendar: {headers.one_line(found[1][:_SUMMARY_LIMIT])}]" if found else "[Calendar]"
+def has_words(text: str) -> bool:
+    """Whether there is anything to see."""
+    return not (not text or text.isspace() or (len(text) < _EMPTY and not text.translate(_NO_WIDTH).strip()))
 
 
 def _root(related: mime.Part) -> mime.Part:
@@ -189,6 +189,8 @@ def _decoded(part: mime.Part) -> tuple[str, bool]:
     end = min(part.end, part.start + _limit(part))
     data, whole = transfer.decode(part.raw[part.start : end], part.encoding)
     charset = part.parameters.get("charset")
+    if part.kind == "text/calendar":
+        data = invitation.unfolded(data)
     if part.kind == "text/html":
         data = _PICTURE.sub(b"", data)
         if not (charset and charsets.codec(charset)):

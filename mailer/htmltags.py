@@ -22,7 +22,7 @@ _SHORT = 200
 _COMMENT_END = re.compile(r"--!?>")
 _ATTRIBUTE = re.compile(r"(?<![a-zA-Z-])([a-zA-Z-]++)\s*+=\s*+(?:\"([^\"]*)\"?|'([^']*)'?|([^\s\"'>]+))")
 _HIDDEN = re.compile(
-    r"(?<![\w-])(?:display\s*:\s*none(?![\w-])|visibility\s*:\s*hidden|mso-hide\s*:\s*all)"
+    r"(?<![\w-])(?:display\s*:\s*none(?![\w-])|visibility\s*:\s*hidden)"
     r"|(?<![\w-])(?:max-height|opacity)\s*:\s*0+(?:\.0+)?(?:px|pt|em|%)?\s*(?:[;!]|$)",
     re.IGNORECASE,
 )
@@ -32,8 +32,13 @@ _LINES_KEPT = re.compile(r"(?<![\w-])white-space\s*:\s*pre(?:-wrap|-line)?\s*(?:
 # Their content is not text, or not for the reader.
 SKIPPED = frozenset(("script", "style", "title", "template", "xml", "svg"))
 VOID = frozenset(("br", "hr", "img", "input", "meta", "link", "base", "area", "col", "wbr", "embed", "source", "param"))
-# These end where the next of their kind begins, as their end tags are often left out.
-_OPTIONAL_END = frozenset(("p", "li", "td", "th", "tr", "dt", "dd", "option"))
+# The end tags of these are often left out. Each ends where the next of its kind begins, and with what it lies in; but
+# not within another one of those that lies in it.
+_LIES_IN = {
+    "li": "[uo]l", "dt": "dl", "dd": "dl", "td": "table", "th": "table", "tr": "table", "option": "select",
+}  # fmt: skip
+# What a paragraph ends at, whether that begins or ends there (HTML, section 13.2.6.4.7).
+_NO_PARAGRAPH = "h[1-6]|[uo]l|d[ltd]|li|t(?:able|r|d|h)|div|pre|hr|blockquote|center|form|section|article|body"
 
 
 def unescaped(text: str) -> str:
@@ -130,16 +135,29 @@ def end_of_comment(html: str, position: int) -> int:
 
 def end_of_element(html: str, name: str, position: int) -> int:
     """Where an element ends whose content begins at the position; -1 when nowhere."""
+    if name == "p" or name in _LIES_IN:
+        return _end_left_out(html, name, position)
     depth = 1
     for tag in _tags_named(name).finditer(html, position):
-        if not tag[1] and name in _OPTIONAL_END:
-            return tag.start()
         depth += -1 if tag[1] else int(name not in SKIPPED)
         if depth == 0:
             return html.find(">", tag.end()) + 1 or len(html)
     return -1
 
 
+def _end_left_out(html: str, name: str, position: int) -> int:
+    """The same of an element whose end tag may be left out."""
+    depth = 0  # in others of what it lies in
+    for tag in _tags_named(name, _LIES_IN.get(name, _NO_PARAGRAPH)).finditer(html, position):
+        if not tag[2]:
+            if name == "p" or (tag[1] and not depth):
+                return tag.start()
+            depth += -1 if tag[1] else 1
+        elif not depth:
+            return (html.find(">", tag.end()) + 1 or len(html)) if tag[1] else tag.start()
+    return -1
+
+
 @lru_cache(maxsize=64)
-def _tags_named(name: str) -> re.Pattern[str]:
-    return re.compile(rf"<(/?){re.escape(name)}(?=[\s>/])", re.IGNORECASE)
+def _tags_named(name: str, others: str = "(?!)") -> re.Pattern[str]:
+    return re.compile(rf"<(/?)(?:({re.escape(name)})|{others})(?=[\s>/])", re.IGNORECASE)

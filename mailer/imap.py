@@ -178,7 +178,7 @@ class Mailbox:
             if status != "OK":
                 code = ExitCode.TEMPORARY if not_for_good(words) else ExitCode.CONFIG
                 raise MailboxError(f"the folder {self._folder} cannot be opened: {words}", code)
-            self._count = int(answer[-1] or 0)
+            self._count = number(answer[-1])
             uidvalidity, next_uid = (number(wire.response(code)[1][-1]) for code in ("UIDVALIDITY", "UIDNEXT"))
             if not uidvalidity:
                 raise MailboxError(f"the folder {self._folder} has no lasting UIDs (no UIDVALIDITY)", ExitCode.CONFIG)

@@ -47,8 +47,9 @@ def cuts(raw: bytes, *, in_text: bool, number: str = "") -> list[Cut]:
     while part.children and part.raw is root.raw:
         last = part.children[-1]
         if part.kind.startswith("multipart/"):
-            # All versions of an alternative say the same.
-            if not last.closed and not (part.kind == "multipart/alternative" and _has_text(part.children[:-1])):
+            # All versions of an alternative say the same, and an attachment is none.
+            told = part.kind == "multipart/alternative" and not _is_attachment(last.fields)
+            if not last.closed and not (told and _has_text(part.children[:-1])):
                 found.insert(0, Cut(section, part.boundary, len(part.children), last))
             section += f"{len(part.children)}."
         elif not last.kind.startswith("multipart/"):
@@ -86,7 +87,7 @@ def _has_text(parts: Sequence[mime.Part]) -> bool:
     found = content.Content()
     for part in parts:
         found.gather(part)
-    return any(text and not text.isspace() for text in found.texts)
+    return any(map(content.has_words, found.texts))
 
 
 def _fields(header: bytes) -> headers.Fields:

@@ -74,12 +74,12 @@ def responses(parts: Sequence[Any]) -> Iterator[tuple[int, dict[str, bytes]]]:
 
 
 def number(word: bytes | None) -> int:
-    """A UIDVALIDITY or UIDNEXT, 0 where there is none; raises ValueError for what cannot be one."""
+    """A UIDVALIDITY, a UIDNEXT or a count, 0 where there is none; raises ValueError for what cannot be one."""
     if word and not re.fullmatch(rb"[0-9]{1,10}", word):
-        raise ValueError(f"it counts UIDs in what is no number of theirs: {word[:40].decode('utf-8', 'replace')}")
+        raise ValueError(f"it counts in what is no number: {word[:40].decode('utf-8', 'replace')}")
     value = int(word or 0)
     if value > HIGHEST:
-        raise ValueError(f"it counts UIDs in numbers that none can have: {value}")
+        raise ValueError(f"it counts in numbers that there are not: {value}")
     return value
 
 

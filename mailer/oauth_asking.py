@@ -26,7 +26,9 @@ PATIENCE = 30.0  # seconds, where nobody says otherwise
 _LONGEST_ANSWER = 1 << 16  # bytes; tokens have up to some thousand
 _LAST_STEPS = 1.0  # seconds; a thread that waits no more needs much less for them
 _MOMENT = 0.2  # seconds between two looks whether anybody still waits
-_LOOK = 0.01  # seconds between two looks at what a command does: in these, a flood brings some megabytes
+# Seconds between two looks at what a command does: in these, a flood brings some megabytes; and of the last one, as
+# communicate() reads nothing once they are over, however late it was itself.
+_LOOK, _LAST_LOOK = 0.01, 0.5
 
 
 def run(
@@ -58,7 +60,7 @@ def _result(process: "subprocess.Popen[bytes]", end: float, stopping: Callable[[
     while True:
         ended = process.poll() is not None
         try:
-            output, errors = process.communicate(timeout=_LOOK)
+            output, errors = process.communicate(timeout=_LAST_LOOK if ended else _LOOK)
             ended = True
         except subprocess.TimeoutExpired as so_far:
             output, errors = so_far.output or b"", so_far.stderr or b""

@@ -310,10 +310,12 @@ class Searching(ImapCase):
             self.assertIs(self.failure(mailbox(server.port).open).exit_code, ExitCode.CONFIG)
 
     def test_numbers_that_no_uid_can_have_are_refused(self) -> None:
-        for code in (b"UIDVALIDITY 7", b"UIDNEXT 12"):
+        for code, number in ((b"UIDVALIDITY ", b"7"), (b"UIDNEXT ", b"12"), (b"EXISTS", b"3 ")):
             for value in (b"4294967296", b"9" * 19, b"9" * 5_000, b"-1", b"x"):
+                if code == b"EXISTS" and not value.isdigit():
+                    continue  # which is no count at all
                 with self.subTest(code=code, value=value[:20]):
-                    selected = SELECTED.replace(code, code.split()[0] + b" " + value)
+                    selected = SELECTED.replace(code + number, code + value).replace(number + code, value + b" " + code)
                     with ScriptedServer({**IMAP, "SELECT": selected}, imap=True) as server:
                         self.assertIs(self.failure(mailbox(server.port).open).exit_code, ExitCode.UNAVAILABLE)
 

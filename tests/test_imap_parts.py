@@ -61,6 +61,8 @@ MAILS = {
         "mixed", "c", file("small", 100), text("two"), file("b"), text("three")), text("four")), 300),
     "an empty version of the text": (HEAD + multipart("mixed", "b", multipart(
         "alternative", "c", text("\r\n\xa0"), file("logo"), text("<p>words", "html")), file("z")), 80),
+    "attachments among the versions": (HEAD + multipart(
+        "alternative", "b", text("plain"), text("<p>html", "html"), file("1.pdf"), file("2.pdf")), 80),
     "cut in an alternative": (HEAD + multipart("mixed", "b", multipart(
         "alternative", "c", text("plain"), text("<p>" + "html " * 50_000, "html")), file("z")), 80),
 }  # fmt: skip

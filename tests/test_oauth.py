@@ -3,17 +3,20 @@
 import json
 import os
 import select
+import selectors
 import shlex
 import ssl
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from unittest import mock
 from urllib.parse import parse_qs, quote, urlencode
 
@@ -249,6 +252,21 @@ class CommandTest(unittest.TestCase):
 
     def test_there_is_no_shell(self) -> None:
         self.assertEqual(self.tokens("import sys; print(sys.argv[1])", "$HOME;`id`")(False), "$HOME;`id`")
+
+    def test_on_a_busy_machine_too(self) -> None:
+        selector = selectors.PollSelector if hasattr(selectors, "PollSelector") else selectors.SelectSelector
+        poll, select = subprocess.Popen.poll, selector.select
+
+        def at_the_end(process: Any) -> Any:
+            process.wait()
+            return poll(process)
+
+        def late(of: Any, timeout: float | None = None) -> Any:
+            time.sleep(0.02)
+            return select(of, timeout)
+
+        with mock.patch.object(subprocess.Popen, "poll", at_the_end), mock.patch.object(selector, "select", late):
+            self.assertEqual(self.tokens("print('token')")(False), "token")
 
     def test_it_is_run_again_when_its_token_is_refused(self) -> None:
         tokens = self.tokens("import os; print(os.getpid())")

@@ -128,13 +128,51 @@ class Mistakes(unittest.TestCase):
         shown = ('style="overflow: hidden !important; width:600px"', 'style="overflow: hidden ;"', 'class="a hidden b"',
                  'title="the hidden cost"', 'style="overflow:\n hidden\n"', "data-x='a hidden b'",
                  'style="font-size:0px"', 'title="display: none"', 'style="max-height:0.5em"',
-                 'style="white-space: pre"', "title=hidden")  # fmt: skip
-        hidden = ("hidden", 'hidden=""', "class=a hidden", 'style="display:none"', "style='mso-hide:all'",
-                  'style="max-height:0px;overflow:hidden"', 'title="x" hidden', "STYLE='DISPLAY: NONE'")  # fmt: skip
+                 'style="white-space: pre"', "title=hidden", "style='mso-hide:all'")  # fmt: skip
+        hidden = ("hidden", 'hidden=""', "class=a hidden", 'style="display:none"', "STYLE='DISPLAY: NONE'",
+                  'style="max-height:0px;overflow:hidden"', 'title="x" hidden')  # fmt: skip
         for attributes in (*shown, *hidden):
             with self.subTest(attributes):
                 found = mail("Content-Type: text/html", words.format(attributes).encode()).text
                 self.assertEqual("Order 77" in found, attributes in shown, found)
+
+    def test_what_is_hidden_ends_where_the_reader_sees_its_end(self) -> None:
+        none = 'style="display:none"'
+        table = "<table><tr><td>no</td></tr><tr><td>no</td></tr></table>"
+        for html, expected in (
+            (f"<table><tr {none}><td>{table}</td></tr><tr><td>yes</td></tr></table>", "yes"),
+            (f"<table><tr><td {none}>no {table} no</td><td>yes</td></tr></table>", "yes"),
+            (f"<table><tr><td {none}>no<td>yes</table>", "yes"),
+            (f"<table><tr><td {none}>no</table>yes", "yes"),
+            (f"<ul><li {none}>no<ul><li>no</li></ul></li><li>yes</li></ul>", "- yes"),
+            (f"<ul><li>one<li {none}>no</ul>yes<ul><li>two</ul>", "- one\n\nyes\n\n- two"),
+            (f"<p {none}>no<div>yes</div><p>and yes</p>", "yes\n\nand yes"),
+            (f"<div><p {none}>no</div>yes", "yes"),
+            (f"<p {none}>no<b>no</b></p>yes", "yes"),
+            (f"<dl><dt>yes<dd {none}>no<dl><dd>no</dl></dd><dt>too</dl>", "yes\ntoo"),
+        ):
+            with self.subTest(html):
+                self.assertEqual(mail("Content-Type: text/html", html.encode()).text, expected)
+
+    def test_a_plain_version_in_which_nothing_is_to_be_seen_is_empty(self) -> None:
+        html = b"--b\r\nContent-Type: text/html\r\n\r\n<p>words\r\n--b--\r\n"
+        for plain in ("", " \n", "\xa0", "\u200b", "\ufeff\ufeff", "\u200c \xad\u034f", "\u2060\n\n\u200d"):
+            with self.subTest(ascii(plain)):
+                body = f"--b\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n{plain}\r\n".encode() + html
+                self.assertEqual(mail("Content-Type: multipart/alternative; boundary=b", body).text, "words")
+
+    def test_the_name_of_a_meeting_is_unfolded_and_unescaped(self) -> None:
+        lines = "BEGIN:VCALENDAR\r\nBEGIN:VEVENT\r\nSUMMARY;LANGUAGE=de:{}\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n"
+        kind = "Content-Type: text/calendar; charset=utf-8"
+        for written, expected in (
+            ("Besprechung\\, auch Leit\r\n ung\\nim Haus", "Besprechung, auch Leitung im Haus"),
+            ("a\\\\b\\;c", "a\\b;c"),
+            ("x", "x"),
+        ):
+            with self.subTest(written):
+                self.assertEqual(mail(kind, lines.format(written).encode()).text, f"[Calendar: {expected}]")
+        cut = lines.format("Büro").encode().replace("ü".encode(), b"\xc3\r\n \xbc")
+        self.assertEqual(mail(kind, cut).text, "[Calendar: Büro]")
 
     def test_lines_that_a_style_keeps(self) -> None:
         lines = "One\n  two\n\nfour"
