@@ -190,7 +190,7 @@ def _decoded(part: mime.Part) -> tuple[str, bool]:
     data, whole = transfer.decode(part.raw[part.start : end], part.encoding)
     charset = part.parameters.get("charset")
     if part.kind == "text/calendar":
-        data = invitation.unfolded(data)
+        data = invitation.summary(data)
     if part.kind == "text/html":
         data = _PICTURE.sub(b"", data)
         if not (charset and charsets.codec(charset)):
