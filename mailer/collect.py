@@ -17,16 +17,16 @@ Works on a mailbox, two journals and a position that the script hands in; never 
 import itertools
 import logging
 import time
-from array import array
 from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from mailer.collect_ledger import Journal, Ledger, Mailbox, Position, identity_of
-from mailer.collect_refusals import NOTHING, Refusals
+from mailer.collect_backlog import Backlog
+from mailer.collect_ledger import Journal, Ledger, Mailbox, Position
+from mailer.collect_refusals import Refusals
 from mailer.errors import ExitCode, MailboxError
-from mailer.progress import Mail, Selected, unpack
+from mailer.progress import Mail
 from mailer.reading import Reading, read, wants_more
 
 # How a pass can fail over a single mail: the connection breaks, or the server has it for another time, again and again.
@@ -59,6 +59,7 @@ class Collector:
     ) -> None:
         self._mailbox = mailbox
         self._ledger = Ledger(success, error, position, now)
+        self._backlog = Backlog(mailbox, self._ledger)
         self._keep = keep
         self._stopping = stopping
         self._progress = progress
@@ -66,10 +67,8 @@ class Collector:
         self._suspect = 0  # the one that was asked for when it broke; whether it is to blame shows with the next one
         self._refusals = Refusals()
         self._unsure = True  # whether something may be logged that the position does not tell of
-        self._pending = unpack(self._ledger.progress.pending)
         self._unmarked = self._ledger.progress.marking
         self._marked = False  # whether the last batch is
-        self._told: Selected | None = None  # what the server said, as long as nothing has come of it
 
     def run_pass(self) -> tuple[int, int]:
         """Take everything that is new; how many records went into each log, success and error."""
@@ -77,16 +76,13 @@ class Collector:
             self._ledger.recover()
         self._unsure = True
         self._take_up()
-        unmarked, self._unmarked = self._unmarked, ()  # if it fails once more, it is given up: reading is what matters
-        for uids in self._portions(iter(unmarked)):
-            self._mark(uids)
         before = list(self._ledger.counts)
         self._blame()
         refused = [uid for uid, tries in self._ledger.progress.refused.items() if self._refusals.due(tries)]
         if self._refusals.crowded:  # nothing gets on before there are fewer
             self._try_again(refused)
             refused = []
-        total, new = self._new()
+        total, new = self._backlog.left()
         self._progress(0, total)
         taken = 0
         for asked in self._portions(new):
@@ -100,7 +96,7 @@ class Collector:
             if self._stopping():
                 break
         else:
-            self._pending = array("I")  # all taken care of
+            self._backlog.end()
             self._try_again(refused)
         if self._marked:
             self._ledger.marked()
@@ -117,47 +113,18 @@ class Collector:
         """How far the passes have come, to be compared with what it was before."""
         return self._ledger.progress.done, self._ledger.progress.refused
 
-    # -- what is new -----------------------------------------------------------------------------------------------
-
     def _take_up(self) -> None:
-        """Go on behind the position, or begin with a mailbox that is not the one it was saved of."""
-        selected = self._mailbox.open()
-        if self._told and not selected.told and self._told.uidvalidity == selected.uidvalidity:
-            selected = self._told
-        self._told = selected
-        progress = self._ledger.progress
-        if progress.uidvalidity != selected.uidvalidity:
-            if progress.uidvalidity:
-                _log.warning("the mailbox was made anew (UIDVALIDITY changed): taking what is unseen")
-            self._begin(selected)
-        elif selected.told and selected.next_uid < max(progress.next_uid, progress.done + 1):
-            # As when it was restored from a backup: it gives new mails the numbers of others, which it has lost.
-            _log.warning("the mailbox was set back (its next UID is lower than before): taking what is unseen")
-            self._begin(selected)
-        self._told = None  # it is known, and saved
+        """Go on with the mailbox, first of all with what may not be marked yet."""
+        if self._backlog.take_up():
+            self._unmarked = self._ledger.progress.marking
+            self._suspect = self._careful = 0  # which were of another mailbox, as the fragments are
+            self._refusals.fragments.clear()
+            self._ledger.recover()
+        unmarked, self._unmarked = self._unmarked, ()  # if it fails once more, it is given up: reading is what matters
+        for uids in self._portions(iter(unmarked)):
+            self._mark(uids)
 
-    def _begin(self, selected: Selected) -> None:
-        """Note what is unseen now, before anything of it is read."""
-        unseen = [uid for uid in self._mailbox.unseen() if uid < selected.next_uid]
-        known, marking = self._known(selected.uidvalidity, unseen)
-        pending = array("I", (uid for uid in unseen if uid not in known))
-        self._ledger.begin(selected, pending, marking)
-        self._pending, self._unmarked = pending, marking
-        self._suspect = self._careful = 0  # which were of another mailbox, as the fragments are
-        self._refusals.fragments.clear()
-        self._ledger.recover()  # last: should it fail, all of the above holds
-
-    def _known(self, uidvalidity: int, unseen: Sequence[int]) -> tuple[set[int], tuple[int, ...]]:
-        """The unseen mails that are in logs which outlived a lost state: not to be repeated; which of them to mark."""
-        logged = self._ledger.outlived(uidvalidity, unseen)
-        # Those that the server would not give are not asked for again: the connection may break over them.
-        not_given = {uid for uid, identities in logged.items() if identity_of(NOTHING) in identities}
-        given: list[int] = []
-        for asked in self._portions(iter(sorted(logged.keys() - not_given))):
-            mails = self._mailbox.fetch(asked, None)
-            # The numbers may also be those of another mailbox that was logged here.
-            given += [mail.uid for mail in mails if mail.raw and identity_of(read(mail.raw)) in logged[mail.uid]]
-        return not_given.union(given), tuple(given)
+    # -- the mails, batch by batch -------------------------------------------------------------------------------------
 
     def _portions(self, uids: Iterator[int]) -> Iterator[list[int]]:
         """UIDs, ascending, in portions to ask the mailbox for."""
@@ -165,14 +132,6 @@ class Collector:
             if portion[0] > self._careful:
                 portion.extend(itertools.islice(uids, _ASKED - 1))
             yield portion
-
-    def _new(self) -> tuple[int, Iterator[int]]:
-        """All that is to be taken care of: how many mails, and their UIDs."""
-        progress = self._ledger.progress
-        done = bisect(self._pending, progress.done)
-        later = self._mailbox.since(max(progress.next_uid, progress.done + 1))
-        left = itertools.islice(self._pending, done, None)
-        return len(self._pending) - done + len(later), itertools.chain(left, later)
 
     def _batches(self, asked: Sequence[int]) -> Iterator[tuple[_Batch, int]]:
         """The mails asked for in batches to commit, each with the UID up to which everything is taken care of then."""
