@@ -1,4 +1,4 @@
-"""Collecting in courses that chance makes up: crashes, failures, stops and rotations wherever they fall.
+"""Collecting in courses that chance makes up: crashes, failures, stops, rotations and lost states wherever they fall.
 
 Invariant: once nothing hinders it any more, every mail that is still there is in exactly one log exactly once, and none
 is there twice. The seeds are fixed; MAILER_LONG=1 tries many more.
@@ -7,6 +7,7 @@ is there twice. The seeds are fixed; MAILER_LONG=1 tries many more.
 import logging
 import os
 import random
+import shutil
 import unittest
 from contextlib import suppress
 from unittest import mock
@@ -54,14 +55,18 @@ class Courses(CollectCase):
         self.mark_seen = chance.random() < 0.7
         there: set[int] = set()
         collector: Collector | None = None
-        for _ in range(chance.randrange(5, 15)):
+        for step in range(chance.randrange(5, 15)):
             there.update(self.deliver(chance.choice([0, 1, 2, 5])))
             if there and chance.random() < 0.1:
                 gone = chance.choice(sorted(there))
                 self.server.expunge(self.address, gone)
                 there.remove(gone)
             if chance.random() < 0.2:
-                self.rotate(chance.randrange(1_000))
+                self.rotate(step)
+            if chance.random() < 0.05:  # the state is lost
+                self.end()
+                shutil.rmtree(self.folder / "state", ignore_errors=True)
+                collector = None
             effects.crashes, effects.failures = chance.choice([0, 0, 0.05]), chance.choice([0, 0.02, 0.2])
             collector = self.go_on(collector, chance)
         effects.crashes = effects.failures = 0.0
