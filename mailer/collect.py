@@ -116,7 +116,7 @@ class Collector:
     def _take_up(self) -> None:
         """Go on with the mailbox, first of all with what may not be marked yet."""
         if self._backlog.take_up():
-            self._unmarked = self._ledger.progress.marking
+            self._unmarked = ()
             self._suspect = self._careful = 0  # which were of another mailbox, as the fragments are
             self._refusals.fragments.clear()
             self._ledger.recover()

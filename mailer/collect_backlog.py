@@ -1,25 +1,19 @@
 """What of a mailbox is still to be taken: the unseen of its beginning, and all that came later.
 
 Goes on behind the saved position, or begins with a mailbox that is new to it, was made anew, or was set back: then
-what is unseen is noted before anything of it is read, without what is in logs that outlived a lost state. Called by
-`collect`.
+what is unseen is noted before anything of it is read. Called by `collect`.
 """
 
 import itertools
 import logging
 from array import array
 from bisect import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from mailer.collect_ledger import Ledger, Mailbox, identity_of
-from mailer.collect_refusals import NOTHING
+from mailer.collect_ledger import Ledger, Mailbox
 from mailer.progress import Selected, unpack
-from mailer.reading import read
 
 _log = logging.getLogger("mailer.collect")
-
-# Mails whose beginnings are asked for at once.
-_ASKED = 1_000
 
 
 class Backlog:
@@ -64,21 +58,6 @@ class Backlog:
 
     def _begin(self, selected: Selected) -> None:
         """Note what is unseen now, before anything of it is read."""
-        unseen = [uid for uid in self._mailbox.unseen() if uid < selected.next_uid]
-        known, marking = self._known(selected.uidvalidity, unseen)
-        pending = array("I", (uid for uid in unseen if uid not in known))
-        self._ledger.begin(selected, pending, marking)
+        pending = array("I", (uid for uid in self._mailbox.unseen() if uid < selected.next_uid))
+        self._ledger.begin(selected, pending)
         self._pending = pending
-
-    def _known(self, uidvalidity: int, unseen: Sequence[int]) -> tuple[set[int], tuple[int, ...]]:
-        """The unseen mails that are in logs which outlived a lost state: not to be repeated; which of them to mark."""
-        logged = self._ledger.outlived(uidvalidity, unseen)
-        # Those that the server would not give are not asked for again: the connection may break over them.
-        not_given = {uid for uid, identities in logged.items() if identity_of(NOTHING) in identities}
-        given: list[int] = []
-        asked = sorted(logged.keys() - not_given)
-        for start in range(0, len(asked), _ASKED):
-            mails = self._mailbox.fetch(asked[start : start + _ASKED], None)
-            # The numbers may also be those of another mailbox that was logged here.
-            given += [mail.uid for mail in mails if mail.raw and identity_of(read(mail.raw)) in logged[mail.uid]]
-        return not_given.union(given), tuple(given)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
-from mailer.progress import Logged, Mail, Mark, Progress, Selected, identity, pack
+from mailer.progress import Logged, Mail, Mark, Progress, Selected, identity, pack, unpack
 from mailer.reading import Reading
 from mailer.record import line, success_or_error
 
@@ -22,7 +22,7 @@ class Journal(Protocol):
     mark: Mark
 
     def append(self, lines: bytes) -> None: ...
-    def recover(self, since: Mark | None) -> Iterator[Logged]: ...
+    def recover(self, since: Mark) -> Iterator[Logged]: ...
 
 
 class Position(Protocol):
@@ -39,7 +39,7 @@ class Mailbox(Protocol):
     def open(self) -> Selected: ...
     def unseen(self) -> Sequence[int]: ...
     def since(self, uid: int) -> Sequence[int]: ...
-    def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool] | None) -> Iterator[Mail]: ...
+    def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]: ...
     def mark(self, uids: Sequence[int]) -> bool: ...
     def gives_others(self, refused: Collection[int]) -> bool: ...
 
@@ -53,39 +53,26 @@ class Ledger:
         self._now = now
         self.counts = [0, 0]
         self.progress = position.load()
-        # Mails that are in the logs behind the saved marks, with what tells apart those of one number.
-        self._logged: dict[tuple[int, int], set[str]] = {}
+        # Mails to come that are in the logs behind the saved marks, by UID, with what tells apart those of one number.
+        self._logged: dict[int, tuple[str, ...]] = {}
 
     def recover(self) -> None:
-        """Cut off what a crash left torn, and find what is logged behind the saved position.
-
-        Of a mailbox that was set back that may be anywhere in the logs.
-        """
+        """Cut off what a crash left torn, and find what is logged behind the saved marks of mails still to come."""
         progress = self.progress
         self._logged.clear()
+        pending = unpack(progress.pending)
         for found in self._behind(progress.marks) if progress.uidvalidity else ():
-            self._logged.setdefault(found[:2], set()).add(found.identity)
-        if progress.done + 1 < progress.known_below:
-            for found in self._behind((None, None)):
-                if found.uidvalidity == progress.uidvalidity and found.uid >= progress.next_uid:
-                    self._logged.setdefault(found[:2], set()).add(found.identity)
+            to_come = found.uid >= progress.next_uid or _holds(pending, found.uid)
+            if found.uidvalidity == progress.uidvalidity and to_come and not self._knows(found.uid, found.identity):
+                self._logged[found.uid] = (*self._logged.get(found.uid, ()), found.identity)
+        self.progress = self._marked_up(progress)
 
-    def outlived(self, uidvalidity: int, uids: Sequence[int]) -> dict[int, set[str]]:
-        """Those of the (ascending) UIDs that are anywhere in the logs, with what tells apart those of one number."""
-        outlived: dict[int, set[str]] = {}
-        for found in self._behind((None, None)):
-            if found.uidvalidity == uidvalidity and _holds(uids, found.uid):
-                outlived.setdefault(found.uid, set()).add(found.identity)
-        return outlived
+    def begin(self, selected: Selected, pending: Sequence[int]) -> None:
+        """Start with a mailbox, or again with one that was made anew or set back.
 
-    def begin(self, selected: Selected, pending: Sequence[int], marking: Sequence[int]) -> None:
-        """Start with a mailbox, or again with one that was made anew or set back; `marking` are logged already."""
-        uidvalidity, next_uid, _ = selected
-        last = self.progress
-        known_below = max(last.next_uid, last.done + 1, last.known_below) if last.uidvalidity == uidvalidity else 0
-        progress = Progress(
-            uidvalidity, next_uid, pack(pending), marking=marking, marks=self._marks(), known_below=known_below
-        )
+        Its mails may be anywhere in the logs: those can outlive the state, and hold what a mailbox has lost.
+        """
+        progress = Progress(selected.uidvalidity, selected.next_uid, pack(pending))
         self._position.begin(progress)
         self.progress = progress
 
@@ -96,16 +83,12 @@ class Ledger:
             lines = [
                 line(reading, time=time, uidvalidity=progress.uidvalidity, uid=uid)
                 for uid, reading in readings
-                if success_or_error(reading) == name and not self._knows(progress.uidvalidity, uid, reading)
+                if success_or_error(reading) == name and not self._knows(uid, _identity(reading))
             ]
             if lines:
                 self._journals[index].append(b"".join(lines))
                 self.counts[index] += len(lines)
-        if self._awaits(progress):  # they have to be found again, should this end before they are met
-            progress = replace(progress, marks=self.progress.marks)
-        else:
-            progress = replace(progress, marks=self._marks())
-            self._logged.clear()
+        progress = self._marked_up(progress)
         self._position.save(progress)
         self.progress = progress
 
@@ -116,28 +99,27 @@ class Ledger:
             self._position.save(progress)
             self.progress = progress
 
-    def _awaits(self, progress: Progress) -> bool:
-        """Whether mails that are logged are still to be met behind this progress."""
-        return any(
-            uidvalidity == progress.uidvalidity and (uid > progress.done or uid in progress.refused)
-            for uidvalidity, uid in self._logged
-        )
+    def _marked_up(self, progress: Progress) -> Progress:
+        """The progress with the ends of the logs as its marks; with those before, while mails logged are to be met.
 
-    def _knows(self, uidvalidity: int, uid: int, reading: Reading) -> bool:
+        They have to be found again, should this process end until then.
+        """
+        if any(uid > progress.done or uid in progress.refused for uid in self._logged):
+            return replace(progress, marks=self.progress.marks)
+        self._logged.clear()
+        return replace(progress, marks=tuple(journal.mark for journal in self._journals))
+
+    def _knows(self, uid: int, identity: str) -> bool:
         """Whether a mail is logged. The numbers may also be those of another mailbox's mail."""
-        known = self._logged.get((uidvalidity, uid))
-        return known is not None and identity_of(reading) in known
+        return identity in self._logged.get(uid, ())
 
-    def _behind(self, marks: Sequence[Mark | None]) -> Iterator[Logged]:
-        """What is in the logs behind the marks, or anywhere in them."""
+    def _behind(self, marks: Sequence[Mark]) -> Iterator[Logged]:
+        """What is in the logs behind the marks."""
         for journal, mark in zip(self._journals, marks, strict=True):
             yield from journal.recover(mark)
 
-    def _marks(self) -> tuple[Mark, ...]:
-        return tuple(journal.mark for journal in self._journals)
 
-
-def identity_of(reading: Reading) -> str:
+def _identity(reading: Reading) -> str:
     """What tells a mail apart from others with the same numbers."""
     return identity(reading.message_id, reading.sender, reading.subject, reading.date, reading.text)
 

@@ -19,8 +19,7 @@ _PAUSE = 4.0
 # more of the mail, further ones are recorded at once; and so many refusals are told of.
 _MOST, _MOST_FRAGMENTS, _MOST_TOLD = 10_000, 20, 20
 
-# What is said of a mail of which nothing was given.
-NOTHING = UNREADABLE._replace(defects=("missing",))
+_NOTHING = UNREADABLE._replace(defects=("missing",))
 
 _log = logging.getLogger("mailer.collect")
 
@@ -62,4 +61,4 @@ class Refusals:
             refused[uid] = Tries(tries, self._clock())
             return None
         _log.warning("the mail with UID %d was refused %d times: recorded as far as it was given", uid, tries)
-        return self.fragments.get(uid, NOTHING)
+        return self.fragments.get(uid, _NOTHING)

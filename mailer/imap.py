@@ -99,11 +99,8 @@ class Mailbox:
         """The UIDs that are not below this one, ascending."""
         return self._search(uid) if uid <= HIGHEST else array("I")
 
-    def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool] | None) -> Iterator[Mail]:
-        """These mails, ascending; those that are gone are left out, those that the server refuses have no bytes.
-
-        Without `wants_more` nothing but the beginnings.
-        """
+    def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]:
+        """These mails, ascending; those that are gone are left out, those that the server refuses have no bytes."""
         batch, later = uids[: self._at_once], uids[self._at_once :]
         while batch:
             found = beginnings(self._live(), batch)

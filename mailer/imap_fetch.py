@@ -35,11 +35,9 @@ def ask_ahead(wire: Wire, uids: Sequence[int]) -> None:
     wire.uid_fetch_ahead(pack(uids), _items("", 0, _WINDOW), len(uids) * _WINDOW)
 
 
-def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool] | None) -> Mail:
+def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool]) -> Mail:
     """A mail with as much of it as the reader wants: windows that grow, and then what comes after attachments."""
     complete = len(raw) != _WINDOW
-    if not wants_more:
-        return Mail(uid, raw, complete)
     no_parts: Refused | None = None
     try:
         while not complete:

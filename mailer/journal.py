@@ -52,27 +52,27 @@ class Journal:
                 raise
             self.mark = _mark(file)
 
-    def recover(self, since: Mark | None) -> Iterator[Logged]:
+    def recover(self, since: Mark) -> Iterator[Logged]:
         """Cut off what a crash left torn, and tell the records written after the mark `since`.
 
-        Only the ends of the files are read: the log's and, when it was renamed since, those of its siblings. Without
-        a mark all of them are read whole. Only the log, under whatever name the mark tells it, is ever changed.
+        Only the ends of the files are read: the log's and, when it was renamed since, those of its siblings; all of
+        them whole after a mark of nowhere. Only the log, under whatever name the mark tells it, is ever changed.
         """
         for path in self._files(since):
             yield from self._recovered(path, since)
         with self._opened(self.path, os.O_CREAT) as log:
             self.mark = _mark(log)
 
-    def _recovered(self, path: Path, since: Mark | None) -> Iterator[Logged]:
+    def _recovered(self, path: Path, since: Mark) -> Iterator[Logged]:
         with self._translated(), path.open("rb", buffering=_BLOCK) as file:
             found = _mark(file.fileno())
-            known = since is not None and found[:2] == since[:2]
+            known = found[:2] == since[:2]
             # Others may be somebody's, who is writing to them just now.
             if (known or path == self.path) and _last_line(file.fileno(), found.size) != found.size:
                 with self._opened(path) as writable:
                     _mend(writable)
                     found = _mark(writable)
-            start = since.size if since and known and since.size <= found.size else None
+            start = since.size if known and since.size <= found.size else None
             for offset, line in _lines(file, start or 0):
                 # A power cut can leave zeros where the end of a file was never written; elsewhere they are old.
                 if start is not None and b"\0" in line:
@@ -82,7 +82,7 @@ class Journal:
                 if logged := _logged(line):
                     yield logged
 
-    def _files(self, since: Mark | None) -> list[Path]:
+    def _files(self, since: Mark) -> list[Path]:
         """The files that can hold records made after the mark: the log, its former file, and siblings made later."""
         with self._translated():
             return sorted(path for path in self._siblings() if self._matters(path, since))
@@ -101,7 +101,7 @@ class Journal:
             self._left_out.add(path)
             _log.warning("%s: cannot be read, and is left out", path)
 
-    def _matters(self, path: Path, since: Mark | None) -> bool:
+    def _matters(self, path: Path, since: Mark) -> bool:
         """Whether this is the log, the file of the mark, or a sibling that was written to after it and can be read."""
         try:
             status = path.stat()
@@ -111,9 +111,9 @@ class Journal:
             return False
         if not stat.S_ISREG(status.st_mode):
             return False
-        if path == self.path or (since and (status.st_dev, status.st_ino) == since[:2]):
+        if path == self.path or (status.st_dev, status.st_ino) == since[:2]:
             return True
-        if since and status.st_mtime_ns < since.time:
+        if status.st_mtime_ns < since.time:
             return False
         readable = os.access(path, os.R_OK)
         if not readable:

@@ -21,11 +21,10 @@ DATABASE = "collector.db"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS start (mailbox TEXT PRIMARY KEY, uidvalidity INTEGER, next_uid INTEGER, pending TEXT);
 CREATE TABLE IF NOT EXISTS progress (mailbox TEXT PRIMARY KEY, done INTEGER, refused TEXT, marking TEXT, marks TEXT);
-CREATE TABLE IF NOT EXISTS set_back (mailbox TEXT PRIMARY KEY, known_below INTEGER);
 """
 _LOAD = """
-SELECT uidvalidity, next_uid, pending, done, refused, marking, marks, coalesce(known_below, 0)
-FROM start JOIN progress USING (mailbox) LEFT JOIN set_back USING (mailbox) WHERE mailbox = ?
+SELECT uidvalidity, next_uid, pending, done, refused, marking, marks
+FROM start JOIN progress USING (mailbox) WHERE mailbox = ?
 """
 
 
@@ -56,13 +55,12 @@ class Position:
             row = self._database.execute(_LOAD, (self._mailbox,)).fetchone()
             if row is None:
                 return Progress()
-            uidvalidity, next_uid, pending, done, refused, marking, marks, known_below = row
+            uidvalidity, next_uid, pending, done, refused, marking, marks = row
             return Progress(
                 uidvalidity, next_uid, pending, done,
                 refused={int(uid): _tries(tries) for uid, tries in json.loads(refused).items()},
                 marking=tuple(unpack(marking)),
                 marks=tuple(Mark(*map(int, mark)) for mark in json.loads(marks)),
-                known_below=known_below,
             )
 
     def others(self) -> list[str]:
@@ -74,8 +72,8 @@ class Position:
     def _rename(self, former: str) -> None:
         if former in self.others():
             with self._transaction():
-                for table in ("start", "progress", "set_back"):
-                    words = f"UPDATE {table} SET mailbox = ? WHERE mailbox = ?"  # noqa: S608 - one of three words
+                for table in ("start", "progress"):
+                    words = f"UPDATE {table} SET mailbox = ? WHERE mailbox = ?"  # noqa: S608 - one of two words
                     self._database.execute(words, (self._mailbox, former))
 
     def begin(self, progress: Progress) -> None:
@@ -83,7 +81,6 @@ class Position:
         row = (self._mailbox, progress.uidvalidity, progress.next_uid, progress.pending)
         with self._translated(), self._transaction():
             self._database.execute("REPLACE INTO start VALUES (?, ?, ?, ?)", row)
-            self._database.execute("REPLACE INTO set_back VALUES (?, ?)", (self._mailbox, progress.known_below))
             self._save(progress)
 
     def save(self, progress: Progress) -> None:

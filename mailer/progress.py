@@ -64,8 +64,8 @@ class Progress:
     """The saved position in one mailbox; without a UIDVALIDITY it was never read before.
 
     refused: mails that the server did not give, by UID; marking: the mails of the last batch, whose
-    \\Seen may not have been stored yet; marks: the ends of the logs, success and error, when this was saved;
-    known_below: mails with lower UIDs may be in the logs, though they are new, as the mailbox was set back.
+    \\Seen may not have been stored yet; marks: in the logs, success and error, nothing before them is of mails that
+    are still to come.
     """
 
     uidvalidity: int = 0
@@ -75,7 +75,6 @@ class Progress:
     refused: Mapping[int, Tries] = field(default_factory=dict)
     marking: Sequence[int] = ()
     marks: Sequence[Mark] = (Mark(), Mark())
-    known_below: int = 0
 
 
 _BEGINNING = 1000  # characters
@@ -100,7 +99,7 @@ def pack(uids: Iterable[int]) -> str:
 
 def unpack(text: str) -> "array[int]":
     """The UIDs of a sequence set, four bytes each however many they are."""
-    uids = array("L" if array("L").itemsize == 4 else "I")
+    uids = array("I")
     for low, high in re.findall(r"(\d+)(?::(\d+))?", text):
         uids.extend(range(int(low), int(high or low) + 1))
     return uids

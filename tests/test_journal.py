@@ -32,7 +32,7 @@ class JournalCase(unittest.TestCase):
         self.path = self.folder / "success.log"
         self.journal = Journal(self.path)
 
-    def uids(self, since: Mark | None) -> list[int]:
+    def uids(self, since: Mark) -> list[int]:
         """What a new start finds behind a mark."""
         return [found.uid for found in Journal(self.path).recover(since)]
 
@@ -168,7 +168,7 @@ class Recovering(JournalCase):
         for cut in range(len(whole)):
             self.path.write_bytes(line(1))
             journal = Journal(self.path)
-            self.assertEqual([found.uid for found in journal.recover(None)], [1])
+            self.assertEqual([found.uid for found in journal.recover(Mark())], [1])
             mark = journal.mark
             self.path.write_bytes(line(1) + line(2) + whole[:cut])
             complete = cut == len(whole) - 1  # all but its end: it only gets that
@@ -178,7 +178,7 @@ class Recovering(JournalCase):
 
     def test_a_torn_line_of_many_blocks_is_cut_off(self) -> None:
         self.path.write_bytes(line(1) + line(2, "x" * 1_000_000)[:-10])
-        self.assertEqual(self.uids(None), [1])
+        self.assertEqual(self.uids(Mark()), [1])
         self.assertEqual(self.text(), line(1))
 
     def test_zeros_that_a_power_cut_left_are_cut_off_with_what_follows(self) -> None:
@@ -222,7 +222,7 @@ class Recovering(JournalCase):
         torn = {"log.1": line(2) + line(3)[:-4], "log.old": line(4)[:-1], "log.gz": b"\x1f\x8b\n", "log.txt": b"note"}
         for name, content in torn.items():
             (self.folder / f"success.{name}").write_bytes(content)
-        for since, found in ((mark, [2, 4]), (None, [1, 2, 4])):
+        for since, found in ((mark, [2, 4]), (Mark(), [1, 2, 4])):
             self.assertEqual(sorted(self.uids(since)), found)
             for name, content in torn.items():
                 self.assertEqual((self.folder / f"success.{name}").read_bytes(), content, name)
@@ -283,7 +283,7 @@ class Recovering(JournalCase):
         numbers = f'{{"uid": 1e400, "uidvalidity": 7}}\n{{"uid": {"9" * 5_000}, "uidvalidity": 7}}\n'
         others = f"[]\n{'[' * 100_000}\n{numbers}".encode()
         self.path.write_bytes(b"a note by hand\n" + line(2) + b"\n" + others + line(3) + b"tor")
-        self.assertEqual(sorted(self.uids(None)), [1, 2, 3])
+        self.assertEqual(sorted(self.uids(Mark())), [1, 2, 3])
         self.assertEqual(self.text(), b"a note by hand\n" + line(2) + b"\n" + others + line(3))
 
     def test_the_tail_of_a_large_log_is_found_without_reading_the_log(self) -> None:
@@ -300,7 +300,7 @@ class Recovering(JournalCase):
     def test_a_gigabyte_without_a_line_takes_neither_its_time_nor_its_memory(self) -> None:
         self.journal.append(line(1))
         mark = self.journal.mark
-        for name, since in ((self.path.name, mark), ("success.log.1", mark), ("success.log.2", None)):
+        for name, since in ((self.path.name, mark), ("success.log.1", mark), ("success.log.2", Mark())):
             with (self.folder / name).open("ab") as file:
                 file.truncate(2**30)  # sparse: takes no room
             code = f"""
@@ -314,7 +314,7 @@ print([found.uid for found in Journal(Path({str(self.path)!r})).recover({since})
             with self.subTest(name):
                 command = [sys.executable, "-c", code]
                 done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-                self.assertEqual(done.stdout, "[]\n" if since else "[1]\n", done.stderr)
+                self.assertEqual(done.stdout, "[]\n" if since.size else "[1]\n", done.stderr)
             self.assertEqual(self.text(), line(1))
             (self.folder / name).unlink() if name != self.path.name else None
 
@@ -322,11 +322,11 @@ print([found.uid for found in Journal(Path({str(self.path)!r})).recover({since})
         with mock.patch.object(journal, "_LONGEST_LINE", 1_000), mock.patch.object(journal, "_BLOCK", 100):
             note = line(2, "x" * 5_000)
             self.path.write_bytes(line(1) + note + line(3) + note[:-1])
-            self.assertEqual(self.uids(None), [1, 3])
+            self.assertEqual(self.uids(Mark()), [1, 3])
             self.assertEqual(self.text(), line(1) + note + line(3))
 
     def test_a_log_that_is_not_there_is_made(self) -> None:
-        self.assertEqual(self.uids(None), [])
+        self.assertEqual(self.uids(Mark()), [])
         self.assertEqual(self.text(), b"")
 
 
