@@ -65,22 +65,22 @@ class Answers:
         self._tables: list[dict[str, _Entry | bytes]] = [{} for _ in range(_TABLES)]  # under way, or kept
         self._kept: deque[str] = deque()  # the ids of those kept, in the order in which they were given
 
-    def once(self, request: Request, answer: Callable[[], Steps[Reply]]) -> Steps[Reply]:
-        """What `answer()` comes to, or what it came to for the same request before.
+    def once(self, request: Request, answer: Callable[[], Steps[Reply]]) -> Steps[tuple[Reply, bool]]:
+        """What `answer()` comes to, or what it came to for the same request before; and whether it is that.
 
-        Raises RequestError (`bad_request`) when the `id` came with other content before.
+        Raises RequestError for a repetition: `bad_request` when the `id` came with other content before, for instance.
         """
         if request.id is None:
-            return (yield from answer())
+            return (yield from answer()), False
         entry = _Entry(_digest(request))
         first = self._first(request.id, entry)
         if first is not entry:
-            return self._repeated(first, entry.digest)
+            return self._repeated(first, entry.digest), True
         try:
             entry.reply = yield from answer()
         finally:
             self._finish(request.id, entry)
-        return entry.reply
+        return entry.reply, False
 
     def _first(self, key: str, entry: _Entry) -> _Entry:
         """What is known under an id, to be waited for if need be; the entry itself takes the place where nothing is."""

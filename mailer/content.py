@@ -69,7 +69,7 @@ class Content:
                 self._alternative(part, chosen)
             else:
                 self._sequence(part, chosen)
-        elif part.children and not kind.startswith("multipart/") and part.disposition[0] != "attachment":
+        elif part.children and part.disposition[0] != "attachment":
             self._forwarded(part, chosen)
         elif self._is_text(part, first, related):
             if chosen:
@@ -84,8 +84,6 @@ class Content:
 
     def _is_text(self, part: mime.Part, first: bool, related: bool) -> bool:
         disposition = part.disposition[0]
-        if part.kind.startswith("multipart/"):
-            return disposition != "attachment"
         if not part.kind.startswith("text/") or disposition == "attachment" or part.kind == "text/calendar":
             return False
         if first or (disposition == "inline" and part.kind in _READABLE):

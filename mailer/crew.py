@@ -99,7 +99,10 @@ class Crew:
         """Begin nothing more; the visits that have begun are finished."""
         with self._lock:
             self._ending = True
-            self._dismiss(len(self._parked) - self._promised)
+            unneeded = len(self._parked) - self._promised
+            for member in self._parked[:unneeded]:
+                member.wake.release()
+            del self._parked[:unneeded]
             self._change.notify_all()
 
     def join(self, until: float) -> int:
@@ -243,11 +246,6 @@ class Crew:
         member.visit = visit
         member.wake.release()
         return True
-
-    def _dismiss(self, number: int) -> None:
-        for member in self._parked[:number]:
-            member.wake.release()
-        del self._parked[:number]
 
     def _find_work(self, me: _Member) -> None:
         """Take the visit that is offered, or the lead, or park until one of them is given."""

@@ -148,8 +148,9 @@ def _listen(settings: ServerSettings, port: int) -> socket.socket:
 
 def _words(failure: Exception) -> str:
     """Without what `create_server` adds to the system's words."""
-    number = getattr(failure, "errno", None)
-    return os.strerror(number) if number and number > 0 else str(failure)
+    if isinstance(failure, OSError) and failure.errno and not isinstance(failure, socket.gaierror):  # whose are others
+        return os.strerror(failure.errno)
+    return str(failure)
 
 
 def _announce(listening: socket.socket, settings: ServerSettings, context: ssl.SSLContext | None) -> None:

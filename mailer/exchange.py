@@ -23,18 +23,21 @@ def exchange(
     except KeyboardInterrupt:
         raise UnsentInterrupt from None
     connection = Connection(sock, timeout)
-    unsent: Exception | None = None
+    sent = True
     try:
-        unsent = _try_to_send(connection, frame)
+        try:
+            connection.send(frame)
+        except OSError:  # the server may have answered early and closed
+            sent = False
         payload = connection.receive()
     except RequestError as failure:  # no Mailer server begins an answer like that, so none has got the request
         raise TransportError("no Mailer server answers there", sent=False) from failure
     except (OSError, MemoryError) as failure:
-        raise TransportError(f"no answer came ({_words(failure)})", sent=unsent is None) from failure
+        raise TransportError(f"no answer came ({_words(failure)})", sent=sent) from failure
     finally:
         connection.close()
     if payload is None:
-        raise TransportError("the connection was closed without an answer", sent=unsent is None)
+        raise TransportError("the connection was closed without an answer", sent=sent)
     return decode_reply(payload)
 
 
@@ -50,15 +53,6 @@ def _connect(host: str, port: int, context: ssl.SSLContext | None) -> socket.soc
     except (OSError, ValueError) as failure:
         sock.close()
         raise TransportError(f"TLS failed: {_words(failure)}", sent=False) from failure
-
-
-def _try_to_send(connection: Connection, frame: bytes) -> OSError | None:
-    """Send the request; a failure may mean that the server has answered early and closed, so the caller reads on."""
-    try:
-        connection.send(frame)
-    except OSError as failure:
-        return failure
-    return None
 
 
 def _words(failure: Exception) -> str:

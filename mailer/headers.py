@@ -7,6 +7,7 @@ single newlines by the time bytes come here. Called by `mime` for each part, and
 import binascii
 import itertools
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from mailer import charsets
@@ -83,11 +84,11 @@ def _end_of_fields(block: bytes) -> int:
 def first(fields: Fields, name: str) -> bytes:
     """The first value of a field that is not blank, unfolded; empty when there is none."""
     values = fields.get(name)
-    if values:
-        for value in values:
-            if value and not value.isspace():
-                return unfold(value[:VALUE_LIMIT]).strip()
-    return b""
+    return unfold(_not_blank(values)).strip() if values else b""
+
+
+def _not_blank(values: Sequence[bytes]) -> bytes:
+    return next((value[:VALUE_LIMIT] for value in values if value and not value.isspace()), b"")
 
 
 def unfold(value: bytes) -> bytes:
@@ -98,10 +99,7 @@ def unfold(value: bytes) -> bytes:
 def text(fields: Fields, name: str, charset: str | None = None) -> str | None:
     """The decoded value of a field on one line; None when it is missing. `charset` helps with raw 8-bit bytes."""
     values = fields.get(name)
-    if not values:
-        return None
-    value = next((value for value in values if value and not value.isspace()), b"")
-    return decode(value[:VALUE_LIMIT], charset)
+    return decode(_not_blank(values), charset) if values else None
 
 
 def decode(value: bytes, charset: str | None = None) -> str:

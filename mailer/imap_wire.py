@@ -46,28 +46,23 @@ class Wire(Stream):
 
     def command(self, name: str, *arguments: Any) -> tuple[str, str]:
         """Send a command; its status (OK, NO), and the words of a refusal, made safe to show."""
-        with self.translated(self.host):
-            self._settle()
-            self.untagged_responses.clear()  # or they would pile up for as long as the connection lives
-            try:
-                status, answer = self.xatom(name, *arguments)
-            except imaplib.IMAP4.abort:
-                raise
-            except imaplib.IMAP4.error as failure:  # BAD
-                return "NO", self.secrets.safe(str(failure))
-            return str(status), "" if status == "OK" else self.words(answer)
+        status, _, words = self._answer_to(lambda: self.xatom(name, *arguments))
+        return status, words
 
     def ask(self, name: str, *arguments: str, expected: int = 0) -> _Answer:
         """Send a UID command: its status, the untagged responses that answer it, and the words of a refusal.
 
         The answer may have `expected` bytes more than the usual allowance.
         """
+        return self._answer_to(lambda: self.uid(name, *arguments), expected)
+
+    def _answer_to(self, ask: Callable[[], Any], expected: int = 0) -> _Answer:
         with self.translated(self.host):
             self._settle()
             self.expected = expected
-            self.untagged_responses.clear()
+            self.untagged_responses.clear()  # or they would pile up for as long as the connection lives
             try:
-                status, answer = self.uid(name, *arguments)
+                status, answer = ask()
             except imaplib.IMAP4.abort:
                 raise
             except imaplib.IMAP4.error as failure:  # BAD

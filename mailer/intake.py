@@ -67,16 +67,10 @@ class Intake:
         """The reply to a request that came from this host; raises nothing that a request can cause."""
         began = time.perf_counter()
         repeated = False
-
-        def answer() -> Steps[Reply]:
-            nonlocal repeated
-            repeated = False
-            return self._answer(request, host)
-
         try:
             self._authorize(request, host)
-            repeated = True
-            reply = yield from self._answers.once(request, answer)
+            repeated = True  # as what is refused from here on is
+            reply, repeated = yield from self._answers.once(request, lambda: self._answer(request, host))
         except RequestError as refused:
             reply = Reply(problems=refused.problems, retry=refused.retry)
         outcome = "OK" if reply.ok else reply.problems[0].code.value
@@ -165,5 +159,6 @@ class _Line:
         reasons = ", ".join(_why(problem, address) for problem in reply.problems)
         outcome = f"ticket {reply.ticket}" if reply.ok else reasons
         if not _log.isEnabledFor(logging.DEBUG):
-            address = address.rpartition("@")[2]
+            invalid = any(problem.code is Code.EMAIL_INVALID for problem in reply.problems)
+            address = "?" if invalid else address.rpartition("@")[2]
         return f"{outcome}, to {ascii(address[:MAX_ADDRESS])[1:-1]}, {1000 * self._seconds:.1f} ms"

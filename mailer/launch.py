@@ -88,12 +88,12 @@ class Stop:
 
 def stop_on_signals() -> Stop:
     """What the first SIGTERM, Ctrl-C or Ctrl-Break sets, or the end of the terminal, unless `nohup` says otherwise;
-    the second one ends the process at once.
+    the second one ends the process at once, but for the terminal's end: one that is closed may be told twice.
     """
     stop = Stop()
 
     def on_signal(number: int, _frame: object) -> None:
-        if stop.is_set():
+        if stop.is_set() and number != getattr(signal, "SIGHUP", None):
             os._exit(128 + number)  # at once means without waiting for any thread
         stop.set()
 

@@ -48,7 +48,7 @@ def read_files(names: Iterable[str]) -> int:
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
         except OSError as failure:  # a full disk, or a reader that has seen enough
-            _log.error("the record of %s cannot be written: %s", name, failure.strerror)
+            _log.error("the record of %s cannot be written: %s", safe(name), failure.strerror)
             return ExitCode.TEMPORARY
     return code
 

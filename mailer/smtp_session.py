@@ -35,8 +35,8 @@ class Session(Wire):
 
     def __init__(self, timeout: float, on_wait: Callable[[], None]) -> None:
         super().__init__(timeout, on_wait)
-        self._accepted = 0  # messages
-        self._refused = 0  # since the last of these
+        self._accepted = False  # whether a message was
+        self._refused = 0  # messages since then
         self._resetting = False  # RSET was sent, and its reply has not been read
         self._pipelining = self._takes_size = self._takes_utf8 = False
         self.reused = self.in_doubt = False
@@ -76,7 +76,7 @@ class Session(Wire):
             raise uncertain(str(lost)) from None
         self.in_doubt = False
         if code[:1] == b"2":
-            self._accepted += 1
+            self._accepted = True
             self._refused = 0
             return
         if code == b"421" or code[:1] == b"3":
@@ -85,6 +85,11 @@ class Session(Wire):
             raise uncertain(self.said(whole))
         self.leave()  # it may be this server's fault, where a balancer has others
         raise refusal(code, f"the mail server refuses the message: {self.said(whole)}")
+
+    @property
+    def silent(self) -> bool:
+        """As `Wire` has it, as far as that can be seen: not while the reply to RSET is due."""
+        return self._resetting or super().silent
 
     def rehearse(self, envelope: Envelope) -> None:
         """Name sender and recipients without giving a message."""

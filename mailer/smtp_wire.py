@@ -22,17 +22,13 @@ from mailer.smtp_reply import SessionLostError, first_reply, may_become_reply, r
 _READ_SIZE = 1 << 12
 
 
-def _nothing() -> None:
-    """Nobody needs to know."""
-
-
 class Wire(smtplib.SMTP):
     """One connection. `deadline` (monotonic) ends whatever is going on; `on_wait` is called before each long wait.
 
     `secrets` are those that the server's words are shown without.
     """
 
-    def __init__(self, timeout: float, on_wait: Callable[[], None] = _nothing) -> None:
+    def __init__(self, timeout: float, on_wait: Callable[[], None]) -> None:
         super().__init__(local_hostname="localhost", timeout=timeout)  # the name is given with EHLO
         self.deadline = time.monotonic() + timeout
         self.secrets = Secrets()

@@ -46,7 +46,7 @@ class Counting(unittest.TestCase):
             yield WAIT
             return (answer or self.answer)()
 
-        return finish(self.answers.once(request, steps))
+        return finish(self.answers.once(request, steps))[0]
 
 
 class Waiting(Counting):

@@ -285,6 +285,13 @@ class TheLog(Desk):
         whole = self.lines(logging.DEBUG, Request("b@b.de", "my message", "i", "my-token"))
         self.assertNotRegex(whole, "message|token")
 
+    def test_of_what_is_no_address_nothing_is_shown(self) -> None:
+        addresses = ("alice(at)example.com", "alice\uff20example.com", "+49 170 123456", "example.com@alice", "a b@c.de")
+        for address in addresses:
+            line = self.lines(logging.INFO, Request(address, "x"))
+            self.assertIn("email_invalid, to ?, ", line, address)
+            self.assertIn(ascii(address)[1:-1], self.lines(logging.DEBUG, Request(address, "x")))
+
     def test_a_repetition_does_not_fill_the_log(self) -> None:
         first = Request("alice@example.com", "x", "id")
         self.assertIn("ticket 10000", self.lines(logging.INFO, first))

@@ -124,6 +124,19 @@ class Signals(unittest.TestCase):
                 process.send_signal(second)
                 self.assertEqual(process.wait(5), 128 + second)
 
+    @unittest.skipUnless(hasattr(signal, "SIGHUP"), "needs SIGHUP")
+    def test_the_end_of_the_terminal_may_be_told_twice_and_is_no_hurry(self) -> None:
+        for first in (signal.SIGHUP, signal.SIGTERM):  # SIGTERM: as at the end of a session
+            with self.subTest(first):
+                process = self.start("linger")
+                process.send_signal(first)
+                self.assertEqual(self.line(process), "stopping\n")
+                process.send_signal(signal.SIGHUP)
+                with self.assertRaises(subprocess.TimeoutExpired):
+                    process.wait(0.3)
+                process.send_signal(signal.SIGTERM)
+                self.assertEqual(process.wait(5), 128 + signal.SIGTERM)
+
     def test_one_alone_lets_the_script_finish(self) -> None:
         for number in (signal.SIGTERM, signal.SIGHUP):
             with self.subTest(number):

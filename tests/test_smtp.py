@@ -316,6 +316,13 @@ class SessionsTest(OutboxTestCase):
             self.assertEqual([result(box) for _ in range(3)], ["sent"] * 3)
             self.assertEqual(len(server.conversations), 1)
 
+    def test_so_is_one_in_which_the_reply_to_rset_is_still_to_be_read(self) -> None:
+        table: Table = {**PLAIN_SMTP, "RCPT": [b"550 no\r\n", b"250 ok\r\n"]}
+        with ScriptedServer(table) as server, mock.patch.object(smtp_pool, "_RESTED", -1.0):
+            box = self.outbox(server.port)
+            self.assertEqual([result(box) for _ in range(2)], ["recipient_refused", "sent"])
+            self.assertEqual(len(server.conversations), 1)
+
     def test_a_session_that_rested_too_long_is_closed(self) -> None:
         with ScriptedServer(SMTP) as server, mock.patch.multiple(smtp_pool, _RESTED=-1.0, _LONGEST_IDLE=-1.0):
             box = self.outbox(server.port)
