@@ -53,19 +53,23 @@ class Ledger:
         self._now = now
         self.counts = [0, 0]
         self.progress = position.load()
-        # Mails to come that are in the logs behind the saved marks, by UID, with what tells apart those of one number.
-        self._logged: dict[int, tuple[str, ...]] = {}
+        # Mails to come that are in the logs behind the saved marks, each as a number, as there may be many; their
+        # highest UID; and the marks up to which they are known.
+        self._logged: set[int] = set()
+        self._highest = 0
+        self._searched = self.progress.marks
 
     def recover(self) -> None:
         """Cut off what a crash left torn, and find what is logged behind the saved marks of mails still to come."""
         progress = self.progress
-        self._logged.clear()
         pending = unpack(progress.pending)
-        for found in self._behind(progress.marks) if progress.uidvalidity else ():
+        for found in self._behind(self._searched) if progress.uidvalidity else ():
             to_come = found.uid >= progress.next_uid or _holds(pending, found.uid)
-            if found.uidvalidity == progress.uidvalidity and to_come and not self._knows(found.uid, found.identity):
-                self._logged[found.uid] = (*self._logged.get(found.uid, ()), found.identity)
-        self.progress = self._marked_up(progress)
+            if found.uidvalidity == progress.uidvalidity and to_come:
+                self._logged.add(_number(found.uid, found.identity))
+                self._highest = max(self._highest, found.uid)
+        self._searched = self._ends()
+        self._advance(progress)
 
     def begin(self, selected: Selected, pending: Sequence[int]) -> None:
         """Start with a mailbox, or again with one that was made anew or set back.
@@ -75,6 +79,8 @@ class Ledger:
         progress = Progress(selected.uidvalidity, selected.next_uid, pack(pending))
         self._position.begin(progress)
         self.progress = progress
+        self._logged.clear()
+        self._searched = progress.marks
 
     def record(self, readings: Sequence[tuple[int, Reading]], progress: Progress) -> None:
         """Log what was read, by UID, and then save the progress."""
@@ -83,14 +89,15 @@ class Ledger:
             lines = [
                 line(reading, time=time, uidvalidity=progress.uidvalidity, uid=uid)
                 for uid, reading in readings
-                if success_or_error(reading) == name and not self._knows(uid, _identity(reading))
+                if success_or_error(reading) == name and _number(uid, _identity(reading)) not in self._logged
             ]
             if lines:
                 self._journals[index].append(b"".join(lines))
                 self.counts[index] += len(lines)
-        progress = self._marked_up(progress)
+        # Those that are still to be met have to be found again, should this process end until then.
+        progress = replace(progress, marks=self.progress.marks if self._awaits(progress) else self._ends())
         self._position.save(progress)
-        self.progress = progress
+        self._advance(progress)
 
     def marked(self) -> None:
         """Those of the last batch are marked: if somebody takes a mark away, a later start leaves it so."""
@@ -99,24 +106,31 @@ class Ledger:
             self._position.save(progress)
             self.progress = progress
 
-    def _marked_up(self, progress: Progress) -> Progress:
-        """The progress with the ends of the logs as its marks; with those before, while mails logged are to be met.
+    def _awaits(self, progress: Progress) -> bool:
+        """Whether mails that are logged may still be to be met behind this progress."""
+        return bool(self._logged and (self._highest > progress.done or progress.refused))
 
-        They have to be found again, should this process end until then.
-        """
-        if any(uid > progress.done or uid in progress.refused for uid in self._logged):
-            return replace(progress, marks=self.progress.marks)
-        self._logged.clear()
-        return replace(progress, marks=tuple(journal.mark for journal in self._journals))
+    def _advance(self, progress: Progress) -> None:
+        """Go on from what is saved: where nothing logged is still to be met, only the ends of the logs matter."""
+        if not self._awaits(progress):
+            self._logged.clear()
+            self._highest = 0
+            self._searched = self._ends()
+            progress = replace(progress, marks=self._searched)
+        self.progress = progress
 
-    def _knows(self, uid: int, identity: str) -> bool:
-        """Whether a mail is logged. The numbers may also be those of another mailbox's mail."""
-        return identity in self._logged.get(uid, ())
+    def _ends(self) -> tuple[Mark, ...]:
+        return tuple(journal.mark for journal in self._journals)
 
     def _behind(self, marks: Sequence[Mark]) -> Iterator[Logged]:
         """What is in the logs behind the marks."""
         for journal, mark in zip(self._journals, marks, strict=True):
             yield from journal.recover(mark)
+
+
+def _number(uid: int, identity: str) -> int:
+    """What stands for a mail that is logged. The UID may also be that of another mailbox's mail."""
+    return hash((uid, identity))
 
 
 def _identity(reading: Reading) -> str:

@@ -20,7 +20,7 @@ from mailer.errors import ExitCode, MailboxError, StateError
 from mailer.imap import Mailbox
 from mailer.journal import Journal, keep
 from mailer.position import Position
-from mailer.progress import Mail, Progress
+from mailer.progress import Logged, Mail, Mark, Progress
 from mailer.reading import Reading
 from mailer.sandbox.mail import MailServer
 from mailer.sandbox.store import Message
@@ -603,6 +603,29 @@ class Crashes(CollectCase):
         (self.folder / "success.log").write_text("".join(json.dumps(record) + "\n" for record in other))
         self.start().run_pass()
         self.assertEqual(len(self.uids()), 8)
+
+    def test_nor_is_it_read_again_by_each_pass_that_fails(self) -> None:
+        other = [{"message_id": "<other@x>", "ticket": 1, "uidvalidity": 1, "uid": uid} for uid in range(100, 120)]
+        log = self.folder / "success.log"
+        log.write_text("".join(json.dumps(record) + "\n" for record in other))
+        uids = self.deliver(3)
+        collector = self.start()
+        collector.run_pass()
+        read: list[int] = []
+        real = Journal.recover
+
+        def recover(journal: Journal, since: Mark) -> Iterator[Logged]:
+            read.append(journal.path.stat().st_size - since.size)  # from each of the two
+            return real(journal, since)
+
+        with mock.patch.object(Journal, "recover", recover):
+            for _ in range(3):
+                self.effects.fail_at[len(self.effects.log) + 1] = MailboxError("connection lost")
+                self.assertRaises(MailboxError, collector.run_pass)
+            self.assertEqual(read[-4:], [0, 0, 0, 0])
+            uids += self.deliver(2)
+            self.start().run_pass()
+        self.assertEqual(self.uids(), sorted([*uids, *range(100, 120)]))
 
     def test_neither_does_one_whose_mails_have_no_message_id(self) -> None:
         table = (("bob@example.com", "x", 2), ("alice@example.com", "y", 2), ("alice@example.com", "x", 1))
