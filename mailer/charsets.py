@@ -20,11 +20,11 @@ _ALIASES = {
     "iso88599": "cp1254", "iso885911": "cp874", "tis620": "cp874", "iso88598i": "iso8859_8", "iso88598e": "iso8859_8",
     "gb2312": "gb18030", "gbk": "gb18030", "gb231280": "gb18030", "cp936": "gb18030", "euccn": "gb18030",
     "shiftjis": "cp932", "sjis": "cp932", "mskanji": "cp932", "windows31j": "cp932",
-    "euckr": "cp949", "ksc56011987": "cp949", "ksc5601": "cp949", "big5": "cp950", "chinesebig5": "cp950",
+    "euckr": "cp949", "ksc56011987": "cp949", "ksc5601": "cp949", "big5": "big5hkscs", "chinesebig5": "big5hkscs",
     "iso2022jp": "iso2022_jp_ext", "iso2022jpesc": "iso2022_jp_ext", "koi8ru": "koi8_u", "koi8": "koi8_r",
     "cyrillic": "iso8859_5", "maccyrillic": "mac_cyrillic", "macukraine": "mac_cyrillic",
     "utf8mb4": "utf_8", "utf8mb3": "utf_8", "unicode11utf8": "utf_8", "unicode11utf7": "utf_7",
-    "dos866": "cp866", "cnbig5": "cp950", "eucjpms": "euc_jp", "eucjpwin": "euc_jp", "cp51932": "euc_jp",
+    "dos866": "cp866", "eucjpms": "euc_jp", "eucjpwin": "euc_jp", "cp51932": "euc_jp",
 }  # fmt: skip
 # Python's names for what is no charset of mail: some are slow, some make lone surrogates.
 _REFUSED = {"idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode-escape", "raw_unicode_escape"} | {
@@ -142,7 +142,7 @@ def _misdeclared(data: bytes, name: str) -> str:
     if name == "cp1252":
         return _western(data)
     decoder = japanese.DECODERS.get(name)
-    text = decoder(data) if decoder else _decode(data, "big5hkscs" if name == "cp950" else name, "replace")
+    text = decoder(data) if decoder else _decode(data, name, "replace")
     if data.isascii():  # which is UTF-8 as well, and says nothing
         return text[: LONGEST + 1]
     if text.count("\ufffd") * 8 <= sum(character > "\x7f" for character in text[:65536]):

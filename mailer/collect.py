@@ -109,6 +109,11 @@ class Collector:
         """Whether the last pass failed over a mail, and the next one may get on."""
         return bool(self._careful and self._unsure)
 
+    @property
+    def refused(self) -> int:
+        """How many mails the server has refused that are to be tried again."""
+        return len(self._ledger.progress.refused)
+
     def place(self) -> object:
         """How far the passes have come, to be compared with what it was before."""
         return self._ledger.progress.done, self._ledger.progress.refused

@@ -188,7 +188,7 @@ def _decoded(part: mime.Part) -> tuple[str, bool]:
     data, whole = transfer.decode(part.raw[part.start : end], part.encoding)
     charset = part.parameters.get("charset")
     if part.kind == "text/calendar":
-        data = invitation.summary(data)
+        data = invitation.unfolded(data)
     if part.kind == "text/html":
         data = _PICTURE.sub(b"", data)
         if not (charset and charsets.codec(charset)):

@@ -75,8 +75,6 @@ def _problems(read: Callable[[Mapping[str, str], Path], object], values: Mapping
 
 def _env_file(env: str | None) -> dict[str, str]:
     path = Path(env) if env else BASE / ".env"
-    if not env and not path.exists():
-        return {}
     try:
         with path.open(encoding="utf-8-sig") as file:
             content = file.read(_LONGEST_ENV + 1)
@@ -91,6 +89,8 @@ def _env_file(env: str | None) -> dict[str, str]:
             _warn_of_readers(path)
         _warn_of_misspellings(path, pairs)
     except (OSError, ValueError) as failure:  # ValueError: not UTF-8
+        if isinstance(failure, FileNotFoundError) and not env:
+            return {}
         if isinstance(failure, PermissionError) and not env:  # it is the administrator's: a client may need none of it
             _log.warning("%s cannot be read, and is left out", path)
             return {}

@@ -15,7 +15,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -72,7 +71,7 @@ def _logs(log: Path) -> list[Path]:
 def _readable(path: Path) -> bool:
     """Whether it is a file that can be read; what cannot is told."""
     if path.is_file() and not os.access(path, os.R_OK):
-        sys.stderr.write(_("The file cannot be read: {why}").format(why=path) + "\n")
+        complain(_("The file cannot be read: {why}").format(why=path))
         return False
     return path.is_file()
 

@@ -2,23 +2,26 @@
 
 import re
 
-# How much of it is looked at, in bytes, and how much is shown.
-_LOOK_AT, _LONGEST = 8_192, 1_000
-_SUMMARY = re.compile(rb"^SUMMARY[^:\n]*+:(.*+(?:\n[ \t].*+)*+)", re.MULTILINE)
-# Lines are folded within words, and within characters of UTF-8 (section 3.1).
-_FOLD = re.compile(rb"\r?\n[ \t]")
+# How much of it is looked at, and how much is shown.
+_LOOK_AT, _LONGEST = 2_000, 1_000
+_SUMMARY = re.compile(r"^SUMMARY[^:\n]*+:(.*)", re.MULTILINE)
+# Lines are folded within words, and within characters of UTF-8 (section 3.1). One after the other, as an expression
+# takes a hundred MB for a million of them.
+_FOLDS = (b"\r\n ", b"\n ", b"\r\n\t", b"\n\t")
 _ESCAPED = re.compile(r"\\(.)")
 
 
-def summary(calendar: bytes) -> bytes:
-    """The summary in one line, as it is written there; nothing where there is none."""
-    found = _SUMMARY.search(calendar)
-    return _FOLD.sub(b"", found[1][:_LOOK_AT]) if found else b""
+def unfolded(calendar: bytes) -> bytes:
+    """A calendar with each of its lines in one."""
+    for fold in _FOLDS:
+        calendar = calendar.replace(fold, b"")
+    return calendar
 
 
-def words(written: str) -> str:
+def words(calendar: str) -> str:
     """What stands in the place of a text, where there is none."""
+    found = _SUMMARY.search(calendar)
     # Commas, semicolons and backslashes are escaped, and line ends (section 3.3.11).
-    plain = _ESCAPED.sub(lambda sign: " " if sign[1] in "nN" else sign[1], written)
+    plain = _ESCAPED.sub(lambda sign: " " if sign[1] in "nN" else sign[1], found[1][:_LOOK_AT] if found else "")
     shown = " ".join(plain.split())[:_LONGEST]
     return f"[Calendar: {shown}]" if shown else "[Calendar]"

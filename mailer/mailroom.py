@@ -55,8 +55,7 @@ def read_files(names: Iterable[str]) -> int:
 
 def check(settings: CollectorSettings) -> int:
     """Prove the settings without changing anything: a line on stdout for each step, and the exit code."""
-    launch.require_writable("STATE_DIR", settings.state_dir)
-    disk.check_database(settings.state_dir / DATABASE)
+    _require_state(settings)
     _require_logs(settings)
     mailbox = _mailbox(settings, launch.Stop())
     try:
@@ -70,6 +69,7 @@ def check(settings: CollectorSettings) -> int:
 
 def collect(settings: CollectorSettings, stop: launch.Stop, *, once: bool = False) -> int:
     """Collect until `stop` is set, or once; the exit code."""
+    _require_state(settings)
     _require_logs(settings)
     statedir.prepare(settings.state_dir)
     # Nobody else is to touch the state or the logs: the locks come before everything.
@@ -105,6 +105,8 @@ def _collect(settings: CollectorSettings, position: Position, stop: launch.Stop,
         collector = _collector(settings, mailbox, position, stop, progress)
         if once:
             polling.report(*_once(run_pass, collector, stop))
+            if collector.refused:
+                _log.warning("mails that the server refuses, to be tried again by a later run: %d", collector.refused)
             if stop.is_set():
                 return ExitCode.INTERRUPTED
         else:
@@ -141,6 +143,12 @@ def _once(run_pass: Callable[[], tuple[int, int]], collector: Collector, stop: l
             if failure.exit_code not in PASSING or not collector.over_a_mail or stop.is_set():
                 raise
     return run_pass()
+
+
+def _require_state(settings: CollectorSettings) -> None:
+    """Raise ConfigError, or StateError, for a state folder that cannot be written to, or holds no database of ours."""
+    launch.require_writable("STATE_DIR", settings.state_dir)
+    disk.check_database(settings.state_dir / DATABASE)
 
 
 def _require_logs(settings: CollectorSettings) -> None:

@@ -5,6 +5,7 @@ was given up ends: it leaves no process and, once it is connected, no thread. Ra
 """
 
 import contextlib
+import errno
 import http.client
 import os
 import shlex
@@ -26,9 +27,11 @@ PATIENCE = 30.0  # seconds, where nobody says otherwise
 _LONGEST_ANSWER = 1 << 16  # bytes; tokens have up to some thousand
 _LAST_STEPS = 1.0  # seconds; a thread that waits no more needs much less for them
 _MOMENT = 0.2  # seconds between two looks whether anybody still waits
-# Seconds between two looks at what a command does: in these, a flood brings some megabytes; and of the last one, as
-# communicate() reads nothing once they are over, however late it was itself.
-_LOOK, _LAST_LOOK = 0.01, 0.5
+# Seconds between two looks at what a command does: in these, a flood brings some megabytes. At one that has ended there
+# are a few, as communicate() reads nothing where the machine is busy for as long.
+_LOOK, _LAST_LOOKS = 0.01, 5
+# The system has nothing left for one more process: EAGAIN is the owner's limit of these.
+_FOR_NOW = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 def run(
@@ -46,30 +49,36 @@ def run(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )  # the session is what makes a group of it and its children; Windows has none and takes no notice
     except (OSError, ValueError) as failure:  # ValueError: quotes without an end
-        raise LoginError(f"EMAIL_TOKEN_COMMAND cannot be run ({safe(str(failure))})") from None
-    with process:
-        try:
-            return _result(process, end, stopping)
-        except BaseException:
-            _kill(process)
-            raise
+        for_now = isinstance(failure, OSError) and failure.errno in _FOR_NOW
+        raise LoginError(f"EMAIL_TOKEN_COMMAND cannot be run ({safe(str(failure))})", temporary=for_now) from None
+    try:
+        return _result(process, end, stopping)
+    except BaseException:
+        _kill(process)
+        raise
+    finally:
+        for pipe in filter(None, (process.stdout, process.stderr)):
+            pipe.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # what is somebody else's, as by sudo, cannot be ended
+            process.wait(_LAST_STEPS)
 
 
 def _result(process: "subprocess.Popen[bytes]", end: float, stopping: Callable[[], bool]) -> tuple[int, bytes, bytes]:
     """The exit code of a command that ends by then, and its output and complaints, if they are not too long."""
-    while True:
+    looks = _LAST_LOOKS
+    while looks:
         ended = process.poll() is not None
         try:
-            output, errors = process.communicate(timeout=_LAST_LOOK if ended else _LOOK)
-            ended = True
+            output, errors = process.communicate(timeout=_LOOK)
+            looks = 0
         except subprocess.TimeoutExpired as so_far:
             output, errors = so_far.output or b"", so_far.stderr or b""
+            looks -= ended
         if len(output) + len(errors) > _LONGEST_ANSWER:
             raise LoginError("EMAIL_TOKEN_COMMAND gave no access token: it prints too much")
-        if ended:
-            return process.wait(), output, errors
-        if time.monotonic() > end or stopping():
+        if looks and not ended and (time.monotonic() > end or stopping()):
             raise LoginError("EMAIL_TOKEN_COMMAND did not end in time", temporary=True)
+    return process.wait(), output, errors
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:

@@ -121,7 +121,7 @@ class Position:
             raise self._unusable(failure) from failure
 
     def _unusable(self, failure: Exception) -> StateError:
-        text = f"{self._file}: {failure}"
+        text = f"{self._file}: {' '.join(str(failure).split())}"  # what SQLite finds is told in lines
         if type(failure) is sqlite3.DatabaseError:
             text += "; put a backup in its place, or delete it: what is unread and in no log is taken then"
         return StateError(text, passing=may_pass(failure, self._file.parent))

@@ -87,7 +87,8 @@ class Terminal:
     def line(self, prompt: str = "", value: str = "") -> str:
         """What is typed, with `value` there to edit; several lines when they were pasted. Raises EOFError at the end.
 
-        An interrupt, and a terminal that goes away, leave what was typed in `unfinished`.
+        An interrupt leaves what was typed in `unfinished`; a terminal that goes away does so without readline alone,
+        which empties its line before anybody hears of that.
         """
         try:
             return self._line(prompt, value)

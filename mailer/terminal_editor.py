@@ -90,9 +90,9 @@ class PlainEditor:
         self._typed[:] = value.encode(sys.stdin.encoding, "surrogateescape")
         while True:
             byte = os.read(0, 1)
-            if byte in (b"", _END_OF_INPUT) and not self._typed:
+            if not byte or (byte == _END_OF_INPUT and not self._typed):
                 raise EOFError
-            if byte in (b"", b"\n"):
+            if byte == b"\n":
                 os.write(1, b"\n")
                 return self.get_line_buffer()
             self._take(byte)

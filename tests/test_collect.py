@@ -619,7 +619,7 @@ class Crashes(CollectCase):
             return real(journal, since)
 
         with mock.patch.object(Journal, "recover", recover):
-            for _ in range(3):
+            for _ in range(4):
                 self.effects.fail_at[len(self.effects.log) + 1] = MailboxError("connection lost")
                 self.assertRaises(MailboxError, collector.run_pass)
             self.assertEqual(read[-4:], [0, 0, 0, 0])

@@ -1,10 +1,12 @@
 """Access tokens: where they come from, how long they serve, and what is said when there is none."""
 
+import errno
 import json
 import os
 import select
 import selectors
 import shlex
+import signal
 import ssl
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import threading
 import time
 import tracemalloc
 import unittest
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -20,6 +23,7 @@ from typing import Any
 from unittest import mock
 from urllib.parse import parse_qs, quote, urlencode
 
+from mailer import oauth_asking
 from mailer.errors import LoginError
 from mailer.oauth import TokenSource
 from mailer.settings import OAuth
@@ -255,14 +259,14 @@ class CommandTest(unittest.TestCase):
 
     def test_on_a_busy_machine_too(self) -> None:
         selector = selectors.PollSelector if hasattr(selectors, "PollSelector") else selectors.SelectSelector
-        poll, select = subprocess.Popen.poll, selector.select
+        poll, select, looks = subprocess.Popen.poll, selector.select, iter(range(3))
 
         def at_the_end(process: Any) -> Any:
             process.wait()
             return poll(process)
 
         def late(of: Any, timeout: float | None = None) -> Any:
-            time.sleep(0.02)
+            time.sleep(0.02 if next(looks, None) is not None else 0.0)
             return select(of, timeout)
 
         with mock.patch.object(subprocess.Popen, "poll", at_the_end), mock.patch.object(selector, "select", late):
@@ -322,6 +326,28 @@ class CommandTest(unittest.TestCase):
             with self.subTest(command), self.assertRaises(LoginError) as caught:
                 TokenSource(OAuth(command=command), CONTEXT)(False)
             self.assertIn("cannot be run", str(caught.exception))
+
+    def test_what_the_system_has_nothing_left_for_may_pass(self) -> None:
+        for number, temporary in ((errno.EMFILE, True), (errno.EAGAIN, True), (errno.EACCES, False)):
+            failure = OSError(number, os.strerror(number))
+            with mock.patch.object(subprocess, "Popen", side_effect=failure), self.assertRaises(LoginError) as caught:
+                self.tokens("pass")(False)
+            self.assertIs(caught.exception.temporary, temporary, failure)
+
+    @unittest.skipUnless(hasattr(os, "killpg"), "needs groups of processes")
+    def test_one_that_cannot_be_ended_is_left_behind(self) -> None:
+        kill, groups = os.killpg, []
+
+        def refuse(group: int, number: int) -> None:
+            groups.append(group)
+            raise PermissionError  # as for the processes of others
+
+        began = time.monotonic()
+        with mock.patch.object(os, "killpg", refuse), mock.patch.object(oauth_asking, "_LAST_STEPS", 0.1):
+            with warnings.catch_warnings(action="ignore", category=ResourceWarning), self.assertRaises(LoginError):
+                self.tokens("import time; time.sleep(60)", patience=0.3)(False)
+        self.assertLess(time.monotonic() - began, 5)
+        kill(groups[0], signal.SIGKILL)
 
     def test_a_command_that_hangs_ends_in_time(self) -> None:
         with self.assertRaises(LoginError) as caught:

@@ -1,8 +1,10 @@
 """Mailer with a mailbox of its own on this computer: to try everything without an account. No mail leaves it."""
 
 import os
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -105,7 +107,7 @@ def _run_everything(mail: MailServer, port: int, screen: Screen, stop: launch.St
     env = folder / ".env"
     env.touch(mode=0o600)
     places = {"SUCCESS_LOG": _LOGS["success"], "ERROR_LOG": _LOGS["error"], "STATE_DIR": "state"}
-    own = [f"SERVER_PORT={port}", *(f"{key}={folder / name}" for key, name in places.items())]
+    own = [f"SERVER_PORT={port}", *(f"{key}={_value(folder / name)}" for key, name in places.items())]
     env.write_text("\n".join([*_settings(mail), *own, ""]), encoding="utf-8")
     children = []
     for script in ("server.py", "collector.py"):
@@ -123,10 +125,20 @@ def _run_everything(mail: MailServer, port: int, screen: Screen, stop: launch.St
     return ExitCode.DONE
 
 
+def _value(path: Path) -> str:
+    """A path as the settings file has it: a temporary folder may have a blank in its name."""
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _word(path: Path) -> str:
+    """A path as it is typed in a command."""
+    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
+
+
 def _introduce(mail: MailServer, port: int, folder: Path, screen: Screen) -> None:
     client = "python client.py"
-    if (environment.BASE / ".env").exists():
-        client += f" --env {folder / '.env'}"  # the person's own settings name another server
+    if os.path.lexists(environment.BASE / ".env"):
+        client += f" --env {_word(folder / '.env')}"  # the person's own settings name another server
     if port != SERVER_PORT:
         client += f" --port {port}"
     screen.say(
@@ -137,7 +149,7 @@ def _introduce(mail: MailServer, port: int, folder: Path, screen: Screen) -> Non
         f"  mail server    SMTP {mail.host}:{mail.smtp_port}, IMAP {mail.host}:{mail.imap_port}",
         f"                 any address logs in, with the password {PASSWORD}",
         f"  logs           {folder}",
-        f"                 to read them: python collector.py --env {folder / '.env'} --show",
+        f"                 to read them: python collector.py --env {_word(folder / '.env')} --show",
         "",
         f"Next, in another terminal:  {screen.bold(client)}",
         "Each mail and each record is shown here. Ctrl-C ends it all.",

@@ -26,7 +26,7 @@ class Screen:
         self._lock = threading.Lock()
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         known = os.name == "posix" or "WT_SESSION" in os.environ  # other Windows consoles may show the codes
-        self._coloured = sys.stdout.isatty() and known and not plain
+        self._coloured = sys.stdout is not None and sys.stdout.isatty() and known and not plain
 
     def say(self, *lines: str) -> None:
         """Show lines as they are."""

@@ -3,12 +3,14 @@
 import imaplib
 import os
 import re
+import shlex
 import shutil
 import signal
 import smtplib
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
 from pathlib import Path
@@ -87,12 +89,12 @@ class RunTest(unittest.TestCase):
         self.addCleanup(sandbox.close)
         return sandbox
 
-    def running(self) -> tuple[Sandbox, int, Path, int]:
+    def running(self, **environment: str) -> tuple[Sandbox, int, Path, int]:
         """A sandbox that runs with everything; its SMTP port, its folder, and its server's port."""
-        sandbox = self.sandbox("--server-port", "0")
+        sandbox = self.sandbox("--server-port", "0", **environment)
         port = int(sandbox.wait_for(r"python client.py.* --port (\d+)\n")[1])
         smtp = int(sandbox.wait_for(r"SMTP 127.0.0.1:(\d+)")[1])
-        return sandbox, smtp, Path(sandbox.wait_for(r"\n  logs +(\S+)\n")[1]), port
+        return sandbox, smtp, Path(sandbox.wait_for(r"\n  logs +(.+)\n")[1]), port
 
     def send(self, port: int, subject: str, text: str) -> None:
         with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
@@ -118,6 +120,19 @@ class RunTest(unittest.TestCase):
         self.assertEqual(sandbox.end(), 0)
         self.assertIn(f"{folder} is removed", sandbox.shown)
         self.assertEqual((folder.exists(), refuses(port), refuses(smtp)), (False, True, True))
+
+    def test_the_name_of_its_folder_may_hold_anything(self) -> None:
+        with tempfile.TemporaryDirectory() as above:
+            place = Path(above, "it's #1 \\ of mine")
+            place.mkdir()
+            sandbox, _, folder, _ = self.running(TMPDIR=str(place))
+            self.assertEqual(folder.parent, place)
+            self.assertTrue(Path(folder, "state").is_dir())
+            words = shlex.split(sandbox.wait_for(r" python (collector.py --env .+ --show)\n")[1])
+            shown = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, timeout=60, check=False)
+            self.assertEqual((shown.returncode, shown.stderr), (0, b"No ticket yet.\n"))
+            self.assertEqual(sandbox.end(), 0)
+            self.assertEqual((list(place.iterdir()), list(Path(above).iterdir())), ([], [place]))
 
     @unittest.skipUnless(shutil.which("ps"), "no ps here")
     def test_the_children_end_when_the_sandbox_is_killed(self) -> None:
