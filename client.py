@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     flags = parser.parse_args(argv)
 
     def run() -> int:
-        settings = client_settings(values(flags.env, {"SERVER_HOST": flags.host, "SERVER_PORT": flags.port}), BASE)
+        place = {"SERVER_HOST": flags.host, "SERVER_PORT": flags.port}
+        settings = client_settings(values(flags.env, place, optional=True), BASE)
         context = tls.client_context(settings.tls_ca, "SERVER_TLS_CA") if settings.tls_ca else None
 
         def send(request: Request) -> Reply:

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
         launch.start_logging(flags.verbose)
         if flags.read:
             return mailroom.read_files(flags.read)
-        values = environment.values(flags.env, {})
+        values = environment.values(flags.env, {}, optional=flags.show is not None)
         if flags.show is not None:
             which = None if flags.show is _LATEST else flags.show
             return history.show(*logs(values, environment.BASE), which, sys.stdout)

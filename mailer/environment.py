@@ -29,13 +29,13 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
-def values(env: str | None, flags: Mapping[str, object]) -> dict[str, str]:
+def values(env: str | None, flags: Mapping[str, object], *, optional: bool = False) -> dict[str, str]:
     """The settings as strings: the `.env` file, over it the environment, over it the flags that were given.
 
     A path's `~` is replaced; one that stands for no home folder stays, for `config` to complain of.
-    Raises ConfigError when a file that was named cannot be read.
+    Raises ConfigError when the file cannot be read; `optional`: but for the one beside the scripts, if it is private.
     """
-    found = {**_env_file(env), **os.environ}
+    found = {**_env_file(env, optional), **os.environ}
     found.update({key: str(value) for key, value in flags.items() if value is not None})
     found.update({key: _at_home(found[key].strip()) for key in PATHS & found.keys()})
     return found
@@ -73,7 +73,7 @@ def _problems(read: Callable[[Mapping[str, str], Path], object], values: Mapping
     return ()
 
 
-def _env_file(env: str | None) -> dict[str, str]:
+def _env_file(env: str | None, optional: bool) -> dict[str, str]:
     path = Path(env) if env else BASE / ".env"
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -91,7 +91,7 @@ def _env_file(env: str | None) -> dict[str, str]:
     except (OSError, ValueError) as failure:  # ValueError: not UTF-8
         if isinstance(failure, FileNotFoundError) and not env:
             return {}
-        if isinstance(failure, PermissionError) and not env:  # it is the administrator's: a client may need none of it
+        if isinstance(failure, PermissionError) and optional and not env:  # it is the administrator's
             _log.warning("%s cannot be read, and is left out", path)
             return {}
         raise ConfigError(f"{path}: cannot be read ({failure})") from failure

@@ -174,7 +174,7 @@ def _page(first: str, lines: Iterable[str], out: TextIO) -> None:
         return
     # What git tells `less`: end at once when all fits on a screen, show colours, leave the text there.
     environment = {"LESS": "FRX", **os.environ}
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pager's
+    interrupt = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is the pager's, which would inherit SIG_IGN
     try:
         pager = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, encoding="utf-8", errors="replace")
         if pager.stdin:

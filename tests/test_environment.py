@@ -1,5 +1,6 @@
 """The settings file, the environment and the flags: what wins, and what is refused or warned of."""
 
+import errno
 import os
 import tempfile
 import unittest
@@ -85,6 +86,14 @@ class TheFile(Folder):
             self.assertIn(str(path), wrong.exception.problems[0])
         self.write(b"\xff")
         self.assertRaises(ConfigError, self.values)
+
+    def test_a_file_that_is_not_ours_to_read_is_left_out_where_it_may_be(self) -> None:
+        closed = PermissionError(errno.EACCES, "Permission denied")
+        with mock.patch.object(Path, "open", side_effect=closed):
+            with self.assertLogs("mailer.environment", "WARNING"):
+                self.assertNotIn("IMAP_HOST", environment.values(None, {}, optional=True))
+            for env, optional in ((None, False), ("other.env", True)):
+                self.assertRaises(ConfigError, environment.values, env, {}, optional=optional)
 
     def test_a_line_that_cannot_be_read_is_told_and_not_left_out(self) -> None:
         lines = ("SERVER_TOKEN='it's secret'", "SERVER_TOKEN='secret", 'SERVER_TOKEN="secret"b"',
