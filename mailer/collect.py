@@ -96,7 +96,6 @@ class Collector:
             if self._stopping():
                 break
         else:
-            self._backlog.end()
             self._try_again(refused)
         if self._marked:
             self._ledger.marked()
@@ -126,8 +125,7 @@ class Collector:
             self._refusals.fragments.clear()
             self._ledger.recover()
         unmarked, self._unmarked = self._unmarked, ()  # if it fails once more, it is given up: reading is what matters
-        for uids in self._portions(iter(unmarked)):
-            self._mark(uids)
+        self._mark(unmarked)
 
     # -- the mails, batch by batch -------------------------------------------------------------------------------------
 

@@ -70,6 +70,8 @@ class Ledger:
                 self._highest = max(self._highest, found.uid)
         self._searched = self._ends()
         self._advance(progress)
+        if self.progress.marks != progress.marks:  # so that no later start has to search as much
+            self._position.save(self.progress)
 
     def begin(self, selected: Selected, pending: Sequence[int]) -> None:
         """Start with a mailbox, or again with one that was made anew or set back.
@@ -80,6 +82,7 @@ class Ledger:
         self._position.begin(progress)
         self.progress = progress
         self._logged.clear()
+        self._highest = 0
         self._searched = progress.marks
 
     def record(self, readings: Sequence[tuple[int, Reading]], progress: Progress) -> None:

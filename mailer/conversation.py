@@ -101,7 +101,7 @@ class _Conversation:
             return
         self._draft.make_sure()
         self._draft.close()
-        doubtful = self._draft.doubtful
+        doubtful = self._draft.may_have_been_sent
         self._terminal.say(_("It may have been sent all the same.") if doubtful else _("It was not sent."))
         if self._draft.trouble:
             self._terminal.say(_("The text could not be kept: {why}").format(why=safe(self._draft.trouble)), RED)

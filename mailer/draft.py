@@ -53,12 +53,17 @@ class Draft:
             # In a container every client may be process 1: the rest of the name keeps apart what different ones wrote.
             self.path = self.folder / f"draft-{os.getpid()}-{secrets.token_hex(4)}"
 
+    @property
+    def may_have_been_sent(self) -> bool:
+        """Whether what it holds may have been, and not only another text before."""
+        return self.doubtful and bool(self._last is None or self._last.id)
+
     def write(self, request: Request) -> None:
         """Replace the draft by this request, in one step. Without an `id` it was never sent, whatever else was."""
-        doubtful = self.doubtful and request.id is not None
-        header = json.dumps({"email": request.email, "id": request.id, "doubtful": doubtful}) + "\n"
         self.written = bool(request.message.strip())
         self._last = request
+        doubtful = self.may_have_been_sent
+        header = json.dumps({"email": request.email, "id": request.id, "doubtful": doubtful}) + "\n"
         if self.trouble or not self.path:
             if doubtful:
                 self._doubt_in_place()

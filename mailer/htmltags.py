@@ -5,6 +5,7 @@ as long and, in some of the versions that Mailer runs on, quadratic time on malf
 """
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from html import unescape
 from typing import NamedTuple
@@ -138,7 +139,7 @@ def end_of_element(html: str, name: str, position: int) -> int:
     if name == "p" or name in _LIES_IN:
         return _end_left_out(html, name, position)
     depth = 1
-    for tag in _tags_named(name).finditer(html, position):
+    for tag in _tags(html, _tags_named(name), position):
         depth += -1 if tag[1] else int(name not in SKIPPED)
         if depth == 0:
             return html.find(">", tag.end()) + 1 or len(html)
@@ -148,7 +149,7 @@ def end_of_element(html: str, name: str, position: int) -> int:
 def _end_left_out(html: str, name: str, position: int) -> int:
     """The same of an element whose end tag may be left out."""
     depth = 0  # in others of what it lies in
-    for tag in _tags_named(name, _LIES_IN.get(name, _NO_PARAGRAPH)).finditer(html, position):
+    for tag in _tags(html, _tags_named(name, _LIES_IN.get(name, _NO_PARAGRAPH)), position):
         if not tag[2]:
             if name == "p" or (tag[1] and not depth):
                 return tag.start()
@@ -158,6 +159,17 @@ def _end_left_out(html: str, name: str, position: int) -> int:
     return -1
 
 
+def _tags(html: str, named: re.Pattern[str], position: int) -> Iterator[re.Match[str]]:
+    """The tags that are not in comments."""
+    while found := named.search(html, position):
+        position = found.end()
+        if not html.startswith("<!--", found.start()):
+            yield found
+        elif (position := end_of_comment(html, position)) < 0:
+            return
+
+
 @lru_cache(maxsize=64)
 def _tags_named(name: str, others: str = "(?!)") -> re.Pattern[str]:
-    return re.compile(rf"<(/?)(?:({re.escape(name)})|{others})(?=[\s>/])", re.IGNORECASE)
+    """Tags of this name, and of others; and the beginnings of comments."""
+    return re.compile(rf"<(?:(/?)(?:({re.escape(name)})|{others})(?=[\s>/])|!--)", re.IGNORECASE)

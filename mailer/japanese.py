@@ -14,6 +14,8 @@ _PAIR = re.compile(rb"[!-~]{2}")
 _HALF_WIDTH = bytes(byte | 0x80 if 0x21 <= byte <= 0x5F else byte for byte in range(256))
 _EUC_PAIR = re.compile(rb"[\xa1-\xfe]{2}")
 _BY_SHIFT_JIS = "mailer.by-shift-jis"
+# Where more of a text than this is nothing, it is no EUC-JP; and to look at each of four million takes seconds.
+_MOST, _FEW = 1 / 8, 1_000
 
 
 def iso_2022_jp(data: bytes) -> str:
@@ -23,7 +25,8 @@ def iso_2022_jp(data: bytes) -> str:
 
 def euc_jp(data: bytes) -> str:
     """The text of EUC-JP."""
-    return data.decode("euc_jp", _BY_SHIFT_JIS)
+    text = data.decode("euc_jp", "replace")
+    return text if text.count("\ufffd") > max(_FEW, _MOST * len(text)) else data.decode("euc_jp", _BY_SHIFT_JIS)
 
 
 def _run(found: re.Match[bytes]) -> bytes:

@@ -6,6 +6,7 @@ frees. Where nobody is idle the newcomer waits, and hears `busy` once all thread
 Called by `desk`.
 """
 
+import contextlib
 import logging
 import socket
 import ssl
@@ -93,13 +94,24 @@ class Listener:
         return self._visit(arrival) if arrival else None
 
     def _keep_the_door(self) -> None:
-        while self._crew.wait_for_vacancy():
-            arrival = self._door.next(None)
-            placed = False
+        going_on = True
+        while going_on:
             try:
-                placed = arrival is None or self._find_place(self._visit(arrival))
-            except MemoryError:  # the porter's end would be the end of all who come then
-                _log.warning("too little memory to find a thread for somebody who came")
+                going_on = self._crew.wait_for_vacancy()
+                if going_on:
+                    self._let_one_in()
+            except MemoryError:  # the porter's end would be the end of all who come then; soon there may be some again
+                with contextlib.suppress(MemoryError):
+                    _log.warning("too little memory to look after somebody who came")
+                time.sleep(_MOMENT)
+
+    def _let_one_in(self) -> None:
+        arrival: Arrival | None = None
+        placed = False
+        try:
+            arrival = self._door.next(None)
+            placed = arrival is None or self._find_place(self._visit(arrival))
+        finally:
             if arrival and not placed:
                 self._door.turn_away(arrival[0])
             self._crew.fill_vacancy()

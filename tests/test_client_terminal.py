@@ -570,6 +570,16 @@ class DraftTest(TerminalTestCase):
                 ids = [request["id"] for request in server.requests]
                 self.assertEqual((ids[0] == ids[1], ids[1] == ids[2]), (True, same))
 
+    def test_the_farewell_is_about_the_text_that_is_kept(self) -> None:
+        with FakeServer(None, None) as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Your message", "text\r.\r")
+            person.answers("Number", "3\r")
+            person.answers("Edit what is there", "\x15another\r")
+            wait_until(lambda: self.kept() == ["another"])
+            person.types(CTRL_C)
+            person.sees("It was not sent.")
+            self.assertEqual(person.ends(), 130)
+
     def test_a_request_that_is_taken_up_unchanged_keeps_its_id(self) -> None:
         with FakeServer(error("busy", retry=True), OK) as server:
             with self.person(server.port, *ADDRESS) as person:

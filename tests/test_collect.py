@@ -219,7 +219,7 @@ class Passes(CollectCase):
         self.deliver(2)
         self.start().run_pass()
         self.assertEqual(self.effects.log, [
-            "open", "begin", "begun", "fetch",
+            "open", "begin", "begun", "save", "saved", "fetch",
             "append", "appended", "append", "appended", "save", "saved", "mark", "marked", "save", "saved",
         ])
 
@@ -381,6 +381,41 @@ class Passes(CollectCase):
                 self.assertEqual(collector.run_pass(), (0, 0))
                 self.assertEqual(self.uids(), sorted(uids[:10] + new))
 
+    def test_what_a_server_told_of_its_next_uid_holds_for_that_time_alone(self) -> None:
+        uids = self.deliver(3)
+        collector = self.start()
+        collector.run_pass()
+        uids += self.deliver(3)
+        collector.run_pass()
+        self.mailbox.tells_next_uid = False
+        with self.assertNoLogs("mailer.collect", "WARNING"):
+            for _ in range(2):
+                self.mailbox.close()
+                collector.run_pass()
+        self.assertEqual(self.uids(), uids)
+
+    def test_a_fragment_is_of_the_mailbox_that_it_was_read_in(self) -> None:
+        uids = self.deliver(3)
+        collector = self.start()
+        self.mailbox.stingy = frozenset(uids[1:2])
+        with self.assertLogs("mailer.collect", "WARNING"):
+            collector.run_pass()
+        self.assertEqual(list(collector._refusals.fragments), uids[1:2])
+        self.mailbox.close()
+        self.addCleanup(setattr, self.server, "uidvalidity", self.server.uidvalidity)
+        self.server.uidvalidity += 1
+        with self.assertLogs("mailer.collect", "WARNING"):
+            collector.run_pass()
+        self.assertEqual(list(collector._refusals.fragments), uids[1:2], "of the new one")
+        self.mailbox.stingy, self.mailbox.refusing = frozenset(), frozenset(uids[1:2])
+        self.mailbox.close()
+        self.server.uidvalidity += 1
+        with self.assertLogs("mailer.collect", "WARNING"), mock.patch("mailer.collect_refusals._PAUSE", 0.0):
+            for _ in range(6):
+                collector.run_pass()
+        nothing = [record for record in self.records("error") if record["reason"] == "unreadable"]
+        self.assertEqual([record["uid"] for record in nothing], uids[1:2])
+
     def test_a_lower_next_uid_of_a_server_that_does_not_tell_it_says_nothing(self) -> None:
         uids = self.deliver(3)
         collector = self.start()
@@ -473,8 +508,8 @@ class Passes(CollectCase):
         for _ in range(3):
             self.server.deliver(self.address, mail(1) + b"long line\r\n" * 120_000)
         self.start().run_pass()
-        # 500 and 401 mails, then one million characters each, and at last that they are marked
-        self.assertEqual(self.effects.log.count("save"), 5)
+        # The marks, 500 and 401 mails, then one million characters each, and at last that they are marked.
+        self.assertEqual(self.effects.log.count("save"), 6)
         self.assertEqual(len(self.uids()), 903)
 
     def test_an_unreadable_mail_is_recorded_and_its_bytes_are_kept(self) -> None:
@@ -536,7 +571,7 @@ class Crashes(CollectCase):
             with self.subTest(early):
                 self.begin()
                 uids = self.deliver(6)
-                self.effects.fail_at[9] = Crash()
+                self.effects.fail_at[11] = Crash()
                 with suppress(Crash):  # all are in the logs
                     self.start().run_pass()
                 self.assertEqual((self.uids(), self.effects.log[-1]), (uids, "save"))
@@ -738,7 +773,7 @@ class Refusals(CollectCase):
         uids = self.deliver(3)
         with mock.patch.object(collect, "_SECONDS", 0.0):
             self.start().run_pass()
-        self.assertEqual(self.effects.log.count("saved"), len(uids) + 1, "and that they are marked")
+        self.assertEqual(self.effects.log.count("saved"), len(uids) + 2, "and the marks, before and after")
         self.assertEqual(self.uids(), uids)
 
     def test_a_stop_ends_a_batch_behind_the_mail_that_is_read(self) -> None:

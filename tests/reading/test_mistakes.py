@@ -149,6 +149,8 @@ class Mistakes(unittest.TestCase):
             (f"<p {none}>no<div>yes</div><p>and yes</p>", "yes\n\nand yes"),
             (f"<div><p {none}>no</div>yes", "yes"),
             (f"<p {none}>no<b>no</b></p>yes", "yes"),
+            (f"<p {none}>no<!-- <li> <table></p> -->no</p>yes", "yes"),
+            (f"<td {none}>no<!--[if mso]></table><td><![endif]-->no</td>yes", "yes"),
             (f"<dl><dt>yes<dd {none}>no<dl><dd>no</dl></dd><dt>too</dl>", "yes\ntoo"),
         ):
             with self.subTest(html):
@@ -171,6 +173,8 @@ class Mistakes(unittest.TestCase):
         ):
             with self.subTest(written):
                 self.assertEqual(mail(kind, lines.format(written).encode()).text, f"[Calendar: {expected}]")
+        encoded = base64.b64encode(lines.format("a\r\n b").encode())
+        self.assertEqual(mail(f"{kind}\r\nContent-Transfer-Encoding: base64", encoded).text, "[Calendar: ab]")
         cut = lines.format("Büro").encode().replace("ü".encode(), b"\xc3\r\n \xbc")
         self.assertEqual(mail(kind, cut).text, "[Calendar: Büro]")
         russian = lines.format("ФНС").replace("END:VEVENT", "DESCRIPTION:Обсуждаем отчётность за квартал\r\nEND:VEVENT")
