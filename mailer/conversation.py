@@ -81,7 +81,9 @@ class _Conversation:
                     self._keep(doubtful)
                 raise
             if isinstance(outcome, Reply) and outcome.ok:
-                self.sent = outcome  # from here on no interrupt changes that
+                self.sent = outcome
+                for ending in ENDINGS:  # from here on none changes that
+                    signal.signal(ending, signal.SIG_IGN)
                 self._draft.discard()
                 return outcome, ExitCode.DONE
             uncertain = exit_code(outcome) is ExitCode.UNCERTAIN

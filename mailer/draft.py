@@ -64,9 +64,7 @@ class Draft:
         self._last = request
         doubtful = self.may_have_been_sent
         header = json.dumps({"email": request.email, "id": request.id, "doubtful": doubtful}) + "\n"
-        if self.trouble or not self.path:
-            if doubtful:
-                self._doubt_in_place()
+        if not self.path:
             return
         new = self.path.with_name(self.path.name.replace("draft", "new"))
         try:
@@ -78,6 +76,7 @@ class Draft:
                 file.flush()
                 self._rename(file, new)
                 failing.pop_all()
+            self.trouble = ""  # there may have been some before
         except OSError as wrong:
             self.trouble = str(wrong)
             if doubtful:
@@ -88,12 +87,10 @@ class Draft:
 
     def _doubt_in_place(self) -> None:
         """Have the former draft say that it may have been sent, as the new one cannot: that takes no room."""
-        with suppress(OSError):
-            if self.path:
-                with self.path.open("r+b") as file:
-                    header = file.readline()
-                    file.seek(0)
-                    file.write(header.replace(b'"doubtful": false', b'"doubtful": true '))
+        with suppress(OSError), (self.path or Path()).open("r+b") as file:
+            header = file.readline()
+            file.seek(0)
+            file.write(header.replace(b'"doubtful": false', b'"doubtful": true '))
 
     def add(self, text: str) -> None:
         """Append to the text that was written; the file keeps it even if this process is killed."""

@@ -160,8 +160,8 @@ def _require_logs(settings: CollectorSettings) -> None:
             pass  # it will be made, or there is no such folder
         except OSError as failure:  # such as links that go round in a circle, or a folder of somebody else
             raise ConfigError(f"{key}: {path}: {failure.strerror}") from None
-        if path.is_dir() or not path.parent.is_dir():
-            raise ConfigError(f"{key}: {path} is a folder, or in one that does not exist")
+        if not path.parent.is_dir():
+            raise ConfigError(f"{key}: {path} is in a folder that does not exist")
         if path.exists() and not path.is_file():
             raise ConfigError(f"{key}: {path} is no ordinary file")
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):

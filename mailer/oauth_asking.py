@@ -50,7 +50,8 @@ def run(
         )  # the session is what makes a group of it and its children; Windows has none and takes no notice
     except (OSError, ValueError) as failure:  # ValueError: quotes without an end
         for_now = isinstance(failure, OSError) and failure.errno in _FOR_NOW
-        raise LoginError(f"EMAIL_TOKEN_COMMAND cannot be run ({safe(str(failure))})", temporary=for_now) from None
+        why = (isinstance(failure, OSError) and failure.strerror) or failure  # without its words, which may be secret
+        raise LoginError(f"EMAIL_TOKEN_COMMAND cannot be run ({safe(str(why))})", temporary=for_now) from None
     try:
         return _result(process, end, stopping)
     except BaseException:

@@ -12,6 +12,8 @@ _T = TypeVar("_T")
 
 # A day: no time-out is meant to be longer, and those of sockets overflow some weeks above it.
 _LONGEST_SECONDS = 86_400.0
+# What would steer a terminal that shows it, or end a line; blanks and joiners of any script are letters of a name.
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _RATE = re.compile(r"([0-9]{1,9})/(hour|minute)(?:\s+burst\s+([0-9]{1,9}))?")
 
 
@@ -41,7 +43,7 @@ class Reader:
         value = self._values.get(key, "").strip() or default
         if not value:
             self.complain(key, "is missing (see .env.example)")
-        elif not value.isprintable():
+        elif _CONTROL.search(value):
             self.complain(key, "holds a control character")
         return value
 

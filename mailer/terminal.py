@@ -21,7 +21,7 @@ try:
 except ImportError:
     termios = None  # type: ignore[assignment]
 
-RED, GREEN, FAINT, BOLD = "31", "32", "2", "1"
+RED, FAINT, BOLD = "31", "2", "1"
 # More than this is not put before the person to edit in place; the editor (`~e`) is the tool for it.
 _EDITABLE = 4_000
 # What is left of a paste has all come when nothing comes for this long; a key that is held down ends the wait as well.
@@ -122,6 +122,10 @@ class Terminal:
         if not value:
             return True
         if self._readline is None or len(value) > _EDITABLE or not value.replace("\n", "").isprintable():
+            return False
+        try:
+            value.encode(locale.getencoding())  # as readline takes it
+        except UnicodeError:
             return False
         return self._takes_pastes or "\n" not in value
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import locale
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import sys
 import threading
 import unittest
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 if os.name != "posix":
@@ -19,6 +21,7 @@ if os.name != "posix":
 
 from mailer.draft import Draft, read
 from mailer.protocol import Request
+from mailer.terminal import Terminal
 from tests.sandbox.certificates import LOOPBACK
 from tests.support.client import ROOT, ClientTestCase
 from tests.support.fakeserver import OK, FakeServer, error, silence
@@ -614,6 +617,38 @@ class DraftTest(TerminalTestCase):
                 person.ends()
             with self.person(server.port) as person:
                 person.sees("that may have been sent is kept")
+
+    def test_once_it_is_sent_no_interrupt_says_otherwise(self) -> None:
+        for end in (lambda person: person.types(CTRL_C), lambda person: person.kill(signal.SIGHUP)):
+            with FakeServer(OK) as server, self.person(server.port, *ADDRESS) as person:
+                person.answers("Your message", "x\r.\r")
+                person.sees("Sending to")
+                person.sees("ticket")
+                end(person)
+                self.assertEqual((person.ends(), len(server.requests)), (0, 1))
+
+    def test_a_draft_is_tried_again_when_a_disk_was_full(self) -> None:
+        real = Draft._rename
+        failures = iter([OSError(errno.ENOSPC, "No space left on device")])
+
+        def rename(draft: Draft, *arguments: Any) -> None:
+            for failure in failures:
+                raise failure
+            real(draft, *arguments)
+
+        with mock.patch.dict(os.environ, self.at_home()), mock.patch.object(Draft, "_rename", rename):
+            draft = Draft()
+            draft.write(Request("bob@example.com", "text", "id"))
+            self.assertIn("No space", draft.trouble)
+            draft.write(Request("bob@example.com", "text and more", "id"))
+            self.assertEqual((draft.trouble, self.kept()), ("", ["text and more"]))
+            draft.discard()
+
+    def test_what_the_locale_cannot_show_is_not_edited_in_place(self) -> None:
+        terminal = Terminal.__new__(Terminal)
+        terminal._readline, terminal._takes_pastes = mock.sentinel.readline, True
+        with mock.patch.object(locale, "getencoding", return_value="iso-8859-1"):
+            self.assertEqual([terminal.can_edit(text) for text in ("café", "дом")], [True, False])
 
     def test_a_doubt_stays_until_the_text_is_another(self) -> None:
         with FakeServer(None, None, error("busy", retry=True)) as server:

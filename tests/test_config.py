@@ -116,6 +116,14 @@ class Values(unittest.TestCase):
                 else:
                     self.assertEqual(operator.attrgetter(attribute)(make(**{key: value})), expected)
 
+    def test_a_folder_may_have_any_letters_and_blanks(self) -> None:
+        for name in ("受信\u3000トレイ", "صندوق\u200cورودی", "À\u00a0faire", "INBOX"):
+            with self.subTest(name):
+                self.assertEqual(_collector(IMAP_FOLDER=name).folder, name)
+        for name in ("a\nb", "a\x1b[2J", "a\u202eb", "a\u2028b", "a\x9bb", "a\udc80b"):
+            with self.subTest(ascii(name)), self.assertRaisesRegex(ConfigError, "IMAP_FOLDER: holds a control character"):
+                _collector(IMAP_FOLDER=name)
+
     def test_whole_numbers(self) -> None:
         bad = dict.fromkeys(("-1", "x", "1.5", "1e3", "0x10", "1_000", "١٢", "²", "9" * 19, "9" * 5000, "1 2", "\0",
         "1\n2"))

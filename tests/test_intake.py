@@ -292,6 +292,12 @@ class TheLog(Desk):
             self.assertIn("email_invalid, to ?, ", line, address)
             self.assertIn(ascii(address)[1:-1], self.lines(logging.DEBUG, Request(address, "x")))
 
+    def test_a_line_that_waits_holds_little(self) -> None:
+        with self.assertLogs("mailer.intake", logging.INFO) as log:
+            finish(self.intake.handle(Request("a" * 1_000_000 + "@example.com", "x"), HOST))
+        (line,) = log.records[0].args or ()
+        self.assertLess(len(vars(type(line))["_address"].__get__(line)), 300)
+
     def test_a_repetition_does_not_fill_the_log(self) -> None:
         first = Request("alice@example.com", "x", "id")
         self.assertIn("ticket 10000", self.lines(logging.INFO, first))

@@ -327,6 +327,11 @@ class CommandTest(unittest.TestCase):
                 TokenSource(OAuth(command=command), CONTEXT)(False)
             self.assertIn("cannot be run", str(caught.exception))
 
+    def test_its_words_may_be_secret(self) -> None:
+        with self.assertRaises(LoginError) as caught:
+            TokenSource(OAuth(command="PASSPHRASE=hunter2 oama access a@example.com"), CONTEXT)(False)
+        self.assertNotIn("hunter2", str(caught.exception))
+
     def test_what_the_system_has_nothing_left_for_may_pass(self) -> None:
         for number, temporary in ((errno.EMFILE, True), (errno.EAGAIN, True), (errno.EACCES, False)):
             failure = OSError(number, os.strerror(number))

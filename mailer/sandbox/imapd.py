@@ -77,6 +77,8 @@ class Session:
             return f"NO {error}"
         except BadError as error:
             return f"BAD {error}"
+        except RecursionError:  # NOT of NOT of NOT
+            return "BAD Too deep"
         except NoError as error:
             return f"NO {error}"
 

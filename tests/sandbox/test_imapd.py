@@ -125,6 +125,12 @@ class ReadingTest(ImapTest):
         self.assertEqual(client.uid("STORE", "1", "+FLAGS", "(\\Seen)")[0], "NO")
         self.assertEqual(server.flags(ANN, 1), frozenset())
 
+    def test_a_search_without_an_end_is_refused(self) -> None:
+        client = self.client(self.serve(1))
+        with self.assertRaisesRegex(imaplib.IMAP4.error, "BAD"):
+            client.search(None, "NOT " * 3_000 + "ALL")
+        self.assertEqual(client.search(None, "ALL"), ("OK", [b"1"]))
+
     def test_searching_by_flags_and_numbers(self) -> None:
         server = self.serve()
         server.deliver(ANN, MAIL, flags=["\\Seen"])
