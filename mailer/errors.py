@@ -162,6 +162,15 @@ def tls_words(failure: OSError) -> str:
     return (getattr(failure, "reason", None) or str(failure)).replace("_", " ").lower()
 
 
+def connection_words(failure: Exception) -> str:
+    """Why a connection cannot be had or was lost, in words."""
+    if isinstance(failure, TimeoutError):
+        return "no answer in time"
+    if isinstance(failure, OSError) and hasattr(failure, "library"):  # an `ssl.SSLError`
+        return tls_words(failure)
+    return (isinstance(failure, OSError) and failure.strerror) or str(failure)
+
+
 _BLANKS = re.compile(r"\s+")
 
 

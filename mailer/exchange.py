@@ -6,7 +6,7 @@ Whatever goes wrong is a `TransportError`, which says whether the request may ha
 import socket
 import ssl
 
-from mailer.errors import RequestError, TransportError, UnsentInterrupt, tls_words
+from mailer.errors import RequestError, TransportError, UnsentInterrupt, connection_words
 from mailer.protocol import Reply, Request, decode_reply, encode_request
 from mailer.transport import Connection
 
@@ -58,8 +58,4 @@ def _connect(host: str, port: int, context: ssl.SSLContext | None) -> socket.soc
 def _words(failure: Exception) -> str:
     if isinstance(failure, ssl.SSLCertVerificationError):
         return f"the server's certificate is not to be trusted, {failure.verify_message.rstrip('.')}"
-    if isinstance(failure, TimeoutError):
-        return "no answer in time"
-    if isinstance(failure, ssl.SSLError):
-        return tls_words(failure)
-    return (isinstance(failure, OSError) and failure.strerror) or str(failure)
+    return connection_words(failure)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from re import Match
 from typing import NoReturn
 
-from mailer.errors import tls_words
+from mailer.errors import connection_words
 from mailer.patience import QUICK, TOO_LONG, be_quick, receive_at_once, send_at_once
 from mailer.secrecy import Secrets
 from mailer.smtp_reply import SessionLostError, first_reply, may_become_reply, refusal, said, words
@@ -142,7 +142,7 @@ class Wire(smtplib.SMTP):
     def fail(self, text: str, failure: Exception | None = None) -> NoReturn:
         """Close the connection and raise SessionLostError."""
         self.close()
-        raise SessionLostError(f"{text} ({_reason(failure)})" if failure else text) from None
+        raise SessionLostError(f"{text} ({connection_words(failure)})" if failure else text) from None
 
     @property
     def silent(self) -> bool:
@@ -204,11 +204,3 @@ def _time_left(end: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
-
-
-def _reason(failure: Exception) -> str:
-    if isinstance(failure, TimeoutError):
-        return "no answer in time"
-    if isinstance(failure, ssl.SSLError):
-        return tls_words(failure)
-    return (isinstance(failure, OSError) and failure.strerror) or str(failure)

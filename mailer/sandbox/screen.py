@@ -1,7 +1,6 @@
 """What the sandbox shows: where things are, what to type next, and each mail and record as it happens."""
 
 import json
-import os
 import shutil
 import sys
 import textwrap
@@ -11,11 +10,11 @@ from datetime import datetime
 
 from mailer import reading
 from mailer.errors import safe
+from mailer.terminal import BOLD, FAINT, RED, paint
 
 MAX_LINES = 12  # of a mail's text; the whole of it is in the log
 _MARGIN = 21
-_FAINT, _BOLD, _RED, _GREEN, _YELLOW = "2", "1", "31", "32", "33"
-_COLOURS = {"mail": _BOLD, "success": _GREEN, "error": _YELLOW}  # of the kinds of entry; a script's complaint is red
+_STYLES = {"mail": BOLD, "success": "32", "error": "33"}  # green and yellow; a script's complaint is red
 
 
 class Screen:
@@ -24,9 +23,6 @@ class Screen:
     def __init__(self, on_broken: Callable[[], None]) -> None:
         self._on_broken = on_broken
         self._lock = threading.Lock()
-        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-        known = os.name == "posix" or "WT_SESSION" in os.environ  # other Windows consoles may show the codes
-        self._coloured = sys.stdout is not None and sys.stdout.isatty() and known and not plain
 
     def say(self, *lines: str) -> None:
         """Show lines as they are."""
@@ -38,7 +34,7 @@ class Screen:
 
     def bold(self, text: str) -> str:
         """The text, to be noticed."""
-        return self._paint(text, _BOLD)
+        return _paint(text, BOLD)
 
     def mail(self, sender: str, recipients: Iterable[str], data: bytes) -> None:
         """A mail that has been delivered."""
@@ -62,10 +58,11 @@ class Screen:
         shown = wrapped[: MAX_LINES + 1]
         if len(wrapped) > len(shown):
             shown.append("…")
-        time = self._paint(f"{datetime.now():%H:%M:%S}", _FAINT)
+        time = _paint(f"{datetime.now():%H:%M:%S}", FAINT)
         head_lines = textwrap.wrap(safe(head), width) or [""]
-        first = f"{time}  {self._paint(f'{kind:<9}', _COLOURS.get(kind, _RED))}  {head_lines[0]}"
+        first = f"{time}  {_paint(f'{kind:<9}', _STYLES.get(kind, RED))}  {head_lines[0]}"
         self.say(first, *((" " * _MARGIN + line).rstrip() for line in head_lines[1:] + shown))
 
-    def _paint(self, text: str, colour: str) -> str:
-        return f"\033[{colour}m{text}\033[0m" if self._coloured else text
+
+def _paint(text: str, style: str) -> str:
+    return paint(text, style, sys.stdout) if sys.stdout else text
