@@ -11,7 +11,7 @@ from functools import lru_cache
 from io import StringIO
 from itertools import pairwise
 
-from mailer import japanese
+from mailer import eastasian
 from mailer.letterpairs import LETTERS, PAIRS
 
 # Names that Python does not know, or knows as a narrower charset than what is really sent under that name.
@@ -24,7 +24,7 @@ _ALIASES = {
     "iso2022jp": "iso2022_jp_ext", "iso2022jpesc": "iso2022_jp_ext", "koi8ru": "koi8_u", "koi8": "koi8_r",
     "cyrillic": "iso8859_5", "maccyrillic": "mac_cyrillic", "macukraine": "mac_cyrillic",
     "utf8mb4": "utf_8", "utf8mb3": "utf_8", "unicode11utf8": "utf_8", "unicode11utf7": "utf_7",
-    "dos866": "cp866", "eucjpms": "euc_jp", "eucjpwin": "euc_jp", "cp51932": "euc_jp",
+    "dos866": "cp866", "cnbig5": "big5hkscs", "eucjpms": "euc_jp", "eucjpwin": "euc_jp", "cp51932": "euc_jp",
 }  # fmt: skip
 # Python's names for what is no charset of mail: some are slow, some make lone surrogates.
 _REFUSED = {"idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode-escape", "raw_unicode_escape"} | {
@@ -141,7 +141,7 @@ def _misdeclared(data: bytes, name: str) -> str:
     """Bytes that are not valid in their charset: a few bad ones are replaced, otherwise the charset is guessed."""
     if name == "cp1252":
         return _western(data)
-    decoder = japanese.DECODERS.get(name)
+    decoder = eastasian.DECODERS.get(name)
     text = decoder(data) if decoder else _decode(data, name, "replace")
     if data.isascii():  # which is UTF-8 as well, and says nothing
         return text[: LONGEST + 1]

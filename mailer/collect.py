@@ -96,6 +96,7 @@ class Collector:
             if self._stopping():
                 break
         else:
+            self._backlog.end()
             self._try_again(refused)
         if self._marked:
             self._ledger.marked()

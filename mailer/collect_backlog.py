@@ -52,6 +52,10 @@ class Backlog:
         pending = itertools.islice(self._pending, done, None)
         return len(self._pending) - done + len(later), itertools.chain(pending, later)
 
+    def end(self) -> None:
+        """All of it is taken care of, or is not there any more."""
+        self._pending = array("I")
+
     def _begin(self, selected: Selected) -> None:
         """Note what is unseen now, before anything of it is read."""
         pending = array("I", (uid for uid in self._mailbox.unseen() if uid < selected.next_uid))

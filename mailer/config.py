@@ -94,7 +94,7 @@ def collector_settings(values: Mapping[str, str], base: Path) -> CollectorSettin
             ca_file=reader.path("MAIL_CA_FILE"),
             timeout=reader.seconds("MAIL_TIMEOUT", "30"),
             period=reader.seconds("PERIOD_CHECK", longest=_LONGEST_PERIOD),
-            folder=reader.text("IMAP_FOLDER", "INBOX"),
+            folder=reader.text("IMAP_FOLDER", "INBOX", any_letters=True),
             mark_seen=reader.choice("MARK_SEEN", {"yes": True, "no": False}, "yes"),
             success_log=success,
             error_log=error,

@@ -5,6 +5,7 @@ as long and, in some of the versions that Mailer runs on, quadratic time on malf
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from html import unescape
@@ -20,6 +21,8 @@ _LONGEST_VALUE, _MOST_SIGNS = 2000, 4
 # Tags up to this length are remembered.
 _SHORT = 200
 
+# In an element comments are no longer, and all have an end: they are looked for in each that is hidden.
+_LONGEST_COMMENT = 8_192
 _COMMENT_END = re.compile(r"--!?>")
 _ATTRIBUTE = re.compile(r"(?<![a-zA-Z-])([a-zA-Z-]++)\s*+=\s*+(?:\"([^\"]*)\"?|'([^']*)'?|([^\s\"'>]+))")
 _HIDDEN = re.compile(
@@ -32,6 +35,7 @@ _HIDDEN_ATTRIBUTE = re.compile(r"(?:^|\s)hidden(?=[\s=/]|$)")
 _LINES_KEPT = re.compile(r"(?<![\w-])white-space\s*:\s*pre(?:-wrap|-line)?\s*(?:[;!]|$)", re.I)
 # Their content is not text, or not for the reader.
 SKIPPED = frozenset(("script", "style", "title", "template", "xml", "svg"))
+_RAW = frozenset(("script", "style", "title"))  # there are no comments in these, whatever they hold
 VOID = frozenset(("br", "hr", "img", "input", "meta", "link", "base", "area", "col", "wbr", "embed", "source", "param"))
 # The end tags of these are often left out. Each ends where the next of its kind begins, and with what it lies in; but
 # not within another one of those that lies in it.
@@ -126,11 +130,11 @@ def _style(attributes: str) -> str:
     return attribute(attributes, "style") if "style" in attributes or "STYLE" in attributes else ""
 
 
-def end_of_comment(html: str, position: int) -> int:
-    """Where a comment ends whose text begins at the position; -1 when nowhere."""
+def end_of_comment(html: str, position: int, until: int = sys.maxsize) -> int:
+    """Where a comment ends whose text begins at the position; -1 when nowhere, or not until there."""
     if html.startswith((">", "->"), position):
         return position + 1 + html.startswith("-", position)
-    end = _COMMENT_END.search(html, position)
+    end = _COMMENT_END.search(html, position, until)
     return end.end() if end else -1
 
 
@@ -139,7 +143,7 @@ def end_of_element(html: str, name: str, position: int) -> int:
     if name == "p" or name in _LIES_IN:
         return _end_left_out(html, name, position)
     depth = 1
-    for tag in _tags(html, _tags_named(name), position):
+    for tag in _tags(html, _tags_named(name), position, comments=name not in _RAW):
         depth += -1 if tag[1] else int(name not in SKIPPED)
         if depth == 0:
             return html.find(">", tag.end()) + 1 or len(html)
@@ -159,14 +163,16 @@ def _end_left_out(html: str, name: str, position: int) -> int:
     return -1
 
 
-def _tags(html: str, named: re.Pattern[str], position: int) -> Iterator[re.Match[str]]:
-    """The tags that are not in comments."""
+def _tags(html: str, named: re.Pattern[str], position: int, *, comments: bool = True) -> Iterator[re.Match[str]]:
+    """The tags; where there are comments, without those in them."""
     while found := named.search(html, position):
         position = found.end()
         if not html.startswith("<!--", found.start()):
             yield found
-        elif (position := end_of_comment(html, position)) < 0:
-            return
+        elif comments:
+            end = end_of_comment(html, position, position + _LONGEST_COMMENT)
+            comments = end >= 0
+            position = max(position, end)
 
 
 @lru_cache(maxsize=64)

@@ -12,8 +12,8 @@ _T = TypeVar("_T")
 
 # A day: no time-out is meant to be longer, and those of sockets overflow some weeks above it.
 _LONGEST_SECONDS = 86_400.0
-# What would steer a terminal that shows it, or end a line; blanks and joiners of any script are letters of a name.
-_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# What would steer a terminal that shows it, or end a line.
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _RATE = re.compile(r"([0-9]{1,9})/(hour|minute)(?:\s+burst\s+([0-9]{1,9}))?")
 
 
@@ -39,11 +39,12 @@ class Reader:
     def has(self, key: str) -> bool:
         return bool(self._values.get(key, "").strip())
 
-    def text(self, key: str, default: str = "") -> str:
+    def text(self, key: str, default: str = "", *, any_letters: bool = False) -> str:
+        """A value without blanks around it; `any_letters`: a folder may have any script's blanks and joiners."""
         value = self._values.get(key, "").strip() or default
         if not value:
             self.complain(key, "is missing (see .env.example)")
-        elif _CONTROL.search(value):
+        elif _CONTROL.search(value) if any_letters else not value.isprintable():
             self.complain(key, "holds a control character")
         return value
 
@@ -87,7 +88,7 @@ class Reader:
         return self.place(key) if self.has(key) else None
 
     def place(self, key: str, default: str = "") -> Path:
-        text = self.text(key, default)
+        text = self.text(key, default, any_letters=True)
         if text.startswith("~"):  # whoever has read it has put every home folder there is in place
             self.complain(key, f"there is no such home folder as in {text!r}")
         return self._base / text

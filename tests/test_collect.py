@@ -480,6 +480,20 @@ class Passes(CollectCase):
         collector.run_pass()
         self.assertEqual(self.uids(), uids[1:3])
 
+    def test_those_that_have_gone_are_asked_for_once(self) -> None:
+        uids = self.deliver(40)
+        collector = self.start()
+        self.mailbox.on_fetch = lambda: setattr(self, "stop", True)
+        collector.run_pass()
+        for uid in uids[10:]:
+            self.server.expunge(self.address, uid)
+        self.stop = False
+        self.mailbox.on_fetch = lambda: None
+        for fetches in (1, 0, 0):
+            before = len(self.effects.log)
+            collector.run_pass()
+            self.assertEqual(self.effects.log[before:].count("fetch"), fetches)
+
     def test_without_marking_nothing_is_repeated(self) -> None:
         self.mark_seen = False
         uids = self.deliver(3)
@@ -634,7 +648,10 @@ class Crashes(CollectCase):
     def test_a_log_of_another_mailbox_hides_nothing(self) -> None:
         """UIDs and UIDVALIDITY of two mailboxes may be the same numbers."""
         self.deliver(4)
-        other = [{"message_id": "<other@x>", "ticket": 1, "uidvalidity": 1, "uid": uid} for uid in range(1, 5)]
+        names = ("<other@x>", ["<1@x>"], {"a": 1}, 7)  # whatever a log holds that somebody has worked on
+        other = [
+            {"message_id": name, "ticket": 1, "uidvalidity": 1, "uid": uid} for uid, name in enumerate(names, start=1)
+        ]
         (self.folder / "success.log").write_text("".join(json.dumps(record) + "\n" for record in other))
         self.start().run_pass()
         self.assertEqual(len(self.uids()), 8)

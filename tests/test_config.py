@@ -120,6 +120,9 @@ class Values(unittest.TestCase):
         for name in ("受信\u3000トレイ", "صندوق\u200cورودی", "À\u00a0faire", "INBOX"):
             with self.subTest(name):
                 self.assertEqual(_collector(IMAP_FOLDER=name).folder, name)
+        for host in ("smtp\u200b.example.com", "smtp\u00a0.example.com"):
+            with self.subTest(ascii(host)), self.assertRaisesRegex(ConfigError, "IMAP_HOST: holds a control"):
+                _collector(IMAP_HOST=host)
         for name in ("a\nb", "a\x1b[2J", "a\u202eb", "a\u2028b", "a\x9bb", "a\udc80b"):
             with self.subTest(ascii(name)), self.assertRaisesRegex(ConfigError, "IMAP_FOLDER: holds a control"):
                 _collector(IMAP_FOLDER=name)

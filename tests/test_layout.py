@@ -56,7 +56,7 @@ FLOORS = {
             "mailer.secrecy",
             "mailer.progress", "mailer.reading", "mailer.bounces", "mailer.charsets", "mailer.content", "mailer.mime",
             "mailer.correspondence", "mailer.flowed", "mailer.headers", "mailer.parameters", "mailer.htmltags",
-            "mailer.htmltext", "mailer.htmlpage", "mailer.japanese", "mailer.invitation", "mailer.letterpairs",
+            "mailer.htmltext", "mailer.htmlpage", "mailer.eastasian", "mailer.invitation", "mailer.letterpairs",
             "mailer.longtext", "mailer.transfer",
         },
     },

@@ -89,6 +89,15 @@ class Mistakes(unittest.TestCase):
         odd = "第".encode("euc_jp") + b"\xad\xfe\xfe\xfe\xff\x8e\xb1 \x8f\xb0\xa1" + rest.encode("euc_jp") + b"\xa1"
         self.assertEqual(mail(there, odd).text, f"第\ufffd\ufffd\ufffdｱ 丂{rest}\ufffd")
 
+    def test_big5_of_windows_and_of_hong_kong(self) -> None:
+        for text in ("打印機壞了", "喺度㗎嘅", "台灣の好味", "① 開會 ② 報告", "ひらがな"):
+            for charset in ("big5", "cn-big5", "x-big5", "Big5-HKSCS"):
+                with self.subTest(text, charset=charset):
+                    raw = text.encode("big5hkscs")
+                    self.assertEqual(mail(f"Content-Type: text/plain; charset={charset}", raw).text, text)
+        euro = "10 € 的票".encode("cp950")
+        self.assertEqual(mail("Content-Type: text/plain; charset=big5", euro + b" \xff").text, "10 € 的票 \ufffd")
+
     def test_a_charset_of_two_bytes_over_text_of_one(self) -> None:
         for charset in ("utf-16", "utf-16le", "UTF-32", "utf16"):
             html = f'<html><META http-equiv="Content-Type" content="text/html; charset={charset}">Hi, принтер'
@@ -155,6 +164,17 @@ class Mistakes(unittest.TestCase):
         ):
             with self.subTest(html):
                 self.assertEqual(mail("Content-Type: text/html", html.encode()).text, expected)
+
+    def test_what_is_no_text_ends_at_its_end_whatever_it_holds(self) -> None:
+        for html in (
+            "<style><!-- a{} </style><p>one</p><!--[if mso]><style>b{}</style><![endif]--><p>two</p>",
+            "<style><!-- p {color:red} </style><p>one</p><!-- footer --><p>two</p>",
+            "<script>var s='<!--';</script><p>one</p><!-- c --><script>x</script><p>two</p>",
+            "<title>a <!-- b</title><p>one</p><p>two</p>",
+            "<p>one</p><div hidden>x <!-- y </div><p>two</p>",
+        ):
+            with self.subTest(html):
+                self.assertEqual(mail("Content-Type: text/html", html.encode()).text, "one\n\ntwo")
 
     def test_a_plain_version_in_which_nothing_is_to_be_seen_is_empty(self) -> None:
         html = b"--b\r\nContent-Type: text/html\r\n\r\n<p>words\r\n--b--\r\n"
