@@ -126,7 +126,8 @@ class Collector:
             self._refusals.fragments.clear()
             self._ledger.recover()
         unmarked, self._unmarked = self._unmarked, ()  # if it fails once more, it is given up: reading is what matters
-        self._mark(unmarked)
+        if unmarked:
+            self._mark(unmarked)
 
     # -- the mails, batch by batch -------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -42,7 +43,8 @@ class Draft:
         self.written = False  # whether there is a text worth keeping
         self.doubtful = False  # whether it may have been sent
         self.path: Path | None = None
-        self._last: Request | None = None
+        self._last: Request | None = None  # as it was written whole
+        self._added: list[str] = []  # since then
         self._file: BinaryIO | None = None
         try:
             self.folder = state_folder()
@@ -61,7 +63,7 @@ class Draft:
     def write(self, request: Request) -> None:
         """Replace the draft by this request, in one step. Without an `id` it was never sent, whatever else was."""
         self.written = bool(request.message.strip())
-        self._last = request
+        self._last, self._added = request, []
         doubtful = self.may_have_been_sent
         header = json.dumps({"email": request.email, "id": request.id, "doubtful": doubtful}) + "\n"
         if not self.path:
@@ -95,13 +97,20 @@ class Draft:
     def add(self, text: str) -> None:
         """Append to the text that was written; the file keeps it even if this process is killed."""
         self.written = True
+        self._added.append(text)
         if self._file is None or self.trouble:
+            self._try_again()
             return
         try:
             self._file.write(_bytes(text))
             self._file.flush()
         except OSError as wrong:
             self.trouble = str(wrong)
+
+    def _try_again(self) -> None:
+        """Write all of it, where it is not there, or not all."""
+        if self._last:
+            self.write(replace(self._last, message=self._last.message + "".join(self._added)))
 
     def close(self) -> None:
         """Leave the draft as it is."""
@@ -113,9 +122,9 @@ class Draft:
                 self.trouble = self.trouble or str(wrong)
 
     def make_sure(self) -> None:
-        """Write it again where there is no file of it, as when an interrupt came while that was made."""
-        if self._last and self.path and not self.path.exists():
-            self.write(self._last)
+        """Write it again where there is no file of it, as when an interrupt came while that was made, or not all."""
+        if self.trouble or (self.path and not self.path.exists()):
+            self._try_again()
 
     def discard(self) -> None:
         """The text has been sent, or is no longer wanted."""

@@ -13,8 +13,8 @@ from collections.abc import Callable
 _RUN = re.compile(rb"\x1b(\$[@B]|\([BIJ])([^\x1b]*)")
 _PAIR = re.compile(rb"[!-~]{2}")
 _HALF_WIDTH = bytes(byte | 0x80 if 0x21 <= byte <= 0x5F else byte for byte in range(256))
-# Where more of a text than this is nothing, it is not in the charset; and to look at four million pairs takes seconds.
-_MOST, _FEW = 1 / 8, 1_000
+# Where an eighth of so many bytes is nothing, a text is not in the charset; to look at each of millions takes seconds.
+_SAMPLE = 65_536
 
 
 def iso_2022_jp(data: bytes) -> str:
@@ -33,8 +33,10 @@ def big5(data: bytes) -> str:
 
 
 def _with_pairs(data: bytes, codec: str) -> str:
-    text = data.decode(codec, "replace")
-    return text if text.count("\ufffd") > max(_FEW, _MOST * len(text)) else data.decode(codec, f"mailer.{codec}")
+    text = data[:_SAMPLE].decode(codec, f"mailer.{codec}")
+    if len(data) <= _SAMPLE:
+        return text
+    return data.decode(codec, "replace" if 8 * text.count("\ufffd") > len(text) else f"mailer.{codec}")
 
 
 def _run(found: re.Match[bytes]) -> bytes:

@@ -152,8 +152,8 @@ class _Line:
     __slots__ = ("_address", "_reply", "_seconds")
 
     def __init__(self, address: str, reply: Reply, seconds: float) -> None:
-        # As much as is ever shown: a line may wait for long, beside thousands of others.
-        self._address, self._reply, self._seconds = address[: MAX_ADDRESS + 1], reply, seconds
+        self._address = address if len(address) <= MAX_ADDRESS else "?"  # a line may wait, beside thousands of others
+        self._reply, self._seconds = reply, seconds
 
     def __str__(self) -> str:
         reply, address = self._reply, self._address

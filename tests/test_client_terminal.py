@@ -632,6 +632,7 @@ class DraftTest(TerminalTestCase):
         failures = iter([OSError(errno.ENOSPC, "No space left on device")])
 
         def rename(draft: Draft, *arguments: Any) -> None:
+            nonlocal failures
             for failure in failures:
                 raise failure
             real(draft, *arguments)
@@ -642,6 +643,20 @@ class DraftTest(TerminalTestCase):
             self.assertIn("No space", draft.trouble)
             draft.write(Request("bob@example.com", "text and more", "id"))
             self.assertEqual((draft.trouble, self.kept()), ("", ["text and more"]))
+            failures = iter([OSError(errno.ENOSPC, "No space left on device")])
+            draft.write(Request("bob@example.com", "one", "id"))
+            self.assertEqual(self.kept(), ["text and more"])
+            draft.add("\ntwo")
+            draft.add("\nthree")
+            self.assertEqual((draft.trouble, self.kept()), ("", ["one\ntwo\nthree"]))
+            failures = iter([OSError(errno.ENOSPC, "No space left on device")] * 3)
+            for text in ("\nfour", "\nfive"):
+                draft.trouble = "No space left on device"  # as of a line that was not taken whole
+                draft.add(text)
+            draft.make_sure()
+            self.assertIn("No space", draft.trouble)
+            draft.make_sure()
+            self.assertEqual((draft.trouble, self.kept()), ("", ["one\ntwo\nthree\nfour\nfive"]))
             draft.discard()
 
     def test_what_the_locale_cannot_show_is_not_edited_in_place(self) -> None:

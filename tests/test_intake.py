@@ -296,7 +296,7 @@ class TheLog(Desk):
         with self.assertLogs("mailer.intake", logging.INFO) as log:
             finish(self.intake.handle(Request("a" * 1_000_000 + "@example.com", "x"), HOST))
         (line,) = log.records[0].args or ()
-        self.assertLess(len(vars(type(line))["_address"].__get__(line)), 300)
+        self.assertEqual(vars(type(line))["_address"].__get__(line), "?")
 
     def test_a_repetition_does_not_fill_the_log(self) -> None:
         first = Request("alice@example.com", "x", "id")

@@ -295,9 +295,10 @@ class OutOfMemory(unittest.TestCase):
             self.addCleanup(gate.go.set)
             askers = [_Asker(port), _Asker(port)]
             wait_until(lambda: gate.inside == 2)
-            with self.assertLogs("mailer.listener", "WARNING"), _connect(port) as sock:
+            with self.assertLogs("mailer.listener", "WARNING") as log, _connect(port) as sock:
                 sock.sendall(encode_request(REQUEST))
                 self.assertEqual(_codes(_replies(sock)), ["busy"])
+                wait_until(lambda: log.output)
             self.assertEqual(_code(exchange("127.0.0.1", port, REQUEST, timeout=5)), "busy", "somebody is at the door")
             gate.go.set()
             for asker in askers:

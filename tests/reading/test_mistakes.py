@@ -85,6 +85,8 @@ class Mistakes(unittest.TestCase):
             for text in ("第①回の会議", "株式会社と㈱", "Ⅳ №5 と 終わり。\n次の行②", "日本"):
                 with self.subTest(text, charset=charset):
                     self.assertEqual(mail(f"Content-Type: text/plain; charset={charset}", encoded(text)).text, text)
+        long = "".join(f"①番号{number}の一覧、担当者と㈱名簿。\n" for number in range(3_000))
+        self.assertEqual(mail("Content-Type: text/plain; charset=euc-jp", encoded(long)).text, long.removesuffix("\n"))
         rest, there = "回" * 20, "Content-Type: text/plain; charset=euc-jp"
         odd = "第".encode("euc_jp") + b"\xad\xfe\xfe\xfe\xff\x8e\xb1 \x8f\xb0\xa1" + rest.encode("euc_jp") + b"\xa1"
         self.assertEqual(mail(there, odd).text, f"第\ufffd\ufffd\ufffdｱ 丂{rest}\ufffd")
