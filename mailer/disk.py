@@ -43,12 +43,12 @@ def make_names_durable(folder: Path, fsync: Callable[[int], None] = os.fsync) ->
             os.close(opened)
 
 
-def check_database(file: Path) -> None:
-    """Raise StateError when a database that is there cannot be used; changes nothing."""
+def check_database(file: Path, advice: str) -> None:
+    """Raise StateError when a database that is there cannot be used, with advice on one that is none; changes nothing."""
     try:
         with file.open("r+b") as database:
             if database.read(len(_MAGIC)) not in (b"", _MAGIC):
-                raise StateError(f"{file}: is no database of Mailer's")
+                raise StateError(f"{file}: is no database of Mailer's{advice}")
     except FileNotFoundError:
         return
     except OSError as failure:

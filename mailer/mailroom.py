@@ -17,7 +17,7 @@ from mailer.errors import ConfigError, ExitCode, MailboxError, safe
 from mailer.imap import Mailbox
 from mailer.journal import Journal, keep
 from mailer.journal_lock import only_writer
-from mailer.position import DATABASE, Position
+from mailer.position import ADVICE, DATABASE, Position
 from mailer.reading import read
 from mailer.settings import CollectorSettings
 from mailer.supervisor import notify
@@ -148,7 +148,7 @@ def _once(run_pass: Callable[[], tuple[int, int]], collector: Collector, stop: l
 def _require_state(settings: CollectorSettings) -> None:
     """Raise ConfigError, or StateError, for a state folder that cannot be written to, or holds no database of ours."""
     launch.require_writable("STATE_DIR", settings.state_dir)
-    disk.check_database(settings.state_dir / DATABASE)
+    disk.check_database(settings.state_dir / DATABASE, ADVICE)
 
 
 def _require_logs(settings: CollectorSettings) -> None:

@@ -17,6 +17,7 @@ from mailer.errors import StateError
 from mailer.progress import Mark, Progress, Tries, pack, unpack
 
 DATABASE = "collector.db"
+ADVICE = "; put a backup in its place, or delete it: what is unread and in no log is taken then"
 # The pending set of a first pass may hold a million mails: it has a table of its own, written once.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS start (mailbox TEXT PRIMARY KEY, uidvalidity INTEGER, next_uid INTEGER, pending TEXT);
@@ -123,7 +124,7 @@ class Position:
     def _unusable(self, failure: Exception) -> StateError:
         text = f"{self._file}: {' '.join(str(failure).split())}"  # what SQLite finds is told in lines
         if type(failure) is sqlite3.DatabaseError:
-            text += "; put a backup in its place, or delete it: what is unread and in no log is taken then"
+            text += ADVICE
         return StateError(text, passing=may_pass(failure, self._file.parent))
 
 

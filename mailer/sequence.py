@@ -175,7 +175,7 @@ class Sequence:
 def check(state_dir: Path) -> None:
     """Raise StateError when the file is there and cannot be used; changes nothing."""
     file = state_dir / DATABASE
-    disk.check_database(file)
+    disk.check_database(file, f", {_LOST}")
     _require_content(file)
 
 

@@ -44,16 +44,16 @@ class StateFolder(unittest.TestCase):
 
     def test_a_database_that_is_none_is_told_and_left_alone(self) -> None:
         database = self.folder / "tickets.db"
-        disk.check_database(database)
+        disk.check_database(database, "; advice")
         self.assertFalse(database.exists())
         for content in (b"", b"SQLite format 3\0 and so on"):
             database.write_bytes(content)
-            disk.check_database(database)
+            disk.check_database(database, "; advice")
             self.assertEqual(database.read_bytes(), content)
         database.write_bytes(b"trash")
         for path in (database, self.folder):
             with self.assertRaises(StateError) as wrong:
-                disk.check_database(path)
+                disk.check_database(path, "; advice")
             self.assertIn(str(path), str(wrong.exception))
 
     def test_a_folder_that_cannot_be_made_is_named(self) -> None:
