@@ -44,7 +44,7 @@ def make_names_durable(folder: Path, fsync: Callable[[int], None] = os.fsync) ->
 
 
 def check_database(file: Path, advice: str) -> None:
-    """Raise StateError when a database that is there cannot be used, with advice on one that is none; changes nothing."""
+    """Raise StateError when a database that is there cannot be used, advice with it if it is none; changes nothing."""
     try:
         with file.open("r+b") as database:
             if database.read(len(_MAGIC)) not in (b"", _MAGIC):
