@@ -12,8 +12,8 @@ _ESCAPED = re.compile(r"\\(.)")
 
 
 def unfolded(calendar: bytes) -> bytes:
-    """A calendar with each of its lines in one."""
-    for fold in _FOLDS:
+    """A calendar with each of its lines in one; but not in UTF-16, where these bytes may be others."""
+    for fold in _FOLDS if b"\0" not in calendar[:_LOOK_AT] else ():
         calendar = calendar.replace(fold, b"")
     return calendar
 

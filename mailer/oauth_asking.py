@@ -28,8 +28,8 @@ _LONGEST_ANSWER = 1 << 16  # bytes; tokens have up to some thousand
 _LAST_STEPS = 1.0  # seconds; a thread that waits no more needs much less for them
 _MOMENT = 0.2  # seconds between two looks whether anybody still waits
 # Seconds between two looks at what a command does: in these, a flood brings some megabytes. At one that has ended there
-# are a few, as communicate() reads nothing where the machine is busy for as long.
-_LOOK, _LAST_LOOKS = 0.01, 5
+# are more, for half a second: its children may print a little later, and communicate() reads nothing where it is late.
+_LOOK, _LAST_LOOKS = 0.01, 50
 # The system has nothing left for one more process: EAGAIN is the owner's limit of these.
 _FOR_NOW = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 

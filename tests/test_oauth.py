@@ -259,7 +259,7 @@ class CommandTest(unittest.TestCase):
 
     def test_on_a_busy_machine_too(self) -> None:
         selector = selectors.PollSelector if hasattr(selectors, "PollSelector") else selectors.SelectSelector
-        poll, select, looks = subprocess.Popen.poll, selector.select, iter(range(3))
+        poll, select, looks = subprocess.Popen.poll, selector.select, iter(range(20))
 
         def at_the_end(process: Any) -> Any:
             process.wait()

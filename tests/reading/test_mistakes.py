@@ -201,6 +201,9 @@ class Mistakes(unittest.TestCase):
         self.assertEqual(mail(kind, cut).text, "[Calendar: Büro]")
         russian = lines.format("ФНС").replace("END:VEVENT", "DESCRIPTION:Обсуждаем отчётность за квартал\r\nEND:VEVENT")
         self.assertEqual(mail("Content-Type: text/calendar", russian.encode("cp1251")).text, "[Calendar: ФНС]")
+        gujarati = lines.format("ગુજરાતી બેઠક આજે").encode("utf-16")
+        found = mail("Content-Type: text/calendar; charset=utf-16", gujarati)
+        self.assertEqual(found.text, "[Calendar: ગુજરાતી બેઠક આજે]")
         wide = russian.encode("utf-16")
         self.assertEqual(mail("Content-Type: text/calendar; charset=utf-16", wide).text, "[Calendar: ФНС]")
 
