@@ -5,6 +5,7 @@ saved. After a start, or a failure anywhere, `recover` finds what is logged behi
 leaves that out.
 """
 
+import hashlib
 from bisect import bisect
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
@@ -92,7 +93,7 @@ class Ledger:
             lines = [
                 line(reading, time=time, uidvalidity=progress.uidvalidity, uid=uid)
                 for uid, reading in readings
-                if success_or_error(reading) == name and _number(uid, _identity(reading)) not in self._logged
+                if success_or_error(reading) == name and not self._knows(uid, reading)
             ]
             if lines:
                 self._journals[index].append(b"".join(lines))
@@ -108,6 +109,10 @@ class Ledger:
             progress = replace(self.progress, marking=())
             self._position.save(progress)
             self.progress = progress
+
+    def _knows(self, uid: int, reading: Reading) -> bool:
+        """Whether a mail is logged. The UID may also be that of another mailbox's mail."""
+        return bool(self._logged) and _number(uid, _identity(reading)) in self._logged
 
     def _awaits(self, progress: Progress) -> bool:
         """Whether mails that are logged may still be to be met behind this progress."""
@@ -132,8 +137,8 @@ class Ledger:
 
 
 def _number(uid: int, identity: str) -> int:
-    """What stands for a mail that is logged. The UID may also be that of another mailbox's mail."""
-    return hash((uid, identity))
+    """What stands for a mail that is logged: in 64 bits, so that no two are taken for each other."""
+    return int.from_bytes(hashlib.blake2b(f"{uid} {identity}".encode("utf-8", "replace"), digest_size=8).digest())
 
 
 def _identity(reading: Reading) -> str:
