@@ -142,7 +142,7 @@ def _misdeclared(data: bytes, name: str) -> str:
     if name == "cp1252":
         return _western(data)
     decoder = eastasian.DECODERS.get(name)
-    text = decoder(data) if decoder else _decode(data, name, "replace")
+    text = decoder(data)[: LONGEST + 1] if decoder else _decode(data, name, "replace")
     if data.isascii():  # which is UTF-8 as well, and says nothing
         return text[: LONGEST + 1]
     if text.count("\ufffd") * 8 <= sum(character > "\x7f" for character in text[:65536]):

@@ -69,9 +69,11 @@ def _register(codec: str, pairs: bytes, character: Callable[[bytes], str]) -> No
     def handler(error: UnicodeError) -> tuple[str, int]:
         if not isinstance(error, UnicodeDecodeError):  # it is for decoding alone
             raise error
-        if pair := pattern.match(error.object, error.start):
-            return character(pair[0])[:1], pair.end()
-        return "\ufffd", error.start + 1
+        pair = pattern.match(error.object, error.start)
+        found = character(pair[0])[:1] if pair else "\ufffd"
+        if not pair or (found == "\ufffd" and pair[0][1] < 0x80):  # which may be a letter of its own
+            return "\ufffd", error.start + 1
+        return found, pair.end()
 
     codecs.register_error(f"mailer.{codec}", handler)
 

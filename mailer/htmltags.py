@@ -5,7 +5,6 @@ as long and, in some of the versions that Mailer runs on, quadratic time on malf
 """
 
 import re
-import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from html import unescape
@@ -21,8 +20,6 @@ _LONGEST_VALUE, _MOST_SIGNS = 2000, 4
 # Tags up to this length are remembered.
 _SHORT = 200
 
-# In an element comments are no longer, and all have an end: they are looked for in each that is hidden.
-_LONGEST_COMMENT = 8_192
 _COMMENT_END = re.compile(r"--!?>")
 _ATTRIBUTE = re.compile(r"(?<![a-zA-Z-])([a-zA-Z-]++)\s*+=\s*+(?:\"([^\"]*)\"?|'([^']*)'?|([^\s\"'>]+))")
 _HIDDEN = re.compile(
@@ -112,9 +109,9 @@ def _tag(slash: str | None, name: str | None, attributes: str | None, comment: s
     )
 
 
-def end_of(tag: Tag, html: str, position: int) -> int:
-    """Where that ends which begins behind a tag, or a comment; -1 when nowhere."""
-    return end_of_element(html, tag.name, position) if tag.name else end_of_comment(html, position)
+def end_of(tag: Tag, html: str, position: int, last_comment: int) -> int:
+    """Where that ends which begins behind a tag, or a comment; -1 when nowhere. The last comment is given by its end."""
+    return end_of_element(html, tag.name, position, last_comment) if tag.name else end_of_comment(html, position)
 
 
 def is_hidden(attributes: str) -> bool:
@@ -130,30 +127,31 @@ def _style(attributes: str) -> str:
     return attribute(attributes, "style") if "style" in attributes or "STYLE" in attributes else ""
 
 
-def end_of_comment(html: str, position: int, until: int = sys.maxsize) -> int:
-    """Where a comment ends whose text begins at the position; -1 when nowhere, or not until there."""
+def end_of_comment(html: str, position: int) -> int:
+    """Where a comment ends whose text begins at the position; -1 when nowhere."""
     if html.startswith((">", "->"), position):
         return position + 1 + html.startswith("-", position)
-    end = _COMMENT_END.search(html, position, until)
+    end = _COMMENT_END.search(html, position)
     return end.end() if end else -1
 
 
-def end_of_element(html: str, name: str, position: int) -> int:
+def end_of_element(html: str, name: str, position: int, last_comment: int) -> int:
     """Where an element ends whose content begins at the position; -1 when nowhere."""
     if name == "p" or name in _LIES_IN:
-        return _end_left_out(html, name, position)
+        return _end_left_out(html, name, position, last_comment)
     depth = 1
-    for tag in _tags(html, _tags_named(name), position, comments=name not in _RAW):
+    for tag in _tags(html, _tags_named(name), position, last_comment if name not in _RAW else -1):
         depth += -1 if tag[1] else int(name not in SKIPPED)
         if depth == 0:
             return html.find(">", tag.end()) + 1 or len(html)
     return -1
 
 
-def _end_left_out(html: str, name: str, position: int) -> int:
+def _end_left_out(html: str, name: str, position: int, last_comment: int) -> int:
     """The same of an element whose end tag may be left out."""
     depth = 0  # in others of what it lies in
-    for tag in _tags(html, _tags_named(name, _LIES_IN.get(name, _NO_PARAGRAPH)), position):
+    named = _tags_named(name, _LIES_IN.get(name, _NO_PARAGRAPH))
+    for tag in _tags(html, named, position, last_comment):
         if not tag[2]:
             if name == "p" or (tag[1] and not depth):
                 return tag.start()
@@ -163,16 +161,14 @@ def _end_left_out(html: str, name: str, position: int) -> int:
     return -1
 
 
-def _tags(html: str, named: re.Pattern[str], position: int, *, comments: bool = True) -> Iterator[re.Match[str]]:
-    """The tags; where there are comments, without those in them."""
+def _tags(html: str, named: re.Pattern[str], position: int, last_comment: int) -> Iterator[re.Match[str]]:
+    """The tags without those in comments; behind the end of the last one there are none, whatever begins."""
     while found := named.search(html, position):
         position = found.end()
         if not html.startswith("<!--", found.start()):
             yield found
-        elif comments:
-            end = end_of_comment(html, position, position + _LONGEST_COMMENT)
-            comments = end >= 0
-            position = max(position, end)
+        elif position < last_comment:
+            position = end_of_comment(html, position)
 
 
 @lru_cache(maxsize=64)

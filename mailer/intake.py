@@ -31,6 +31,7 @@ _LEVELS = {
     Code.INTERNAL_ERROR: logging.ERROR,
 }
 
+_LONGEST = 4 * MAX_ADDRESS  # characters of what is given for an address, where that may become one
 _QUIET_SECONDS = 1.0  # between two lines of the log about requests over a rate
 
 _log = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ class _Line:
     __slots__ = ("_address", "_reply", "_seconds")
 
     def __init__(self, address: str, reply: Reply, seconds: float) -> None:
-        self._address = address if len(address) <= MAX_ADDRESS else "?"  # a line may wait, beside thousands of others
+        self._address = address if len(address) <= _LONGEST else "?"  # a line may wait, beside thousands of others
         self._reply, self._seconds = reply, seconds
 
     def __str__(self) -> str:

@@ -97,6 +97,8 @@ class Mistakes(unittest.TestCase):
                 with self.subTest(text, charset=charset):
                     raw = text.encode("big5hkscs")
                     self.assertEqual(mail(f"Content-Type: text/plain; charset={charset}", raw).text, text)
+        odd = "的票 ".encode("big5") + b"\x85what"
+        self.assertEqual(mail("Content-Type: text/plain; charset=big5", odd).text, "的票 \ufffdwhat")
         euro = "10 € 的票".encode("cp950")
         self.assertEqual(mail("Content-Type: text/plain; charset=big5", euro + b" \xff").text, "10 € 的票 \ufffd")
 
@@ -162,6 +164,8 @@ class Mistakes(unittest.TestCase):
             (f"<p {none}>no<b>no</b></p>yes", "yes"),
             (f"<p {none}>no<!-- <li> <table></p> -->no</p>yes", "yes"),
             (f"<td {none}>no<!--[if mso]></table><td><![endif]-->no</td>yes", "yes"),
+            (f"<div {none}><!-- {'x' * 9_000} --><!-- <div> --> no</div>yes", "yes"),
+            (f"<div {none}>no <!-- </div>yes", "yes"),
             (f"<dl><dt>yes<dd {none}>no<dl><dd>no</dl></dd><dt>too</dl>", "yes\ntoo"),
         ):
             with self.subTest(html):
