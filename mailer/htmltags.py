@@ -110,7 +110,7 @@ def _tag(slash: str | None, name: str | None, attributes: str | None, comment: s
 
 
 def end_of(tag: Tag, html: str, position: int, last_comment: int) -> int:
-    """Where that ends which begins behind a tag, or a comment; -1 when nowhere. The last comment is given by its end."""
+    """Where that ends which begins behind a tag, or a comment; -1 when nowhere. The last comment goes by its end."""
     return end_of_element(html, tag.name, position, last_comment) if tag.name else end_of_comment(html, position)
 
 

@@ -178,13 +178,15 @@ def _lines(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _mend(file: int) -> None:
-    """Give a log whose last line lacks its end that end, or, when that line is no whole record, cut it off."""
+    """Give a log whose last line lacks its end that end, or, when that line is a part of a record, cut it off."""
     size = os.fstat(file).st_size
     start = _last_line(file, size)
     if start == size:
         return
     os.lseek(file, start, os.SEEK_SET)
-    if size - start <= _LONGEST_LINE and _logged(os.read(file, size - start)):
+    line = os.read(file, min(size - start, _LONGEST_LINE))
+    # What begins like no record, and is nothing that a power cut leaves, is somebody's note.
+    if not line.startswith((b"{", b"\0")) or (len(line) == size - start and _logged(line)):
         _write(file, b"\n")
     else:
         os.ftruncate(file, start)

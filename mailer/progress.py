@@ -84,7 +84,7 @@ def identity(
     message_id: str | None, sender: str | None, subject: str | None, date: str | None, text: str | None
 ) -> str:
     """What tells mails with the same numbers apart, as those of two mailboxes: the Message-ID, or else the others."""
-    return str(message_id) if message_id else f"{sender}\n{subject}\n{date or _digest(text or '')}"
+    return str(message_id) if message_id else f"{sender}\n{subject}\n{date}\n{_digest(text or '')}"
 
 
 def _digest(text: object) -> str:

@@ -680,11 +680,12 @@ class Crashes(CollectCase):
         self.assertEqual(self.uids(), sorted([*uids, *range(100, 120)]))
 
     def test_neither_does_one_whose_mails_have_no_message_id(self) -> None:
-        table = (("bob@example.com", "x", 2), ("alice@example.com", "y", 2), ("alice@example.com", "x", 1))
-        for sender, text, count in table:
+        alice, date = "alice@example.com", "2026-11-26T08:00:00+00:00"
+        table = (("bob@example.com", "x", None, 2), (alice, "y", None, 2), (alice, "x", date, 2), (alice, "x", None, 1))
+        for sender, text, written, count in table:
             self.begin()
             self.server.deliver(self.address, b"From: alice@example.com\r\nSubject: [Ticket #1] Mailer\r\n\r\nx\r\n")
-            other = {"ticket": 1, "from": sender, "subject": "[Ticket #1] Mailer", "date": None, "message_id": None,
+            other = {"ticket": 1, "from": sender, "subject": "[Ticket #1] Mailer", "date": written, "message_id": None,
                      "text": text, "uidvalidity": 1, "uid": 1}  # fmt: skip
             (self.folder / "success.log").write_text(json.dumps(other) + "\n")
             self.start().run_pass()

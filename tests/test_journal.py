@@ -282,9 +282,17 @@ class Recovering(JournalCase):
         (self.folder / "success.log.1").write_bytes(line(1))
         numbers = f'{{"uid": 1e400, "uidvalidity": 7}}\n{{"uid": {"9" * 5_000}, "uidvalidity": 7}}\n'
         others = f"[]\n{'[' * 100_000}\n{numbers}".encode()
-        self.path.write_bytes(b"a note by hand\n" + line(2) + b"\n" + others + line(3) + b"tor")
+        self.path.write_bytes(b"a note by hand\n" + line(2) + b"\n" + others + line(3) + b'{"tor')
         self.assertEqual(sorted(self.uids(Mark())), [1, 2, 3])
         self.assertEqual(self.text(), b"a note by hand\n" + line(2) + b"\n" + others + line(3))
+
+    def test_a_note_without_a_line_end_gets_one(self) -> None:
+        for note in (b"seen until here", b"-- ann", b"[1"):
+            self.path.write_bytes(line(1) + note)
+            with self.subTest(note):
+                self.assertEqual(self.uids(Mark()), [1])
+                self.journal.append(line(2))
+                self.assertEqual(self.text(), line(1) + note + b"\n" + line(2))
 
     def test_the_tail_of_a_large_log_is_found_without_reading_the_log(self) -> None:
         with self.path.open("w") as file:

@@ -283,6 +283,14 @@ class Mistakes(unittest.TestCase):
                 found = mail(f"Subject: {subject}\r\nAuto-Submitted: auto-replied")
                 self.assertEqual((found.reason, found.ticket, found.related_ticket), ("auto_reply", None, ticket))
 
+    def test_automatic_replies_are_known_by_their_subject_too(self) -> None:
+        for words in ("Automatic reply", "Automatische Antwort", "Réponse automatique ", "Odpowiedź automatyczna", "自动回复",
+                      "Automatická odpověď", "Automatikus válasz", "Otomatik yanıt", "自动答复", "自動応答", "자동 회신",
+                      "Resposta automática", "Automatisch antwoord", "Autosvar", "Automatisk svar"):  # fmt: skip
+            with self.subTest(words):
+                found = mail(f"Subject: {words}: [Ticket #7] Mailer")
+                self.assertEqual((found.reason, found.related_ticket), ("auto_reply", 7))
+
     def test_too_little_memory_is_no_fault_of_a_mail(self) -> None:
         with mock.patch("mailer.mime.parse", side_effect=MemoryError):
             self.assertRaises(MemoryError, read, FROM + b"\r\nx")
