@@ -284,9 +284,11 @@ class Mistakes(unittest.TestCase):
                 self.assertEqual((found.reason, found.ticket, found.related_ticket), ("auto_reply", None, ticket))
 
     def test_automatic_replies_are_known_by_their_subject_too(self) -> None:
-        for words in ("Automatic reply", "Automatische Antwort", "Réponse automatique ", "Odpowiedź automatyczna", "自动回复",
-                      "Automatická odpověď", "Automatikus válasz", "Otomatik yanıt", "自动答复", "自動応答", "자동 회신",
-                      "Resposta automática", "Automatisch antwoord", "Autosvar", "Automatisk svar"):  # fmt: skip
+        for words in (
+            "Automatic reply", "Automatische Antwort", "Réponse automatique ", "Odpowiedź automatyczna",
+            "Automatická odpověď", "Automatikus válasz", "Otomatik yanıt", "Resposta automática",
+            "Automatisch antwoord", "Autosvar", "Automatisk svar", "自动回复", "自动答复", "自動応答", "자동 회신",
+        ):  # fmt: skip
             with self.subTest(words):
                 found = mail(f"Subject: {words}: [Ticket #7] Mailer")
                 self.assertEqual((found.reason, found.related_ticket), ("auto_reply", 7))
