@@ -8,6 +8,7 @@ import secrets
 import signal
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from mailer.courier import Courier, exit_code
 from mailer.draft import Draft, read
@@ -160,10 +161,17 @@ class _Conversation:
                 go_on, another = _("Go on with it"), _("Keep it for later and write another one")
                 chosen = self._form.choose(1, go_on, another, _("Delete it and write another one"))
                 if chosen == 1:
-                    self._draft.take(path, doubtful)
-                    self._request = replace(kept, id=kept.id or _new_id())
+                    self._take(path, kept, doubtful)
                 elif chosen == 3:
                     path.unlink()
+
+    def _take(self, path: Path, kept: Request, doubtful: bool) -> None:
+        try:
+            self._draft.take(path, doubtful)
+        except OSError:
+            self._terminal.say(_("Another client.py has taken it meanwhile."))
+        else:
+            self._request = replace(kept, id=kept.id or _new_id())
 
     def _letter(self, email: str) -> Request:
         """The request with this address, and with its id as long as that is the same."""

@@ -116,6 +116,7 @@ class Session(Wire):
             if not self._pipelining:
                 if refused:
                     break
+                self._be_in_step()
                 self.send(command)
                 yield WAIT
             try:

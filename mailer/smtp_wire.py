@@ -169,7 +169,7 @@ class Wire(smtplib.SMTP):
             except OSError as failure:
                 self.fail(f"no reply from {self._place}", failure)
             if not data:
-                self.fail(f"{self._place} closed the connection")
+                self.fail("the server has ended" if self._interrupted else f"{self._place} closed the connection")
             self._buffer += data
         return found
 

@@ -766,6 +766,19 @@ class DraftTest(TerminalTestCase):
             for file in self.drafts.iterdir():
                 file.unlink()
 
+    def test_a_draft_that_another_client_takes_meanwhile_is_said_to_be_taken(self) -> None:
+        self.drafts.mkdir()
+        (self.drafts / "draft-999999999").write_text('{"email": "bob@example.com", "id": "1"}\nold')
+        with FakeServer(OK) as server, self.person(server.port, *ADDRESS) as late, self.person(server.port) as quick:
+            late.sees("Number")
+            quick.answers("Number", "1\r")
+            quick.sees("Your e-mail address")
+            late.types("1\r")
+            late.sees("Another client.py has taken it")
+            late.answers("Your message", "new\r.\r")
+            self.assertEqual(late.ends(), 0)
+            self.assertEqual([request["message"] for request in server.requests], ["new"])
+
     def test_the_draft_of_a_client_that_runs_is_not_offered(self) -> None:
         with FakeServer() as server, self.person(server.port, *ADDRESS) as first:
             first.answers("Your message", "one\r")

@@ -337,6 +337,12 @@ class SessionsTest(OutboxTestCase):
                 self.assertEqual([result(box) for _ in range(5)], ["sent"] * 5)
                 self.assertEqual(len(server.bodies), 5)
 
+    def test_a_reply_too_many_and_one_too_few_do_not_make_up_for_each_other(self) -> None:
+        table: Table = {**PLAIN_SMTP, "MAIL": b"250 ok\r\n250 ok\r\n", "RCPT": [b"250 ok\r\n", b""]}
+        with ScriptedServer(table) as server:
+            self.assertEqual(result(self.outbox(server.port, timeout=0.5)), "mail_unavailable retry")
+            self.assertEqual(server.bodies, [])
+
     def test_faults_of_rset_and_quit_spoil_nothing(self) -> None:
         for fault in (hang, drip(b"2"), b"babble\r\n", b"421 no\r\n", b"550 no\r\n", b"", lambda _: socket.close(-1)):
             table: Table = {**PLAIN_SMTP, "RCPT": [b"550 no\r\n", b"250 ok\r\n"], "RSET": fault, "QUIT": fault}
