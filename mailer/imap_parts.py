@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from mailer import content, headers, mime, parameters
 
-# Headers of parts in one FETCH, and the bytes of each that are asked for.
-_AT_ONCE, _HEADER = 8, 8192
+# Headers of parts in one FETCH, few at first and then more; and the bytes of each that are asked for.
+_FEW, _MANY, _HEADER = 8, 64, 8192
 # So much of an answer is expected.
-ANSWER = _AT_ONCE * _HEADER
+ANSWER = _MANY * _HEADER
 
 
 class Refused(Exception):  # noqa: N818 - nothing went wrong
@@ -66,8 +66,10 @@ def following(
     `ask(items)` gives what a FETCH gives, by section; `text(section, header)` a part, as far as the reader wants it.
     Raises Unlike.
     """
-    for start in range(cut.number, mime.PARTS, _AT_ONCE):
-        sections = {number: f"{cut.section}{number}" for number in range(start, start + _AT_ONCE)}
+    start, at_once = cut.number, _FEW
+    while start < mime.PARTS:
+        sections = {number: f"{cut.section}{number}" for number in range(start, start + at_once)}
+        start, at_once = start + at_once, min(2 * at_once, _MANY)
         found = ask(" ".join(f"BODY.PEEK[{section}.MIME]<0.{_HEADER}>" for section in sections.values()))
         for number, section in sections.items():
             header = found.get(f"{section}.MIME", b"")

@@ -192,6 +192,15 @@ class LargeMails(ImapCase):
             (mail,) = self.opened(server.port).fetch([9], wants_more)
         return None if mail.refused else read(mail.raw or b"", complete=mail.complete)
 
+    def test_hundreds_of_small_attachments_take_few_commands(self) -> None:
+        files = [file(f"{number}.bin", 10_000) for number in range(900)]
+        raw = HEAD + multipart("mixed", "b", text("look"), *files, text("and bye"))
+        answers = Answers(raw)
+        found = self.fetched(answers)
+        self.assertEqual(found, read(raw))
+        self.assertEqual((len(found.attachments), found.text, found.truncated), (900, "look\nand bye", False))
+        self.assertLess(len(answers.commands), 25)
+
     def test_parts_are_bounded(self) -> None:
         raw = HEAD + multipart("mixed", "b", file("big"), *[text("x" * 100)] * 500)
         answers = Answers(raw)
