@@ -5,7 +5,6 @@ as long and, in some of the versions that Mailer runs on, quadratic time on malf
 """
 
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from html import unescape
 from typing import NamedTuple
@@ -32,7 +31,6 @@ _HIDDEN_ATTRIBUTE = re.compile(r"(?:^|\s)hidden(?=[\s=/]|$)")
 _LINES_KEPT = re.compile(r"(?<![\w-])white-space\s*:\s*pre(?:-wrap|-line)?\s*(?:[;!]|$)", re.I)
 # Their content is not text, or not for the reader.
 SKIPPED = frozenset(("script", "style", "title", "template", "xml", "svg"))
-_RAW = frozenset(("script", "style", "title"))  # there are no comments in these, whatever they hold
 VOID = frozenset(("br", "hr", "img", "input", "meta", "link", "base", "area", "col", "wbr", "embed", "source", "param"))
 # The end tags of these are often left out. Each ends where the next of its kind begins, and with what it lies in; but
 # not within another one of those that lies in it.
@@ -109,9 +107,9 @@ def _tag(slash: str | None, name: str | None, attributes: str | None, comment: s
     )
 
 
-def end_of(tag: Tag, html: str, position: int, last_comment: int) -> int:
-    """Where that ends which begins behind a tag, or a comment; -1 when nowhere. The last comment goes by its end."""
-    return end_of_element(html, tag.name, position, last_comment) if tag.name else end_of_comment(html, position)
+def end_of(tag: Tag, html: str, position: int) -> int:
+    """Where that ends which begins behind a tag, or a comment; -1 when nowhere."""
+    return end_of_element(html, tag.name, position) if tag.name else end_of_comment(html, position)
 
 
 def is_hidden(attributes: str) -> bool:
@@ -135,23 +133,25 @@ def end_of_comment(html: str, position: int) -> int:
     return end.end() if end else -1
 
 
-def end_of_element(html: str, name: str, position: int, last_comment: int) -> int:
-    """Where an element ends whose content begins at the position; -1 when nowhere."""
+def end_of_element(html: str, name: str, position: int) -> int:
+    """Where an element ends whose content begins at the position; -1 when nowhere.
+
+    Tags in comments count: better too much is shown than lost.
+    """
     if name == "p" or name in _LIES_IN:
-        return _end_left_out(html, name, position, last_comment)
+        return _end_left_out(html, name, position)
     depth = 1
-    for tag in _tags(html, _tags_named(name), position, last_comment if name not in _RAW else -1):
+    for tag in _tags_named(name).finditer(html, position):
         depth += -1 if tag[1] else int(name not in SKIPPED)
         if depth == 0:
             return html.find(">", tag.end()) + 1 or len(html)
     return -1
 
 
-def _end_left_out(html: str, name: str, position: int, last_comment: int) -> int:
+def _end_left_out(html: str, name: str, position: int) -> int:
     """The same of an element whose end tag may be left out."""
     depth = 0  # in others of what it lies in
-    named = _tags_named(name, _LIES_IN.get(name, _NO_PARAGRAPH))
-    for tag in _tags(html, named, position, last_comment):
+    for tag in _tags_named(name, _LIES_IN.get(name, _NO_PARAGRAPH)).finditer(html, position):
         if not tag[2]:
             if name == "p" or (tag[1] and not depth):
                 return tag.start()
@@ -161,17 +161,7 @@ def _end_left_out(html: str, name: str, position: int, last_comment: int) -> int
     return -1
 
 
-def _tags(html: str, named: re.Pattern[str], position: int, last_comment: int) -> Iterator[re.Match[str]]:
-    """The tags without those in comments; behind the end of the last one there are none, whatever begins."""
-    while found := named.search(html, position):
-        position = found.end()
-        if not html.startswith("<!--", found.start()):
-            yield found
-        elif position < last_comment:
-            position = end_of_comment(html, position)
-
-
 @lru_cache(maxsize=64)
 def _tags_named(name: str, others: str = "(?!)") -> re.Pattern[str]:
-    """Tags of this name, and of others; and the beginnings of comments."""
-    return re.compile(rf"<(?:(/?)(?:({re.escape(name)})|{others})(?=[\s>/])|!--)", re.IGNORECASE)
+    """Tags of this name, and of others."""
+    return re.compile(rf"<(/?)(?:({re.escape(name)})|{others})(?=[\s>/])", re.IGNORECASE)

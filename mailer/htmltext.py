@@ -51,13 +51,11 @@ class _Reader:
         self.in_vain = 0
         self.lines_kept_until = 0  # where an element ends whose style keeps them
         self.hid = False
-        self.last_comment = -1  # where the last one ends
 
     def run(self, html: str, *, hide: bool) -> str:
         """Read the document tag by tag."""
         page, line, search = self.page, self.page.line, TAG.search
         position, last = 0, html.rfind(">") + 1
-        self.last_comment = max(html.rfind("-->"), html.rfind("--!>"))
         while found := search(html, position, last):
             begin = found.start()
             if begin > position:
@@ -84,7 +82,7 @@ class _Reader:
 
     def skip(self, tag: Tag, html: str, position: int) -> int:
         """Where to go on behind what is left out; right here when it has no end, as the rest would be lost."""
-        end = end_of(tag, html, position, self.last_comment) if self.in_vain < _VAIN else -1
+        end = end_of(tag, html, position) if self.in_vain < _VAIN else -1
         self.in_vain += end < 0
         self.keep_no_lines(end)
         return end if end >= 0 else position
@@ -94,8 +92,8 @@ class _Reader:
         if tag.name in _BLOCKS and self.page.line and not tag.hidden:
             self.page.break_line()
         self.keep_no_lines(position)
-        if tag.preformatted and not self.page.preformatted and self.in_vain < _VAIN:
-            self.lines_kept_until = max(0, end_of(tag, html, position, self.last_comment))
+        if tag.preformatted and not (self.page.preformatted or self.lines_kept_until) and self.in_vain < _VAIN:
+            self.lines_kept_until = max(0, end_of(tag, html, position))
             self.in_vain += not self.lines_kept_until
             self.page.preformatted += self.lines_kept_until > 0
 
