@@ -82,14 +82,14 @@ class Draft:
         except OSError as wrong:
             self.trouble = str(wrong)
             if doubtful:
-                self._doubt_in_place()
+                self._doubt_in_place(self.path)
         finally:
             with suppress(OSError):
                 new.unlink(missing_ok=True)  # if it is still there
 
-    def _doubt_in_place(self) -> None:
+    def _doubt_in_place(self, path: Path) -> None:
         """Have the former draft say that it may have been sent, as the new one cannot: that takes no room."""
-        with suppress(OSError), (self.path or Path()).open("r+b") as file:
+        with suppress(OSError), path.open("r+b") as file:
             header = file.readline()
             file.seek(0)
             file.write(header.replace(b'"doubtful": false', b'"doubtful": true '))

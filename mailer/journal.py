@@ -184,9 +184,9 @@ def _mend(file: int) -> None:
     if start == size:
         return
     os.lseek(file, start, os.SEEK_SET)
-    line = os.read(file, min(size - start, _LONGEST_LINE))
+    first, rest = os.read(file, 1), size - start - 1
     # What begins like no record, and is nothing that a power cut leaves, is somebody's note.
-    if not line.startswith((b"{", b"\0")) or (len(line) == size - start and _logged(line)):
+    if first not in (b"{", b"\0") or (rest <= _LONGEST_LINE and _logged(first + os.read(file, rest))):
         _write(file, b"\n")
     else:
         os.ftruncate(file, start)

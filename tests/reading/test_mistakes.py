@@ -292,6 +292,7 @@ class Mistakes(unittest.TestCase):
             with self.subTest(words):
                 found = mail(f"Subject: {words}: [Ticket #7] Mailer")
                 self.assertEqual((found.reason, found.related_ticket), ("auto_reply", 7))
+        self.assertEqual(mail("Subject: Autosvar virker ikke").reason, "subject")
 
     def test_too_little_memory_is_no_fault_of_a_mail(self) -> None:
         with mock.patch("mailer.mime.parse", side_effect=MemoryError):
