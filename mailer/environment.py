@@ -8,12 +8,13 @@ import difflib
 import io
 import logging
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from dotenv.parser import parse_stream
+from dotenv.parser import Binding, parse_stream
 
 from mailer.config import KEYS, PATHS
 from mailer.errors import ConfigError, safe
@@ -22,6 +23,8 @@ BASE = Path(__file__).resolve().parent.parent  # the folder of the scripts
 _SECRETS = ("EMAIL_PASSWORD", "SERVER_TOKEN", "OAUTH_CLIENT_SECRET", "OAUTH_REFRESH_TOKEN")
 _LONGEST_ENV = 262_144  # characters
 _LONGEST_SECRET = 65_536  # bytes: a password file that is longer is some other file
+# What python-dotenv takes for a value, though it is meant to be none: a token that nobody knows would keep all out.
+_COMMENT_FOR_VALUE = re.compile(r"[^=]*=[^\S\n]+#")
 _LIKENESS = 0.8  # of a key to the one that was meant; others' keys may be in the same file: EMAIL_HOST is not IMAP_HOST
 
 _T = TypeVar("_T")
@@ -81,8 +84,8 @@ def _env_file(env: str | None, optional: bool) -> dict[str, str]:
         if len(content) > _LONGEST_ENV:
             raise ValueError("it is too long to be a settings file")
         statements = list(parse_stream(io.StringIO(content)))
-        if wrong := [statement.original.line for statement in statements if statement.error]:
-            raise ConfigError(*[f"{path}: line {line} is no KEY=value, or its quotes do not match" for line in wrong])
+        if wrong := list(filter(None, map(_complaint, statements))):
+            raise ConfigError(*[f"{path}: {complaint}" for complaint in wrong])
         pairs = {statement.key: statement.value for statement in statements if statement.key}
         found = {key: value for key, value in pairs.items() if value}
         if any(map(found.get, _SECRETS)):
@@ -96,6 +99,17 @@ def _env_file(env: str | None, optional: bool) -> dict[str, str]:
             return {}
         raise ConfigError(f"{path}: cannot be read ({failure})") from failure
     return found
+
+
+def _complaint(statement: Binding) -> str | None:
+    """What is wrong with a line of the file, if anything; without the value, which may be a secret."""
+    key, text = statement.key, statement.original.string
+    line = statement.original.line + text[: len(text) - len(text.lstrip())].count("\n")  # it begins behind empty ones
+    if statement.error or (key and statement.value is None and not key.isidentifier()):  # such as KEY:value
+        return f"line {line} is no KEY=value, or its quotes do not match"
+    if key in KEYS and _COMMENT_FOR_VALUE.match(text):
+        return f"line {line} has a comment where the value of {key} belongs; one with a # goes into single quotes"
+    return None
 
 
 def _warn_of_readers(path: Path) -> None:

@@ -49,8 +49,8 @@ class Reader:
         return value
 
     def secret(self, key: str) -> str | None:
-        """A value as it is, blanks included, that no complaint ever shows."""
-        value = self._values.get(key) or ""
+        """A value as it is, blanks included, that no complaint ever shows; without what is left of a CRLF."""
+        value = self._values.get(key, "").removesuffix("\r")
         if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
             self.complain(key, "holds a NUL character, or bytes that are not UTF-8")
         return value or None

@@ -97,13 +97,14 @@ class TheFile(Folder):
 
     def test_a_line_that_cannot_be_read_is_told_and_not_left_out(self) -> None:
         lines = ("SERVER_TOKEN='it's secret'", "SERVER_TOKEN='secret", 'SERVER_TOKEN="secret"b"',
-                 "SERVER_TOKEN: secret", "set SERVER_TOKEN=secret")  # fmt: skip
+                 "SERVER_TOKEN: secret", "set SERVER_TOKEN=secret",
+                 "SERVER_TOKEN:secret", "EMAIL_PASSWORD:secret", "SERVER_TOKEN= # secret")  # fmt: skip
         for line in lines:
             with self.subTest(line), self.assertRaises(ConfigError) as wrong:
-                self.values(self.write(f"# settings\n\nIMAP_HOST=h\n{line}\nSMTP_HOST=h\nA: b\n"))
+                self.values(self.write(f"# settings\n\nIMAP_HOST=h\n{line}\nSMTP_HOST=h\n\n \nA: b\n"))
             first, second = wrong.exception.problems
             self.assertIn("line 4 ", first)
-            self.assertIn("line 6 ", second)
+            self.assertIn("line 8 ", second)
             self.assertNotIn("secret", first)
 
     def test_an_empty_value_in_the_file_is_none(self) -> None:
@@ -140,6 +141,16 @@ class TheFile(Folder):
             self.assertIn(f"{path}: {wrong.split()[-1]} is no setting", log.output[0])
             self.assertIn(f"did you mean {meant}?", log.output[0])
             self.assertNotIn("geheim", log.output[0])
+
+    def test_a_comment_stands_behind_a_value_and_is_none(self) -> None:
+        path = self.write("SMTP_HOST=h # here\nEMAIL_LOGIN= l # there\nSERVER_TOKEN=#1\nOTHERS= # nothing")
+        self.assertEqual(self.values()["SMTP_HOST"], "h")
+        self.assertEqual((self.values()["EMAIL_LOGIN"], self.values()["SERVER_TOKEN"]), ("l", "#1"))
+        path.write_text("SERVER_TOKEN= # off\nEMAIL_PASSWORD=\t# fill in")
+        with self.assertRaises(ConfigError) as wrong:
+            self.values()
+        self.assertEqual(len(wrong.exception.problems), 2)
+        self.assertIn("line 1 has a comment where the value of SERVER_TOKEN belongs", wrong.exception.problems[0])
 
     def test_keys_of_others_are_left_alone(self) -> None:
         others = ("PATH", "HOME", "PYTHONPATH", "LANG", "LOG_LEVEL", "EMAIL_HOST", "EMAIL_USER", "DATABASE_URL", "PORT",
