@@ -20,6 +20,9 @@ from mailer.secrecy import Secrets
 from mailer.smtp_reply import SessionLostError, first_reply, may_become_reply, refusal, said, words
 
 _READ_SIZE = 1 << 12
+# Seconds to connect to one address of a mail server that has others: where its IPv6 leads nowhere, that is tried first
+# for each new session.
+_ONE_OF_MANY = 5.0
 
 
 class Wire(smtplib.SMTP):
@@ -48,10 +51,13 @@ class Wire(smtplib.SMTP):
             addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as unknown:
             self.fail(f"no address of {host} is to be found", unknown)
-        for family, kind, protocol, _, address in addresses:
+        end = self._end()
+        for number, (family, kind, protocol, _, address) in enumerate(addresses, 1):
+            others = len(addresses) - number
             try:
                 self.sock = sock = socket.socket(family, kind, protocol)
-                sock.settimeout(_time_left(self._end()))
+                share = _time_left(end) / (others + 1)  # as any of them may be dead
+                sock.settimeout(min(share, _ONE_OF_MANY) if others else share)
                 if not self._interrupted:  # looked at before and after
                     sock.connect(address)
                 if self._interrupted:

@@ -33,6 +33,7 @@ from tests.support.scripted import (
     hang,
     refused_port,
     reset,
+    swallowing_port,
 )
 from tests.support.waiting import wait_until
 
@@ -539,13 +540,9 @@ class Faults(ImapCase):
 
     @contextlib.contextmanager
     def dead_ends(self, count: int) -> Iterator[None]:
-        """The name `dead.example` has so many addresses that do not answer, and then one that refuses."""
-        with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as crowd:
-            for _ in range(4):  # what the backlog takes, and more
-                waiting = crowd.enter_context(socket.socket())
-                waiting.setblocking(False)
-                waiting.connect_ex(full.getsockname())
-            dead = (socket.AF_INET, socket.SOCK_STREAM, 0, "", full.getsockname())
+        """The name `dead.example` has so many addresses that do not answer."""
+        with swallowing_port() as place:
+            dead = (socket.AF_INET, socket.SOCK_STREAM, 0, "", place)
             with mock.patch("socket.getaddrinfo", return_value=[dead] * count):
                 yield
 

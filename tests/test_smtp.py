@@ -4,13 +4,14 @@ import collections
 import itertools
 import random
 import socket
+import sys
 import threading
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
-from mailer import smtp, smtp_pool
+from mailer import smtp, smtp_pool, smtp_wire
 from mailer.errors import Code, DeliveryError
 from mailer.steps import finish
 from tests.support.outboxes import ADMINISTRATOR, PERSON, OutboxTestCase, complaint, letter, result
@@ -27,6 +28,7 @@ from tests.support.scripted import (
     ehlo,
     hang,
     reset,
+    swallowing_port,
 )
 from tests.support.waiting import wait_until
 
@@ -222,6 +224,23 @@ class AddressTest(OutboxTestCase):
                 self.assertEqual(caught.exception.problem.code, Code.MAIL_REJECTED)
                 self.assertIn("does not send from помощь@example.com", str(caught.exception))
                 self.assertIn("SMTPUTF8", str(caught.exception))
+
+
+    @unittest.skipUnless(sys.platform == "linux", "needs a backlog that leaves connections without an answer")
+    def test_an_address_that_answers_is_found_behind_others_that_do_not(self) -> None:
+        no_login: Table = {**SMTP, "EHLO": ehlo("PIPELINING")}
+        with ScriptedServer(no_login) as server, swallowing_port() as hole:
+            for holes, most in ((3, None), (1, 0.2)):  # all share the time, and none has more than is sensible
+                places = [hole] * holes + [("127.0.0.1", server.port)]
+                found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", place) for place in places]
+                with (
+                    self.subTest(holes),
+                    mock.patch("socket.getaddrinfo", return_value=found),
+                    mock.patch.object(smtp_wire, "_ONE_OF_MANY", most or 60.0),
+                ):
+                    began = time.monotonic()
+                    self.assertEqual(result(self.outbox(server.port, host="many.example", timeout=2.0)), "sent")
+                    self.assertLess(time.monotonic() - began, 1.9 if most is None else 0.9)
 
 
 class SessionsTest(OutboxTestCase):

@@ -24,7 +24,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 
 Action = bytes | Callable[["Conversation"], None] | tuple["Action", ...]
@@ -270,3 +270,14 @@ def refused_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@contextlib.contextmanager
+def swallowing_port() -> Iterator[tuple[str, int]]:
+    """A loopback address that leaves connections without an answer, as a full backlog does on Linux."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as crowd:
+        for _ in range(4):  # what the backlog takes, and more
+            waiting = crowd.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        yield full.getsockname()
