@@ -139,15 +139,24 @@ def _decode(data: bytes, name: str, errors: str = "strict") -> str:
 
 def _misdeclared(data: bytes, name: str) -> str:
     """Bytes that are not valid in their charset: a few bad ones are replaced, otherwise the charset is guessed."""
+    if not data.isascii() and is_utf8(data):  # of which no other text has the form
+        return _decode(data, "utf-8")
     if name == "cp1252":
         return _western(data)
     decoder = eastasian.DECODERS.get(name)
     text = decoder(data)[: LONGEST + 1] if decoder else _decode(data, name, "replace")
     if data.isascii():  # which is UTF-8 as well, and says nothing
         return text[: LONGEST + 1]
-    if text.count("\ufffd") * 8 <= sum(character > "\x7f" for character in text[:65536]):
+    if _is_nearly_right(text, name):
         return text
     return _detected(data) or (_western(data) if name == "utf-8" else text)
+
+
+def _is_nearly_right(text: str, name: str) -> bool:
+    """Whether a few bytes alone were bad: fewer than there are good characters, in UTF-8, whose form is no chance."""
+    bad = text.count("\ufffd")
+    good = sum(character > "\x7f" for character in text[:65536]) - bad
+    return bad < good if name == "utf-8" else bad * 7 <= good
 
 
 def _western(data: bytes) -> str:
@@ -171,7 +180,7 @@ def _detected(data: bytes) -> str | None:
         mended = _decode(data, "utf-8", "replace")
     if _is_cut(data, mended):
         return mended
-    if mended.count("\ufffd") * 8 <= sum(character > "\x7f" for character in mended[:65536]):
+    if _is_nearly_right(mended, "utf-8"):
         return mended
     sample = _sample(data)
     scores = {name: _likeness(sample.decode(name, "replace")) for name in CYRILLIC}

@@ -30,7 +30,7 @@ def keep_going(
     """
     began = clock()
     failures = 0  # in a row, without getting on
-    told: ExitCode | None = None
+    told: set[ExitCode] = set()  # since it worked last
     ever = False
     while True:
         wait, before = period, place()
@@ -39,7 +39,8 @@ def keep_going(
             if failures:
                 _log.warning("collecting again after %.0f s", clock() - began)
             report(*taken)
-            failures, told, ever = 0, None, True
+            failures, ever = 0, True
+            told.clear()
             alive()
         except (MailboxError, StateError) as failure:
             if pause(0):
@@ -51,8 +52,8 @@ def keep_going(
                 alive()  # a restart would not help, but end: at a start a refused login is final
             if not failures:
                 began = clock()
-            if code is not told:  # by its kind: the words of some servers are never twice the same
-                told = code
+            if code not in told:  # by its kind: the words of some servers are never twice the same
+                told.add(code)
                 _log.error("%s; trying until it works again", failure)
             longest = _LONGEST_LOGIN if code is ExitCode.LOGIN_REFUSED else _LONGEST
             failures = failures + 1 if place() == before else 1

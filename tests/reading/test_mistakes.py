@@ -33,6 +33,24 @@ class Mistakes(unittest.TestCase):
                 found = read(FROM + fields.encode() + text.encode("cp1252") + b"\r\n\r\n" + text.encode("cp1252"))
                 self.assertEqual((found.text, found.subject), (text, text))
 
+    def test_utf_8_that_does_not_fit_its_charset_is_read_as_it_is(self) -> None:
+        table = {
+            "windows-1251": "Здравствуйте, Иван!", "iso-8859-1": "“hello” Á", "shift_jis": "お世話になっております",
+            "iso-2022-jp": "プリンター", "iso-8859-7": "Καλημέρα, ο εκτυπωτής χάλασε",
+        }  # fmt: skip
+        for charset, text in table.items():
+            with self.subTest(charset):
+                fields = f"Content-Type: text/plain; charset={charset}\r\n\r\n"
+                self.assertEqual(read(FROM + fields.encode() + text.encode()).text, text)
+
+    def test_a_few_bad_bytes_do_not_make_another_charset_of_utf_8(self) -> None:
+        for fields in (b"Content-Type: text/plain; charset=utf-8\r\n", b""):
+            table = {"Größe, über": b"\xa0", "Straße: schön": b"m\xfc", "Été à Noël, là-bas": b"\xed\xa0\xbd\xe9"}
+            for good, bad in table.items():
+                with self.subTest(good, fields=fields):
+                    found = read(FROM + fields + b"\r\n" + good.encode() + b" " + bad)
+                    self.assertTrue(found.text.startswith(f"{good} "), found.text)
+
     def test_letters_at_the_very_end_are_enough_to_know_the_charset_by(self) -> None:
         for text in ("hello Мир", "ping нет", "VPN да"):
             for charset in ("cp1251", "koi8-r", "cp866", "iso-8859-5"):
