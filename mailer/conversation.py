@@ -6,11 +6,12 @@ OK or the person wants it deleted. A request keeps its id for as long as its con
 
 import secrets
 import signal
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from mailer.courier import Courier, exit_code
+from mailer.courier import REMEMBERED, Courier, exit_code
 from mailer.draft import Draft, read
 from mailer.errors import ExitCode, Problem, TransportError, UnsentInterrupt, safe
 from mailer.form import Form
@@ -54,7 +55,7 @@ class _Conversation:
         self._form = Form(terminal, self._draft)
         self._request = Request("", "", _new_id())
         self.sent: Reply | None = None
-        self._twice = False  # whether it may have been sent under another id
+        self._twice = False  # whether it may have been sent under another id, or so long ago that no server knows
 
     def begin(self, email: str | None, message: str | None) -> None:
         """Complete what the flags gave, or take up a draft."""
@@ -137,7 +138,7 @@ class _Conversation:
         if uncertain or self._twice:
             again = _("Send it again, even if it should arrive twice")
         elif self._draft.doubtful:
-            again = _("Ask again; the server does not send it twice, unless it has been restarted since")
+            again = _("Ask again; within an hour the server does not send it twice, unless it has been restarted since")
         stop = _("Stop here; the text is kept for later")
         if self._draft.trouble:
             stop = _("Stop here; the text cannot be kept")
@@ -162,6 +163,7 @@ class _Conversation:
                 chosen = self._form.choose(1, go_on, another, _("Delete it and write another one"))
                 if chosen == 1:
                     self._take(path, kept, doubtful)
+                    self._twice = doubtful and time.time() - written.timestamp() > REMEMBERED
                 elif chosen == 3:
                     path.unlink()
 

@@ -6,6 +6,7 @@ unknown is raised as such and never called a failure. Called by `console` and `c
 
 import re
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from mailer.protocol import Reply, Request
 from mailer.translation import _, translate
 
 Say = Callable[[str], None]
+REMEMBERED = 3600.0  # seconds for which the server knows a request that it has answered
 # A wait that is shorter than this needs no words.
 _SILENCE = 2.0
 # What `exchange` says when there is no TLS, with Python's words for a certificate of another name; and what a server
@@ -43,10 +45,11 @@ class Courier:
 
         Of interrupts, UnsentInterrupt alone says that it is not.
         """
+        began = time.time()  # which goes on while the machine sleeps
         try:
             return self._ask(request, say)
         except TransportError as lost:
-            if not lost.sent:
+            if not lost.sent or time.time() - began > REMEMBERED:
                 raise
         say(_("The answer was lost; asking for it once more."))
         try:

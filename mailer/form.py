@@ -30,7 +30,8 @@ class Form:
         self._draft = draft
 
     def explain(self, problems: Sequence[Problem], retry: bool = False) -> None:
-        """Say what is wrong; `retry`: the same may succeed later."""
+        """Say what is wrong; `retry`: the same may succeed later. What was pasted beyond it answers nothing."""
+        self._terminal.drop_unread()
         for words in explain_all(problems, ":\n", retry=retry):
             self._terminal.say(words, RED)
 

@@ -6,6 +6,7 @@ Called by the scripts, and by what they put together (`desk`, `mailroom`).
 import argparse
 import contextlib
 import difflib
+import io
 import logging
 import math
 import os
@@ -144,6 +145,8 @@ def login(
 
 def print_steps(steps: Iterable[str]) -> None:
     """What --check finds, a line on stdout for each step when it is done; raises StateError if that cannot be told."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for letters that the locale lacks
     for step in steps:
         try:
             print(step, flush=True)  # noqa: T201 - the result of --check

@@ -5,6 +5,7 @@ Nothing is drawn over, nothing is measured. Called by `console` and `history`.
 """
 
 import codecs
+import io
 import locale
 import os
 import select
@@ -47,10 +48,12 @@ class Terminal:
             os.dup2(2, 1)
             sys.stdout = sys.stdout or os.fdopen(1, "w", encoding=sys.stderr.encoding, errors="replace")
         sys.stderr = sys.stderr or sys.stdout  # `input` wants both
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")  # bytes of another charset are a mistake to tell
         self._said = sys.stderr if is_terminal(sys.stderr) else sys.stdout
         self._readline = line_editor()
         gnu = self._readline is not None and "libedit" not in (self._readline.__doc__ or "")
-        self._takes_pastes = gnu and os.environ.get("TERM") != "dumb"  # whole, and edits several lines in place
+        self._takes_pastes = gnu and not _is_dumb()  # whole, and edits several lines in place
         if self._readline and self._takes_pastes:
             self._readline.parse_and_bind("set enable-bracketed-paste off")
             self._readline.parse_and_bind(r'"\e[200~": bracketed-paste-begin')
@@ -182,10 +185,15 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def paint(text: str, style: str, stream: TextIO) -> str:
     """The text in a style, on a terminal that shows styles and for a person who wants them."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    plain = os.environ.get("NO_COLOR") or _is_dumb()
     if os.name == "nt":
         plain = plain or "WT_SESSION" not in os.environ  # the older console shows the codes themselves
     return f"\x1b[{style}m{text}\x1b[0m" if style and not plain and stream.isatty() else text
+
+
+def _is_dumb() -> bool:
+    """Whether it takes no escape sequences, or, as readline sees it, nobody says what it takes; Windows never does."""
+    return os.environ.get("TERM", "" if os.name == "nt" else "dumb") == "dumb"
 
 
 def complain(words: str) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import ModuleType
 
 # What ends a conversation from outside; the draft is kept then.
-ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGQUIT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_KEYS = {signal.SIGINT, getattr(signal, "SIGQUIT", signal.SIGINT)}
 _END_OF_INPUT, _ERASE, _KILL_LINE = b"\x04", b"\x7f\b", b"\x15"
 
 
@@ -26,6 +27,7 @@ def line_editor() -> ModuleType | None:
         with suppress(locale.Error):
             if locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX"):
                 locale.setlocale(locale.LC_CTYPE, name)
+                os.environ["LANGUAGE"] = os.environ.get("LANGUAGE") or os.environ.get("LC_ALL", "")  # as it was said
                 os.environ["LC_ALL"] = name  # where readline looks
     try:
         import readline  # here, because it takes over the terminal's settings as soon as it is there
@@ -38,7 +40,7 @@ def line_editor() -> ModuleType | None:
 def endings_noted() -> Iterator[list[int]]:
     """While the person's editor is at work the signals are its own: those that have come.
 
-    Behind that all but Ctrl-C, which is a key of editors, are heard: raises KeyboardInterrupt.
+    Behind that all are heard but those of Ctrl-C and Ctrl-\\, keys of editors: raises KeyboardInterrupt.
     """
     ended: list[int] = []
     handlers = {number: signal.signal(number, lambda number, _: ended.append(number)) for number in ENDINGS}
@@ -52,7 +54,7 @@ def endings_noted() -> Iterator[list[int]]:
 
 
 def _ends(signals: list[int]) -> bool:
-    return bool({*signals} - {signal.SIGINT})
+    return bool({*signals} - _KEYS)
 
 
 def edited(text: str, ended: list[int]) -> bytes:

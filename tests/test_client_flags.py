@@ -9,7 +9,11 @@ import subprocess
 import sys
 import unittest
 from pathlib import Path
+from unittest import mock
 
+from mailer.courier import Courier
+from mailer.errors import TransportError
+from mailer.protocol import Reply, Request
 from tests.sandbox.certificates import LOOPBACK
 from tests.support.certificates import certificates
 from tests.support.client import ROOT, ClientTestCase
@@ -198,6 +202,22 @@ class FailureTest(ClientTestCase):
                 done = self.client(server.port, *BOTH)
                 self.assertEqual((done.returncode, len(server.requests)), (code, asked))
                 self.assertEqual(server.requests[0], server.requests[1])
+
+    def test_an_answer_that_is_lost_is_not_asked_for_where_the_server_has_forgotten_it(self) -> None:
+        for slept, asked in ((0, 2), (7200, 1)):
+            clock = iter([1000.0, 1000.0 + slept])
+            asks = 0
+
+            def send(_: Request) -> Reply:
+                nonlocal asks
+                asks += 1
+                raise TransportError("reset", sent=True)
+
+            courier = Courier("here", 1.0, send)
+            with self.subTest(slept), mock.patch("time.time", lambda: next(clock)):  # noqa: B023 - used in this round
+                with self.assertRaises(TransportError) as lost:
+                    courier.deliver(Request("alice@example.com", "x", "1"), lambda _: None)
+                self.assertEqual((lost.exception.sent, asks), (True, asked))
 
     @unittest.skipUnless(os.name == "posix", "Ctrl-C cannot be sent to one process alone here")
     def test_an_interrupt_leaves_it_open_whether_it_was_sent(self) -> None:

@@ -11,6 +11,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 import unittest
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from mailer.terminal import Terminal
 from tests.sandbox.certificates import LOOPBACK
 from tests.support.client import ROOT, ClientTestCase
 from tests.support.fakeserver import OK, FakeServer, error, silence
-from tests.support.person import CTRL_C, CTRL_D, CTRL_Z, Person
+from tests.support.person import CTRL_BACKSLASH, CTRL_C, CTRL_D, CTRL_Z, Person
 from tests.support.waiting import wait_until
 
 try:
@@ -115,6 +116,27 @@ class AskingTest(TerminalTestCase):
             self.assertEqual(server.requests[0]["message"], "x")
             self.assertNotIn("Ctrl-U", person.screen)
 
+    def test_bytes_that_are_no_text_are_told_and_asked_for_again(self) -> None:
+        self.env["PYTHONIOENCODING"] = "utf-8:strict"  # as it is in every locale that has a language
+        with FakeServer() as server, self.person(server.port) as person:
+            person.answers("e-mail address: ", b"caf\xe9\r")
+            person.sees("name@example.com")
+            person.answers("e-mail address", "\x15alice@example.com\r")
+            person.answers("Your message", b"one\rcaf\xe9\r.\r")
+            person.sees("bytes that are not UTF-8, on line 2")
+            person.answers("Your message", "x\r.\r")
+            self.assertEqual(person.ends(), 0)
+
+    def test_a_terminal_of_which_nothing_is_known_gets_no_escape_sequences(self) -> None:
+        del self.env["TERM"]
+        with FakeServer() as server, self.person(server.port) as person:
+            person.answers("e-mail address: ", "alice\r")
+            person.answers("name@example.com", "@example.com\r")
+            person.answers("Your message", "x\r.\r")
+            self.assertEqual(person.ends(), 0)
+            self.assertNotIn("\x1b", person.screen)
+            self.assertEqual(server.requests[0]["message"], "x")
+
     def test_what_a_flag_gives_is_not_asked(self) -> None:
         with FakeServer() as server, self.person(server.port, "--message", "x") as person:
             person.answers("e-mail address: ", "alice@example.com\r")
@@ -192,6 +214,18 @@ class PasteTest(TerminalTestCase):
             person.answers("Number (Enter means 4)", "\r")
             self.assertEqual(person.ends(), 74)
             self.assertEqual(len(server.requests), 1)
+
+    def test_what_is_pasted_after_the_end_answers_no_complaint(self) -> None:
+        self.env["TERM"] = "dumb"
+        for start in (self.person, self.without_readline):
+            answers = error("recipient_refused", "550 no such person"), OK
+            with self.subTest(start.__name__), FakeServer(*answers) as server, start(server.port, *ADDRESS) as person:
+                person.answers("Your message", "one\r.\rbob@example.com\rtwo\r.\r")
+                person.sees("e-mail address")
+                person.types(CTRL_C)
+                self.assertEqual((person.ends(), len(server.requests)), (130, 1))
+            for file in self.drafts.iterdir():
+                file.unlink()
 
     @unittest.skipUnless(os.environ.get("MAILER_LONG"), "a megabyte takes its time")
     def test_a_megabyte_is_taken_in(self) -> None:
@@ -468,6 +502,7 @@ class DraftTest(TerminalTestCase):
         ends = {
             "kill": lambda person: person.kill(signal.SIGKILL),
             "terminate": lambda person: person.kill(signal.SIGTERM),
+            "quit": lambda person: person.types(CTRL_BACKSLASH),
             "window closed": Person.hangs_up,
         }
         for name, end in ends.items():
@@ -665,6 +700,20 @@ class DraftTest(TerminalTestCase):
         with mock.patch.object(locale, "getencoding", return_value="iso-8859-1"):
             self.assertEqual([terminal.can_edit(text) for text in ("café", "дом")], [True, False])
 
+    def test_a_doubt_that_is_older_than_the_servers_memory_is_said_to_be_one(self) -> None:
+        self.drafts.mkdir()
+        draft = self.drafts / "draft-999999999"
+        for age, words in ((1800, "does not send it twice"), (7200, "even if it should arrive twice")):
+            draft.write_text('{"email": "bob@example.com", "id": "1", "doubtful": true}\nold')
+            os.utime(draft, (time.time() - age,) * 2)
+            with self.subTest(age), FakeServer(None, None, OK) as server, self.person(server.port) as person:
+                person.answers("Number", "1\r")
+                person.answers("e-mail address", "\r")
+                person.answers("Your message", "\r.\r" if GNU_READLINE else "\r")
+                person.answers(words, "1\r")
+                self.assertEqual(person.ends(), 0)
+                self.assertEqual([request["id"] for request in server.requests], ["1"] * 3)
+
     def test_a_doubt_stays_until_the_text_is_another(self) -> None:
         with FakeServer(None, None, error("busy", retry=True)) as server:
             with self.person(server.port, *ADDRESS) as person:
@@ -847,7 +896,8 @@ class LookTest(TerminalTestCase):
                 file.unlink()
 
     def test_russian_is_spoken_and_read_in_any_locale(self) -> None:
-        for settings in ({"LANGUAGE": "ru"}, {"LC_ALL": "C"}):
+        # The last one is a locale that no system has.
+        for settings in ({"LANGUAGE": "ru"}, {"LC_ALL": "C"}, {"LC_ALL": "ru_XX.UTF-8", "LANGUAGE": ""}):
             self.env |= settings
             with self.subTest(settings), FakeServer() as server, self.person(server.port) as person:
                 person.answers("Ваш адрес", "alice@example\r")

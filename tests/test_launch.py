@@ -50,6 +50,13 @@ class TheParser(unittest.TestCase):
                 self.assertIn("usage: server.py", errors)
 
 
+class Steps(unittest.TestCase):
+    def test_letters_that_the_locale_lacks_end_nothing(self) -> None:
+        with mock.patch("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252")) as out:
+            launch.print_steps(["logged in as büro@д.example"])
+            self.assertEqual(out.buffer.getvalue().strip(), "logged in as büro@\\u0434.example".encode("cp1252"))
+
+
 class Diagnostics(unittest.TestCase):
     def test_without_a_stderr_they_go_nowhere_and_stop_nothing(self) -> None:
         code = "import sys; sys.stderr = None; from mailer import launch; import logging; launch.start_logging(False)"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from tests.support.waiting import wait_until
 
-CTRL_C, CTRL_D, CTRL_Z = "\x03", "\x04", "\x1a"
+CTRL_C, CTRL_D, CTRL_Z, CTRL_BACKSLASH = "\x03", "\x04", "\x1a", "\x1c"
 
 
 class Person:
@@ -60,7 +60,7 @@ class Person:
             raise AssertionError(f"{text!r} is not in {self.screen[self._read_up_to :][-2000:]!r}") from None
         self._read_up_to = self.screen.index(text, self._read_up_to) + len(text)
 
-    def answers(self, question: str, answer: str) -> None:
+    def answers(self, question: str, answer: str | bytes) -> None:
         self.sees(question)
         self.types(answer)
 
