@@ -156,10 +156,10 @@ class Collector:
                     batch, size = [], 0
                     due = time.monotonic() + _SECONDS
         except (MailboxError, MemoryError) as failure:
-            # Whether the connection or one of the mails is to blame shows when they are asked for one by one.
-            self._careful = max(self._careful, asked[-1])
+            # Whether the connection or a mail is to blame shows when they are asked for once more, one by one.
+            before, self._careful = self._careful, max(self._careful, asked[-1])
             passing = isinstance(failure, MemoryError) or failure.exit_code in PASSING
-            if len(asked) == 1 and passing and not self._stopping():
+            if len(asked) == 1 and asked[0] <= before and passing and not self._stopping():
                 self._suspect = asked[0]
             if isinstance(failure, MemoryError):
                 raise MailboxError("there is too little memory to read the mail", ExitCode.TEMPORARY) from failure

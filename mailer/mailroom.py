@@ -25,6 +25,7 @@ from mailer.supervisor import notify
 _LONGEST_FILE = 64 * 1024 * 1024  # bytes of a file that --read looks at
 
 _TRIES_OVER_A_MAIL = 3
+_UNTIL_TRIED = 8.0  # seconds at most to the next pass, while a mail that the server refused is to be tried again
 
 _log = logging.getLogger("collector")
 
@@ -112,7 +113,10 @@ def _collect(settings: CollectorSettings, position: Position, stop: launch.Stop,
         else:
             _log.info("watching %s at %s:%d every %g s", settings.folder, imap.host, imap.port, period)
             notify("READY=1")
-            polling.keep_going(run_pass, period=period, pause=stop.wait, alive=_alive, place=collector.place)
+            polling.keep_going(
+                run_pass, period=lambda: min(period, _UNTIL_TRIED) if collector.refused else period,
+                pause=stop.wait, alive=_alive, place=collector.place,
+            )  # fmt: skip
             notify("STOPPING=1")
     except MailboxError as failure:
         if stop.is_set():

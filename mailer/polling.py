@@ -20,12 +20,13 @@ _LONGEST_LOGIN = 300.0
 
 
 def keep_going(
-    run_pass: Callable[[], tuple[int, int]], *, period: float, pause: Callable[[float], bool],
+    run_pass: Callable[[], tuple[int, int]], *, period: Callable[[], float], pause: Callable[[float], bool],
     alive: Callable[[], None] = lambda: None, place: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.monotonic, spread: Callable[[], float] = random.random,
 ) -> None:
     """Make one pass after the other until `pause(seconds)` says to stop; `alive` is called after each good one.
 
+    `period()` is how many seconds it is from a good one to the next.
     `place` says how far the passes have come: one that fails, but has got on, is soon followed by the next.
     """
     began = clock()
@@ -33,7 +34,7 @@ def keep_going(
     told: set[ExitCode] = set()  # since it worked last
     ever = False
     while True:
-        wait, before = period, place()
+        before = place()
         try:
             taken = run_pass()
             if failures:
@@ -42,6 +43,7 @@ def keep_going(
             failures, ever = 0, True
             told.clear()
             alive()
+            wait = period()
         except (MailboxError, StateError) as failure:
             if pause(0):
                 return

@@ -908,6 +908,18 @@ class Refusals(CollectCase):
         self.assertEqual(self.uids(), uids)
         self.assertEqual(sum(record["reason"] == "unreadable" for record in self.records("error")), 1)
 
+    def test_a_connection_that_breaks_once_over_a_mail_is_not_held_against_it(self) -> None:
+        uids = self.deliver(2)
+        collector = self.start()
+        collector.run_pass()
+        uids += self.deliver(1)
+        self.mailbox.breaking = frozenset(uids[2:])
+        self.assertRaises(MailboxError, collector.run_pass)
+        self.mailbox.breaking = frozenset()
+        with self.assertNoLogs("mailer.collect"):
+            collector.run_pass()
+        self.assertEqual((self.uids(), collector.refused), (uids, 0))
+
     def test_an_outage_is_no_fault_of_the_only_mail(self) -> None:
         uids = self.deliver(1)
         collector = self.start()
@@ -1056,7 +1068,7 @@ class Loop(unittest.TestCase):
         with self.assertLogs("mailer.polling", "DEBUG") as logs:
             polling._log.debug("begin")
             polling.keep_going(
-                run_pass, period=period, pause=pause, alive=lambda: alive.append(True), clock=lambda: 0.0,
+                run_pass, period=lambda: period, pause=pause, alive=lambda: alive.append(True), clock=lambda: 0.0,
                 spread=lambda: 1.0, place=place,
             )
         return waits, [f"{entry.levelname} {entry.getMessage()}" for entry in logs.records[1:]], alive
@@ -1104,7 +1116,7 @@ class Loop(unittest.TestCase):
             return len(waits) > 3
 
         with self.assertLogs("mailer.polling", "ERROR"):
-            polling.keep_going(failing, period=1, pause=pause, spread=lambda: 0.0)
+            polling.keep_going(failing, period=lambda: 1, pause=pause, spread=lambda: 0.0)
         self.assertEqual(waits, [0.5, 1.0, 2.0, 4.0])
 
     def test_a_full_disk_is_an_outage_too(self) -> None:
@@ -1127,4 +1139,4 @@ class Loop(unittest.TestCase):
             raise MailboxError("stopped while waiting")
 
         with self.assertNoLogs("mailer.polling"):
-            polling.keep_going(failing, period=1, pause=lambda _: True)
+            polling.keep_going(failing, period=lambda: 1, pause=lambda _: True)

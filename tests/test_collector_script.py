@@ -17,8 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mailer.sandbox.mail import MailServer
-from tests.support.scripted import ScriptedServer, hang, refused_port
+from tests.support.scripted import Conversation, ScriptedServer, hang, refused_port
 from tests.support.waiting import wait_until
+from tests.test_imap import IMAP
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = "helpdesk@example.com"
@@ -217,6 +218,26 @@ class Running(CollectorCase):
                 wait_until(lambda: silent.conversations)
                 process.terminate()
                 self.assertEqual(process.wait(10), 0)
+
+    def test_a_refused_mail_is_tried_again_before_a_long_period_is_over(self) -> None:
+        refusals = 0
+
+        def give(conversation: Conversation) -> None:
+            nonlocal refusals
+            first, _, last = conversation.lines[-1].split()[3].partition(b":")
+            refused = int(first) == 9 and refusals < 2  # with the other one, and by itself
+            refusals += refused
+            for uid in range(int(first) + refused, int(last or first) + 1):
+                conversation.send(b"* 1 FETCH (UID %d BODY[]<0> {%d}\r\n%b)\r\n" % (uid, len(mail), mail))
+            conversation.send(b"%tag% NO some are away\r\n" if refused else b"%tag% OK done\r\n")
+
+        mail = TICKET.format(7).encode()
+        table = {**IMAP, "UID SEARCH": b"* SEARCH 9 10\r\n%tag% OK found\r\n", "UID FETCH": give}
+        with ScriptedServer(table, imap=True) as server:
+            self.settings.update(IMAP_PORT=str(server.port), PERIOD_CHECK="3600")
+            with self.running():
+                wait_until(lambda: [record["uid"] for record in self.records("success")] == [10, 9], 30)
+        self.assertEqual(refusals, 2)
 
     @unittest.skipIf(os.name == "nt", "Windows cannot send these signals")
     def test_one_pass_that_is_interrupted_says_so(self) -> None:
