@@ -8,8 +8,8 @@ A connection carries any number of requests, one after another, each answered by
     error    {"status": "ERROR", "retry": false, "errors": [{"code": "email_invalid", "field": "email", "text": "…"}]}
 
 `id`, optional, is 1 to 64 printable ASCII characters; `token`, optional, is a string. Unknown keys are ignored.
-Refused, as `bad_request`: what is not UTF-8, not JSON (NaN and Infinity are not), not an object, nested beyond reason,
-has a key twice, lacks a key, or has one of the wrong type.
+Refused, as `bad_request`: what is not UTF-8, not JSON (NaN and Infinity are not), not an object, holds more than 100
+objects and lists, has a key twice, lacks a key, or has one of the wrong type.
 """
 
 import json
@@ -23,6 +23,10 @@ HEADER_SIZE = 4
 MAX_FRAME = 1 << 20
 
 _NO_TICKET = 10**18  # ticket numbers have at most 18 digits
+# A request is flat. Python's decoder takes of the stack for each step down, and where a thread has little of it that
+# ends the process: so lists and objects are counted before.
+_MOST_BRACKETS = 100
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _ID = re.compile(r"[\x20-\x7e]{1,64}")
 
 
@@ -131,15 +135,19 @@ def _framed(payload: bytes) -> bytes:
 
 
 def _decode(payload: bytes) -> dict[str, Any]:
+    if _brackets(payload) > _MOST_BRACKETS and _brackets(_STRING.sub(b"", payload)) > _MOST_BRACKETS:
+        raise _bad_request("The JSON holds too many objects and lists.")
     try:
         content = _DECODER.decode(payload.decode())
-    except RecursionError:
-        raise _bad_request("The JSON is nested too deeply.") from None
     except ValueError as wrong:
         raise _bad_request("The frame does not hold JSON in UTF-8, with no key twice.") from wrong
     if not isinstance(content, dict):
         raise _bad_request("The frame does not hold a JSON object.")
     return content
+
+
+def _brackets(payload: bytes) -> int:
+    return payload.count(b"[") + payload.count(b"{")
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:

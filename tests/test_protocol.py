@@ -204,6 +204,18 @@ class Requests(unittest.TestCase):
             with self.subTest(name):
                 self.assertEqual(_code(decode_request, payload), "bad_request")
 
+    def test_json_holds_few_objects_and_lists(self) -> None:
+        strings = json.dumps('[{"\\' * 300)
+        table = {"[": "]", '{"a":': "}", f"[{strings},": "]", f'{{"b":{strings},"c":': "}"}
+        for begin, end in table.items():
+            for count, outcome in ((99, "none"), (100, "bad_request")):  # beside the object that the request is
+                with self.subTest(begin[:9], count=count):
+                    payload = f'{{"email":"a@b.de","message":"x","z":{begin * count}1{end * count}}}'
+                    self.assertEqual(_code(decode_request, payload.encode()), outcome)
+        wide = f'{{"email":"a@b.de","message":"x","z":[{"[]," * 98}1]}}'
+        self.assertEqual(_code(decode_request, wide.encode()), "none")
+        self.assertEqual(_code(decode_request, wide.replace("1", "[1]").encode()), "bad_request")
+
     def test_every_printable_ascii_character_may_be_in_an_id(self) -> None:
         for number in range(256):
             payload = json.dumps({"email": "a@b.de", "message": "x", "id": chr(number)}).encode()
