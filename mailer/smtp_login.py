@@ -20,6 +20,9 @@ from mailer.smtp_wire import Wire
 
 _FULL_NAME = re.compile(r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
 _NO_SUCH_COMMAND = (500, 502)
+# Characters of a command (RFC 5321, section 4.5.3.1.4). What would make it longer, as some tokens do, is given when the
+# server asks for it (RFC 4954, section 4).
+_LONGEST_COMMAND = 510
 _CHALLENGES = 3  # in one login: LOGIN's name and password, or a token's refusal, and one to spare
 
 
@@ -84,7 +87,10 @@ def _authenticate(
     first = _base64(sasl.initial_response(mechanism, login.user, secret, endpoint.host, endpoint.port))
     login.secrets.add(secret, first)
     answers = {"PLAIN": first, "LOGIN": _base64(secret.encode()), "OAUTHBEARER": _base64(b"\1"), "XOAUTH2": ""}
-    code, whole = wire.ask(f"AUTH {mechanism} {first}")
+    at_once = f"AUTH {mechanism} {first}"
+    code, whole = wire.ask(at_once if len(at_once) <= _LONGEST_COMMAND else f"AUTH {mechanism}")
+    if code == b"334" and len(at_once) > _LONGEST_COMMAND:
+        code, whole = wire.ask(first)
     reason = ""
     for _ in range(_CHALLENGES):
         if code != b"334":

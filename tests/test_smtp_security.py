@@ -264,6 +264,21 @@ class TokenTest(OutboxTestCase):
                 self.assertEqual(line.split()[1], mechanism)
                 self.assertIn(b"auth=Bearer old-token\1\1", base64.b64decode(line.split()[2]))
 
+    def test_what_is_too_long_for_a_command_is_given_when_it_is_asked_for(self) -> None:
+        for length, asks in ((300, False), (2_500, True)):
+            token = Login(ADMINISTRATOR, lambda _, length=length: "t" * length, oauth=True)  # type: ignore[misc]  # bound
+            password = Login(ADMINISTRATOR, lambda _, length=length: "p" * length)  # type: ignore[misc]  # bound
+            for mechanism, login in (("XOAUTH2", token), ("OAUTHBEARER", token), ("PLAIN", password)):
+                auth = b"334 \r\n" if asks else b"235 welcome\r\n"
+                table = offering(mechanism, AUTH=auth, response=b"235 welcome\r\n")
+                with self.subTest(mechanism, length=length), ScriptedServer(table) as server:
+                    self.assertEqual(result(self.outbox(server.port, login=login)), "sent")
+                    *_, secret = logins(server)[0].split()
+                    if asks:
+                        self.assertEqual(secret, mechanism.encode())
+                        secret = server.lines[server.lines.index(logins(server)[0]) + 1]
+                    self.assertIn((b"p" if mechanism == "PLAIN" else b"t") * length, base64.b64decode(secret))
+
     def test_a_refused_token_is_renewed_once(self) -> None:
         refuse_once: list[Action] = [b"334 " + b64(self.REASON) + b"\r\n", b"235 welcome\r\n"]
         for mechanism, answer in (("XOAUTH2", b"\r\n"), ("OAUTHBEARER", b"AQ==\r\n")):

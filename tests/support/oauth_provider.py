@@ -43,10 +43,10 @@ class Provider:
             endpoint.shutdown()
             endpoint.server_close()
 
-    def new_token(self) -> str:
-        """A valid access token."""
+    def new_token(self, length: int = 0) -> str:
+        """A valid access token, of so many characters if that is more than usual."""
         with self._lock:
-            token = f"access-token-{secrets.token_hex(8)}"
+            token = f"access-token-{secrets.token_hex(8)}".ljust(length, "x")
             self.given.append(token)
             if self.dead:
                 self.dead -= 1
