@@ -128,13 +128,15 @@ class Mailbox:
     def gives_others(self, refused: Collection[int]) -> bool:
         """Whether the server gives one of a few mails that it did not refuse.
 
-        Which they are is left to chance: the connection may break over one of them, and over others the next time.
+        Which they are is left to chance, as the connection may break over one of them, and over others the next time;
+        those before the refused ones come first, as they were given once.
         """
         some = random.sample(range(1, self._count + 1), min(self._count, _PROBES))
         for sequence in (pack(sorted(some)) or "1", "1,*"):  # of the former some may be too high by now
             _, parts, _ = self._live().ask("SEARCH", sequence)
             others = [uid for uid in numbers(parts) if uid not in refused]
             random.shuffle(others)
+            others.sort(key=lambda uid: uid > max(refused, default=0))
             if any(beginnings(self._live(), [uid], 1) for uid in others):
                 return True
         return False
@@ -211,6 +213,9 @@ class Mailbox:
         """Those of a set of UIDs that meet a criterion: so many at most."""
         status, parts, words = self._live().ask("SEARCH", "UID", uids, *criterion.split(), expected=_UID * most)
         if status != "OK":
+            self._select(readonly=not self._mark_seen)
+            if not self._count:  # some servers refuse any search where there is no mail
+                return []
             raise MailboxError(f"{self._folder}: the search for new mails is refused: {words}")
         return numbers(parts)
 

@@ -414,6 +414,18 @@ class Fetching(ImapCase):
         self.assertIs(failure.exit_code, ExitCode.TEMPORARY)
         self.assertIn("storage is away", str(failure))
 
+    def test_a_search_that_is_refused_where_there_is_no_mail_finds_none(self) -> None:
+        nothing = SELECTED.replace(b"3 EXISTS", b"0 EXISTS")
+        empty: Table = {**IMAP, "SELECT": nothing, "UID SEARCH": b"%tag% NO no mail\r\n"}
+        with ScriptedServer(empty, imap=True) as server:
+            box = self.opened(server.port)
+            self.assertEqual((list(box.unseen()), list(box.since(1))), ([], []))
+        emptied: Table = {**empty, "SELECT": [SELECTED, nothing]}
+        with ScriptedServer(emptied, imap=True) as server:
+            self.assertEqual(list(self.opened(server.port).since(1)), [])
+        with ScriptedServer({**empty, "SELECT": SELECTED}, imap=True) as server:
+            self.assertIn("search for new mails is refused", str(self.failure(self.opened(server.port).unseen)))
+
     def test_whether_the_server_gives_other_mails(self) -> None:
         body = b"* 1 FETCH (UID 9 BODY[]<0> {1}\r\nx)\r\n%tag% OK done\r\n"
         table: list[tuple[list[int], Action, bool]] = [
@@ -435,7 +447,9 @@ class Fetching(ImapCase):
             for _ in range(30):
                 with contextlib.suppress(MailboxError):
                     given += self.opened(server.port).gives_others([9])
-        self.assertIn(given, range(1, 30), "whether it does is left to chance")
+            self.assertIn(given, range(1, 30), "whether it does is left to chance")
+            for _ in range(30):  # but for those before the refused one, which were given once
+                self.assertTrue(self.opened(server.port).gives_others([10]))
 
     def test_numbers_of_mails_that_are_gone_by_now_hide_none(self) -> None:
         body = b"* 1 FETCH (UID 11 BODY[]<0> {1}\r\nx)\r\n%tag% OK done\r\n"
