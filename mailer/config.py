@@ -61,7 +61,7 @@ def server_settings(values: Mapping[str, str], base: Path) -> ServerSettings:
             ca_file=reader.path("MAIL_CA_FILE"),
             timeout=reader.seconds("MAIL_TIMEOUT", "30"),
             sessions=reader.integer("SMTP_SESSIONS", 1, 1_000, "16"),
-            host=reader.text("SERVER_HOST", "127.0.0.1"),
+            host=reader.host("SERVER_HOST", "127.0.0.1"),
             port=reader.integer("SERVER_PORT", 0, 65_535, "50007"),
             workers=reader.integer("SERVER_WORKERS", 1, 10_000, "256"),
             peer_timeout=reader.seconds("SERVER_TIMEOUT", "15"),
@@ -115,7 +115,7 @@ def client_settings(values: Mapping[str, str], base: Path) -> ClientSettings:
     reader = Reader(values, base)
     # The server gives a delivery three times MAIL_TIMEOUT, and may keep a newcomer waiting for SERVER_TIMEOUT before.
     patience = 3 * reader.others_seconds("MAIL_TIMEOUT", "30") + 2 * reader.others_seconds("SERVER_TIMEOUT", "15")
-    host, token = reader.text("SERVER_HOST", "127.0.0.1"), reader.secret("SERVER_TOKEN")
+    host, token = reader.host("SERVER_HOST", "127.0.0.1"), reader.secret("SERVER_TOKEN")
     authority = reader.path("SERVER_TLS_CA")
     if token and host and not authority and not is_loopback(host):
         reader.complain("SERVER_TLS_CA", f"is missing: the token would go to {host} in clear")
@@ -159,7 +159,7 @@ def _oauth(reader: Reader) -> OAuth:
 
 
 def _endpoint(reader: Reader, protocol: str) -> Endpoint:
-    host = reader.text(f"{protocol}_HOST")
+    host = reader.host(f"{protocol}_HOST")
     port = reader.integer(f"{protocol}_PORT", 1, 65_535)
     chosen = reader.choice(f"{protocol}_SECURITY", {"auto": None, **{s.value: s for s in Security}}, "auto")
     return Endpoint(host, port, chosen or _automatic_security(host, port))

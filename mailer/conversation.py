@@ -39,11 +39,16 @@ def converse(
         return None, ExitCode.INTERRUPTED
 
 
-def _interrupt(number: int, _frame: object) -> None:
-    """Ctrl-C, or what ends the client: a window that closes may send that twice, and the draft is still to be kept."""
-    if number != signal.SIGINT:
-        signal.signal(number, signal.SIG_IGN)
+def _interrupt(*_: object) -> None:
+    """Ctrl-C, or what ends the client: one is enough, and a window that closes may send several."""
+    _end_no_more()
     raise KeyboardInterrupt
+
+
+def _end_no_more() -> None:
+    """From here on nothing of that ends the client."""
+    for ending in ENDINGS:
+        signal.signal(ending, lambda *_: None)  # where one is on its way, Python complains of SIG_IGN
 
 
 class _Conversation:
@@ -84,8 +89,7 @@ class _Conversation:
                 raise
             if isinstance(outcome, Reply) and outcome.ok:
                 self.sent = outcome
-                for ending in ENDINGS:  # from here on none changes that
-                    signal.signal(ending, signal.SIG_IGN)
+                _end_no_more()
                 self._draft.discard()
                 return outcome, ExitCode.DONE
             uncertain = exit_code(outcome) is ExitCode.UNCERTAIN

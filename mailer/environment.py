@@ -25,6 +25,7 @@ _LONGEST_ENV = 262_144  # characters
 _LONGEST_SECRET = 65_536  # bytes: a password file that is longer is some other file
 # What python-dotenv takes for a value, though it is meant to be none: a token that nobody knows would keep all out.
 _COMMENT_FOR_VALUE = re.compile(r"[^=]*=[^\S\n]+#")
+_BARE_KEY = re.compile("[A-Z][A-Z0-9_]*")
 _LIKENESS = 0.8  # of a key to the one that was meant; others' keys may be in the same file: EMAIL_HOST is not IMAP_HOST
 
 _T = TypeVar("_T")
@@ -105,7 +106,8 @@ def _complaint(statement: Binding) -> str | None:
     """What is wrong with a line of the file, if anything; without the value, which may be a secret."""
     key, text = statement.key, statement.original.string
     line = statement.original.line + text[: len(text) - len(text.lstrip())].count("\n")  # it begins behind empty ones
-    if statement.error or (key and statement.value is None and not key.isidentifier()):  # such as KEY:value
+    no_pair = key and statement.value is None and not _BARE_KEY.fullmatch(key)  # such as KEY:value, or a token's rest
+    if statement.error or no_pair:
         return f"line {line} is no KEY=value, or its quotes do not match"
     if key in KEYS and _COMMENT_FOR_VALUE.match(text):
         return f"line {line} has a comment where the value of {key} belongs; one with a # goes into single quotes"

@@ -49,7 +49,7 @@ def _connect(host: str, port: int, context: ssl.SSLContext | None) -> socket.soc
     if context is None:
         return sock
     try:
-        return context.wrap_socket(sock, server_hostname=host)
+        return context.wrap_socket(sock, server_hostname=host.rstrip("."))
     except (OSError, ValueError) as failure:
         sock.close()
         raise TransportError(f"TLS failed: {_words(failure)}", sent=False) from failure

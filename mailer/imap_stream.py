@@ -60,7 +60,7 @@ class Stream(imaplib.IMAP4):
     def open(self, host: str = "", port: int = 143, timeout: float | None = None) -> None:  # noqa: ARG002 - ours
         """Connect, inside TLS where the endpoint says so from the first byte."""
         self.host, self.port = host, port
-        self._reach(socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM))
+        self._reach(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.start_clock()
         if self._endpoint.security is Security.TLS:
@@ -177,7 +177,7 @@ class Stream(imaplib.IMAP4):
         """Go on inside TLS; what came before it is refused, as it may come from somebody in between."""
         if self._buffer:
             raise MailboxError(f"{self.host} sent text in clear after STARTTLS: the connection is tampered with")
-        name = self.host.strip("[]")
+        name = self.host.rstrip(".")  # the dot that some write behind a name is none of a certificate's
         secured = self._context.wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
         self.sock = secured
         self.start_clock()

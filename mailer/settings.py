@@ -134,6 +134,6 @@ def spelled(host: str, port: int) -> str:
 def is_loopback(host: str) -> bool:
     """Whether a host, as written, can only be this machine."""
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"

@@ -1,5 +1,6 @@
 """Values out of a mapping of strings, by their types, with every complaint remembered. Called by `config`. Pure."""
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,14 @@ _LONGEST_SECONDS = 86_400.0
 # What would steer a terminal that shows it, or end a line.
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _RATE = re.compile(r"([0-9]{1,9})/(hour|minute)(?:\s+burst\s+([0-9]{1,9}))?")
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class Reader:
@@ -47,6 +56,14 @@ class Reader:
         elif _CONTROL.search(value) if any_letters else not value.isprintable():
             self.complain(key, "holds a control character")
         return value
+
+    def host(self, key: str, default: str = "") -> str:
+        """A host's name, or its address, which may be in brackets as in a URL."""
+        value = self.text(key, default)
+        host = value[1:-1] if value[:1] == "[" and value[-1:] == "]" else value
+        if "/" in host or (":" in host and not _is_ipv6(host)):
+            self.complain(key, f"must be the name or the address of a host, with no port, not {value!r}")
+        return host
 
     def secret(self, key: str) -> str | None:
         """A value as it is, blanks included, that no complaint ever shows; without what is left of a CRLF."""

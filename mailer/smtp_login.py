@@ -28,7 +28,7 @@ _CHALLENGES = 3  # in one login: LOGIN's name and password, or a token's refusal
 
 def steps(wire: Wire, endpoint: Endpoint, login: sasl.Login, context: ssl.SSLContext) -> Iterator[str]:
     """Connect, protect, introduce, log in: a line for each step that is done."""
-    host = endpoint.host.strip("[]")
+    host = endpoint.host
     wire.attach(host, endpoint.port, context if endpoint.security is Security.TLS else None)
     try:
         greeting = wire.reply()
@@ -129,10 +129,10 @@ def _decoded(challenge: bytes) -> str:
 def _own_name(sock: socket.socket) -> str:
     """What to introduce this machine as: its full name, or the address literal (RFC 5321, section 4.1.4)."""
     name = socket.gethostname()
-    if _FULL_NAME.fullmatch(name):
+    if _FULL_NAME.fullmatch(name) and not name.startswith("localhost."):
         return name
     try:
-        address = sock.getsockname()[0]
+        address = sock.getsockname()[0].partition("%")[0]  # without a zone
     except OSError:  # it has gone already, as the next call will tell
         return "[127.0.0.1]"
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"

@@ -81,7 +81,8 @@ class Wire(smtplib.SMTP):
         try:
             sock.settimeout(_time_left(self._end()))
             # Here before the handshake, so that `interrupt` finds it.
-            self.sock = secured = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+            name = host.rstrip(".")
+            self.sock = secured = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
             if self._interrupted:  # which may have met the socket that is wrapped now
                 raise ConnectionAbortedError("it was ended")
             secured.do_handshake()
@@ -189,7 +190,7 @@ class Wire(smtplib.SMTP):
         self._on_wait()
         sock.settimeout(left)
         data = sock.recv(_READ_SIZE)
-        self._far = _time_left(end) < left - QUICK
+        self._far = end - time.monotonic() < left - QUICK
         be_quick(sock)
         return data
 

@@ -123,7 +123,7 @@ class Values(unittest.TestCase):
         for host in ("smtp\u200b.example.com", "smtp\u00a0.example.com"):
             with self.subTest(ascii(host)), self.assertRaisesRegex(ConfigError, "IMAP_HOST: holds a control"):
                 _collector(IMAP_HOST=host)
-        for name in ("a\nb", "a\x1b[2J", "a\u202eb", "a\u2028b", "a\x9bb", "a\udc80b"):
+        for name in ("a\nb", "a\x1b[2J", "a\u202eb", "a\u2066b", "a\u2069b", "a\u200eb", "a\u2028b", "a\x9bb", "a\udc80b"):
             with self.subTest(ascii(name)), self.assertRaisesRegex(ConfigError, "IMAP_FOLDER: holds a control"):
                 _collector(IMAP_FOLDER=name)
 
@@ -276,11 +276,29 @@ class Securities(unittest.TestCase):
         self.assertTrue(_server(SMTP_SECURITY="plain", SMTP_HOST="127.0.0.1").smtp.confidential)
 
     def test_loopback_is_what_is_written_so(self) -> None:
-        for host in ("localhost", "LOCALHOST", "127.0.0.1", "127.255.255.254", "::1", "[::1]", "0:0:0:0:0:0:0:1"):
+        for host in ("localhost", "LOCALHOST", "127.0.0.1", "127.255.255.254", "::1", "0:0:0:0:0:0:0:1"):
             self.assertTrue(is_loopback(host), host)
         for host in ("0.0.0.0", "::", "example.com", "128.0.0.1", "localhost.", "127.1", "localhost6", "", "::2",
         "127.0.0.1.nip.io"):
             self.assertFalse(is_loopback(host), host)
+
+
+class Hosts(unittest.TestCase):
+    def test_an_address_may_be_in_brackets(self) -> None:
+        others = ("::1", "fe80::1%eth0", "192.0.2.1", "mail.example.com.", "пошта.example")
+        for host, plain in (("[::1]", "::1"), ("[192.0.2.1]", "192.0.2.1"), *zip(others, others, strict=True)):
+            with self.subTest(host):
+                self.assertEqual(_server(SMTP_HOST=host, SERVER_HOST=host).smtp.host, plain)
+                self.assertEqual(_server(SERVER_HOST=host).host, plain)
+                self.assertEqual(_client(SERVER_HOST=host).host, plain)
+                self.assertEqual(_collector(IMAP_HOST=host).imap.host, plain)
+
+    def test_a_port_or_a_url_is_no_host(self) -> None:
+        for host in ("mail.example.com:587", "127.0.0.1:25", "http://mail.example.com", "smtps://mail.example.com:465",
+                     "[::1]:25", "mail.example.com/", "::1::"):  # fmt: skip
+            with self.subTest(host), self.assertRaises(ConfigError) as wrong:
+                _server(SMTP_HOST=host)
+            self.assertIn("SMTP_HOST: must be the name or the address of a host", wrong.exception.problems[0])
 
 
 class TokenOnTheWire(unittest.TestCase):

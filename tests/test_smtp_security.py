@@ -2,8 +2,10 @@
 
 import base64
 import json
+import socket
 import time
 import traceback
+from unittest import mock
 
 from mailer.errors import DeliveryError, LoginError
 from mailer.sasl import Login, password_login
@@ -56,6 +58,12 @@ class TlsTest(OutboxTestCase):
             self.assertEqual((failure.problem.code, failure.retry), ("mail_unavailable", True))
             return str(failure)
         return "sent"
+
+    def test_the_dot_behind_a_name_is_none_of_a_certificates(self) -> None:
+        with ScriptedServer({**SMTP, "EHLO": ehlo("PIPELINING")}, context=server_context()) as server:
+            found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", server.port))]
+            with mock.patch("socket.getaddrinfo", return_value=found):
+                self.assertEqual(result(self.outbox(server.port, security=Security.TLS, host="localhost.")), "sent")
 
     def test_a_good_certificate_is_taken(self) -> None:
         with ScriptedServer(SMTP, context=server_context()) as server:

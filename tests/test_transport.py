@@ -335,6 +335,10 @@ class Exchange(Exchanging):
             with self.subTest(host=host):
                 self.assertFalse(self.failure(port, host).sent)
 
+    def test_where_the_request_cannot_be_handed_over_nothing_was_sent(self) -> None:
+        with _server(_answer(b"")) as port, mock.patch.object(socket.socket, "send", side_effect=ConnectionResetError):
+            self.assertFalse(self.failure(port).sent)
+
     def test_where_the_answer_fails_the_request_may_have_been_taken(self) -> None:
         table: dict[str, Callable[[socket.socket], object]] = {
             "closed": _answer(b""),
@@ -382,6 +386,12 @@ class ExchangeOverTls(Exchanging):
         with _server(_answer(OK), certificates.server_context("good")) as port:
             for host in ("localhost", "127.0.0.1"):
                 self.assertTrue(exchange(host, port, REQUEST, timeout=5, context=self.trusting).ok)
+
+    def test_the_dot_behind_a_name_is_none_of_a_certificates(self) -> None:
+        with _server(_answer(OK), certificates.server_context("good")) as port:
+            found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))]
+            with mock.patch("socket.getaddrinfo", return_value=found):
+                self.assertTrue(exchange("localhost.", port, REQUEST, timeout=5, context=self.trusting).ok)
 
     def test_to_a_server_that_is_not_to_be_trusted_nothing_is_sent(self) -> None:
         seen: list[bytes] = []
