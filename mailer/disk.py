@@ -14,12 +14,12 @@ from pathlib import Path
 from mailer.errors import StateError
 
 _MAGIC = b"SQLite format 3\0"
-# The disk is full, or the owner's part of it; or the system has nothing left for one more open file.
-_PASSING = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+# The disk is full, or the owner's part of it, or has trouble; or the system has nothing left for one more open file.
+_PASSING = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 def may_pass(failure: Exception, folder: Path) -> bool:
-    """Whether it failed because the folder's disk has no room, or no file more, or the system nothing left.
+    """Whether it failed because the folder's disk has trouble, no room, or no file more, or the system nothing left.
 
     Or because somebody else holds the database.
     """
@@ -30,7 +30,7 @@ def may_pass(failure: Exception, folder: Path) -> bool:
         with contextlib.suppress(OSError):
             disk = os.statvfs(folder)
             return disk.f_files > 0 and not disk.f_favail  # some count no files at all
-    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_BUSY)
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_BUSY)
 
 
 def make_names_durable(folder: Path, fsync: Callable[[int], None] = os.fsync) -> None:

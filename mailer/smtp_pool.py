@@ -130,7 +130,10 @@ class Pool:
                     self._wake(all_of_them=not self._living)
 
     def _retire(self, session: Session) -> None:
-        session.leave()
+        try:
+            session.leave()
+        except MemoryError:
+            session.close()
         with self._lock:
             self._living -= 1
             self._wake(all_of_them=not self._living)

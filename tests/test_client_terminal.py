@@ -694,6 +694,12 @@ class DraftTest(TerminalTestCase):
             self.assertEqual((draft.trouble, self.kept()), ("", ["one\ntwo\nthree\nfour\nfive"]))
             draft.discard()
 
+    def test_what_would_steer_the_terminal_is_not_edited_in_place(self) -> None:
+        terminal = Terminal.__new__(Terminal)
+        terminal._readline, terminal._takes_pastes = mock.sentinel.readline, True
+        for text in ("a\x1b[2J", "a\u202eb", "a\rb", "a\x9bb"):
+            self.assertFalse(terminal.can_edit(text), text)
+
     def test_what_the_locale_cannot_show_is_not_edited_in_place(self) -> None:
         terminal = Terminal.__new__(Terminal)
         terminal._readline, terminal._takes_pastes = mock.sentinel.readline, True

@@ -10,7 +10,7 @@ import time
 import unittest
 from pathlib import Path
 
-from mailer.diagnostics import _AT_ONCE, BatchHandler, _Record
+from mailer.diagnostics import _AT_ONCE, _LAST_MOMENT, BatchHandler, _Record
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -95,7 +95,9 @@ class Batches(unittest.TestCase):
         self.stream.close()
         for _ in range(3 * _AT_ONCE):
             self.handler.handle(_record("x"))
+        began = time.monotonic()
         self.handler.flush()
+        self.assertLess(time.monotonic() - began, _LAST_MOMENT / 2, "nobody is there any more who would write")
 
 
 class AReaderWhoDoesNotRead(unittest.TestCase):

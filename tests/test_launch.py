@@ -107,6 +107,10 @@ class Signals(unittest.TestCase):
             time.sleep(0.01)
     """)
 
+    def setUp(self) -> None:
+        if hasattr(signal, "SIGHUP"):  # processes would inherit that it is ignored, as `nohup` has it
+            self.addCleanup(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_DFL))
+
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-c", self.PROGRAM, *arguments]
         process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE)

@@ -11,7 +11,7 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
-from mailer import smtp, smtp_pool, smtp_wire
+from mailer import smtp, smtp_pool, smtp_session, smtp_wire
 from mailer.errors import Code, DeliveryError
 from mailer.steps import finish
 from tests.support.outboxes import ADMINISTRATOR, PERSON, OutboxTestCase, complaint, letter, result
@@ -179,6 +179,33 @@ class TransactionTest(OutboxTestCase):
             begun = time.monotonic()
             self.assertEqual(result(self.outbox(server.port, timeout=20)), "mail_unavailable retry")
             self.assertLess(time.monotonic() - begun, 10)
+
+
+    def test_an_answer_that_is_there_counts_however_late_it_is_looked_at(self) -> None:
+        real, here = socket.socket.recv, threading.get_ident()
+        late: Table = {**SMTP, "body": bytewise(b"250 queued\r\n", 0.01)}
+        with ScriptedServer(late) as server:
+
+            def recv(sock: socket.socket, *arguments: int) -> bytes:
+                data = real(sock, *arguments)
+                if server.bodies and data.endswith(b"\n") and threading.get_ident() == here:
+                    time.sleep(0.7)  # as in a machine that was frozen
+                return data
+
+            with mock.patch.object(socket.socket, "recv", recv):
+                self.assertEqual(result(self.outbox(server.port, timeout=0.6)), "sent")
+
+    def test_a_session_that_cannot_take_its_leave_for_want_of_memory_gives_up_its_place(self) -> None:
+        with ScriptedServer(SMTP) as server:
+            box = self.outbox(server.port, sessions=1)
+            for _ in range(3):
+                self.assertEqual(result(box), "sent")
+                with (
+                    mock.patch.object(smtp_pool, "_LONGEST_IDLE", -1.0),
+                    mock.patch.object(smtp_session.Session, "leave", side_effect=MemoryError),
+                ):
+                    self.assertEqual(result(box), "sent")
+            self.assertGreater(len(server.conversations), 2)
 
 
 EVIL = (
