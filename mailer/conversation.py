@@ -174,7 +174,7 @@ class _Conversation:
     def _take(self, path: Path, kept: Request, doubtful: bool) -> None:
         try:
             self._draft.take(path, doubtful)
-        except (BlockingIOError, FileNotFoundError):
+        except OSError:  # as each system says it
             self._terminal.say(_("Another client.py has taken it meanwhile."))
         else:
             self._request = replace(kept, id=kept.id or _new_id())

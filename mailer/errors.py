@@ -181,7 +181,7 @@ def safe(text: str, limit: int = 500) -> str:
         for character in text[: 4 * limit]
     )
     line = _BLANKS.sub(" ", printable).strip()
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    return line if len(line) <= limit and len(text) <= 4 * limit else line[: limit - 1] + "…"
 
 
 def _steers(character: str) -> bool:

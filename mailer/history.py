@@ -176,11 +176,11 @@ def _page(first: str, lines: Iterable[str], out: TextIO) -> None:
     environment = {"LESS": "FRX", **os.environ}
     interrupt = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is the pager's, which would inherit SIG_IGN
     try:
-        pager = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, encoding="utf-8", errors="replace")
-        if pager.stdin:
-            _write(first, lines, pager.stdin)
-            pager.stdin.close()
-        pager.wait()
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, env=environment, encoding="utf-8", errors="replace"
+        ) as pager:
+            if pager.stdin:
+                _write(first, lines, pager.stdin)
     finally:
         signal.signal(signal.SIGINT, interrupt)
 

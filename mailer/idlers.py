@@ -15,7 +15,7 @@ FAIR_WAIT = 0.1  # seconds
 
 
 class Idlers:
-    """The connections that are waited for, and since when; one that was closed has `closed_for_others`."""
+    """The connections that are waited for, and since when; one that is closed for others is `given_up`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

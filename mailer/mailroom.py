@@ -76,9 +76,8 @@ def collect(settings: CollectorSettings, stop: launch.Stop, *, once: bool = Fals
     # Nobody else is to touch the state or the logs: the locks come before everything.
     login, host, folder = settings.account.login, settings.imap.host.lower(), settings.folder
     name = f"{login.lower()}@{host}/{'INBOX' if folder.upper() == 'INBOX' else folder}"
-    former = f"{login}@{host}/{folder}"
     with contextlib.ExitStack() as held:
-        position = held.enter_context(contextlib.closing(Position(settings.state_dir, name, former)))
+        position = held.enter_context(contextlib.closing(Position(settings.state_dir, name)))
         for log in (settings.success_log, settings.error_log):
             held.enter_context(only_writer(log))
         if others := position.others():

@@ -157,7 +157,7 @@ def unix_lines(raw: bytes) -> bytes:
 
 
 def as_mail(raw: bytes) -> bytes:
-    """The bytes of a mail file without what is around the mail: byte order mark, empty lines, an mbox separator."""
+    """The bytes of a mail file without what is around the mail: byte order mark and empty lines."""
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raw = raw.decode("utf-16", "replace").encode("utf-8", "replace")
     return unix_lines(raw.removeprefix(b"\xef\xbb\xbf")).lstrip(b"\n")

@@ -10,7 +10,6 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from mailer.disk import may_pass
 from mailer.errors import StateError
@@ -30,9 +29,9 @@ FROM start JOIN progress USING (mailbox) WHERE mailbox = ?
 
 
 class Position:
-    """The saved position in one mailbox; `mailbox` names it apart from others in the same folder, as `former` did."""
+    """The saved position in one mailbox; `mailbox` names it apart from others in the same folder."""
 
-    def __init__(self, folder: Path, mailbox: str, former: str = "") -> None:
+    def __init__(self, folder: Path, mailbox: str) -> None:
         self._file = folder / DATABASE
         self._mailbox = mailbox
         with self._translated():
@@ -47,7 +46,6 @@ class Position:
                     raise sqlite3.DatabaseError(found)
                 self._database.execute("PRAGMA synchronous=FULL")
                 self._database.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT")
-                self._rename(former)
                 failing.pop_all()
 
     def load(self) -> Progress:
@@ -59,7 +57,7 @@ class Position:
             uidvalidity, next_uid, pending, done, refused, marking, marks = row
             return Progress(
                 uidvalidity, next_uid, pending, done,
-                refused={int(uid): _tries(tries) for uid, tries in json.loads(refused).items()},
+                refused={int(uid): Tries(int(tries), float(at)) for uid, (tries, at) in json.loads(refused).items()},
                 marking=tuple(unpack(marking)),
                 marks=tuple(Mark(*map(int, mark)) for mark in json.loads(marks)),
             )
@@ -69,13 +67,6 @@ class Position:
         with self._translated():
             names = [name for (name,) in self._database.execute("SELECT mailbox FROM start ORDER BY mailbox")]
         return [] if self._mailbox in names else names
-
-    def _rename(self, former: str) -> None:
-        if former in self.others():
-            with self._transaction():
-                for table in ("start", "progress"):
-                    words = f"UPDATE {table} SET mailbox = ? WHERE mailbox = ?"  # noqa: S608 - one of two words
-                    self._database.execute(words, (self._mailbox, former))
 
     def begin(self, progress: Progress) -> None:
         """Save a position in a mailbox that is read for the first time, or whose UIDVALIDITY changed."""
@@ -126,9 +117,3 @@ class Position:
         if type(failure) is sqlite3.DatabaseError:
             text += ADVICE
         return StateError(text, passing=may_pass(failure, self._file.parent))
-
-
-def _tries(saved: Any) -> Tries:
-    """As they are saved; before there was a time beside the number, it was alone."""
-    number, last = saved if isinstance(saved, list) else (saved, 0)
-    return Tries(int(number), float(last))

@@ -92,6 +92,7 @@ class ForeignWords(unittest.TestCase):
                 shown = safe("x" * length)
                 self.assertEqual(shown, "x" * length if length <= 500 else "x" * 499 + "…")
         self.assertEqual(safe("abcdef", 3), "ab…")
+        self.assertEqual(safe("a" + " " * 2500 + "b"), "a…")
 
     def test_whatever_the_character_the_result_can_be_encoded_and_steers_nothing(self) -> None:
         for number in (*range(0x3100), *range(0xD7F0, 0x10000), *range(0xE0000, 0xE0200), 0x10FFFF):

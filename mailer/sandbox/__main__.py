@@ -3,7 +3,6 @@
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -38,8 +37,6 @@ def main(argv: list[str]) -> int:
 
     def run() -> int:
         stop = launch.stop_on_signals()
-        if hasattr(signal, "SIGHUP"):  # the terminal has been closed: clean up all the same
-            signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
         screen = Screen(stop.set)
         with ExitStack() as ends:
             mail = _mail_server(flags.smtp_port, flags.imap_port, screen)
