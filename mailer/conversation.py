@@ -65,7 +65,7 @@ class _Conversation:
     def begin(self, email: str | None, message: str | None) -> None:
         """Complete what the flags gave, or take up a draft."""
         if message is None:
-            self._offer_draft()
+            self._offer_drafts()
         address = self._form.email(self._request.email if email is None else email, ask=email is None)
         letter = self._letter(address)
         text = self._form.message(letter if message is None else replace(letter, message=message), ask=message is None)
@@ -154,22 +154,31 @@ class _Conversation:
             self._twice = True
         return {(None, "email", "message", "nothing")[chosen - 1]}
 
-    def _offer_draft(self) -> None:
-        for path in self._draft.waiting()[:1]:
+    def _offer_drafts(self) -> None:
+        """Offer the drafts that wait, the newest first, until one is taken up."""
+        waiting = self._draft.waiting()
+        for number, path in enumerate(waiting, 1):
             with suppress(OSError):  # another client was quicker
-                kept, written, doubtful = read(path)
-                words = _("A message to {email} that was not sent is kept, from {time:%Y-%m-%d %H:%M}:")
-                if doubtful:
-                    words = _("A message to {email} that may have been sent is kept, from {time:%Y-%m-%d %H:%M}:")
-                self._terminal.say(words.format(email=safe(kept.email) or "?", time=written))
-                self._terminal.say("  " + safe(kept.message, 70))
-                go_on, another = _("Go on with it"), _("Keep it for later and write another one")
-                chosen = self._form.choose(1, go_on, another, _("Delete it and write another one"))
-                if chosen == 1:
-                    self._take(path, kept, doubtful)
-                    self._twice = doubtful and time.time() - written.timestamp() > REMEMBERED
-                elif chosen == 3:
-                    path.unlink()
+                if self._offer(path, last=number == len(waiting)):
+                    return
+
+    def _offer(self, path: Path, *, last: bool) -> bool:
+        """Whether the person goes on with this draft."""
+        kept, written, doubtful = read(path)
+        words = _("A message to {email} that was not sent is kept, from {time:%Y-%m-%d %H:%M}:")
+        if doubtful:
+            words = _("A message to {email} that may have been sent is kept, from {time:%Y-%m-%d %H:%M}:")
+        self._terminal.say(words.format(email=safe(kept.email) or "?", time=written))
+        self._terminal.say("  " + safe(kept.message, 70))
+        keep = _("Keep it for later and write another one") if last else _("Keep it for later")
+        delete = _("Delete it and write another one") if last else _("Delete it")
+        chosen = self._form.choose(1, _("Go on with it"), keep, delete)
+        if chosen == 1:
+            self._take(path, kept, doubtful)
+            self._twice = doubtful and time.time() - written.timestamp() > REMEMBERED
+        elif chosen == 3:
+            path.unlink()
+        return chosen == 1
 
     def _take(self, path: Path, kept: Request, doubtful: bool) -> None:
         try:

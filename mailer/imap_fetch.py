@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from mailer.errors import ExitCode, MailboxError
 from mailer.imap_parts import ANSWER, Cut, Refused, Unlike, cuts, following
-from mailer.imap_syntax import for_now, responses
+from mailer.imap_syntax import for_now, numbers, responses
 from mailer.imap_wire import Wire
 from mailer.mime import as_mail
 from mailer.progress import Mail, pack
@@ -57,7 +57,8 @@ def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool])
             complete = len(more) != length
             raw += more
     except Refused:
-        return Mail(uid, raw, complete=False, refused=True)
+        there = _is_there(wire, uid)  # else there is nothing to wait for
+        return Mail(uid, raw, complete=False, refused=there, cut=not there)
     cut = no_parts is not None and not complete
     return Mail(uid, raw, complete, refused=cut and not isinstance(no_parts, Unlike), cut=cut)
 
@@ -99,9 +100,15 @@ def _following(wire: Wire, uid: int, missing: Sequence[Cut], wants_more: Callabl
 def _window(wire: Wire, uid: int, section: str, start: int, length: int) -> bytes:
     """So much of a section of one mail; raises Refused."""
     found = _windows(wire, [uid], section, start, length).get(uid)
-    if found is None:
+    if found is None or not (found or _is_there(wire, uid)):
         raise Refused
     return found
+
+
+def _is_there(wire: Wire, uid: int) -> bool:
+    """Whether a mail has not been deleted meanwhile: of one that has, some servers give nothing, as behind its end."""
+    _, parts, _ = wire.ask("SEARCH", "UID", str(uid))
+    return uid in numbers(parts)
 
 
 def _windows(wire: Wire, uids: Sequence[int], section: str, start: int, length: int) -> dict[int, bytes]:

@@ -32,7 +32,7 @@ def decode(data: bytes, encoding: str) -> tuple[bytes, bool]:
 
 
 def _base64(data: bytes) -> tuple[bytes, bool]:
-    """The decoded lines, and what a mailing list appended in clear after them."""
+    """The decoded lines, and what a gateway or a mailing list put in clear before or after them."""
     if _is_clean(data):
         try:
             return binascii.a2b_base64(data), True
@@ -44,6 +44,10 @@ def _base64(data: bytes) -> tuple[bytes, bool]:
     rest = data[end:]
     if _WORDS.search(rest) and not _BASE64_LINE.search(rest):
         return headers.base64(data[:end]) + (b"\n" if end else b"") + rest, end > 0
+    line = _BASE64_LINE.search(data)
+    if not end and line and _WORDS.search(data, 0, line.start()):
+        text, whole = _base64(data[line.start() :])
+        return data[: line.start()] + text, whole
     return headers.base64(data), False
 
 

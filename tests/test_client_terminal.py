@@ -751,6 +751,22 @@ class DraftTest(TerminalTestCase):
                 self.assertEqual(server.requests[0]["message"], "new")
                 self.assertEqual(len(self.kept()), left)
 
+    def test_of_several_drafts_each_can_be_taken_up(self) -> None:
+        self.drafts.mkdir()
+        for age in (1, 2, 3):
+            draft = self.drafts / f"draft-{age}"
+            draft.write_text(f'{{"email": "bob@example.com", "id": "{age}"}}\ntext {age}')
+            os.utime(draft, (time.time() - 60 * age,) * 2)
+        with FakeServer() as server, self.person(server.port) as person:
+            for text, choice in (("text 1", "2"), ("text 2", "3"), ("text 3", "1")):
+                person.sees(text)
+                person.sees("and write another one" if text == "text 3" else "Delete it\r\n")
+                person.answers("Number", choice + "\r")
+            person.answers("e-mail address", "\r")
+            person.answers("Your message", "\r.\r" if GNU_READLINE else "\r")
+            self.assertEqual(person.ends(), 0)
+            self.assertEqual((server.requests[0]["message"], self.kept()), ("text 3", ["text 1"]))
+
     def test_drafts_of_one_process_id_are_not_written_over(self) -> None:
         with mock.patch.dict(os.environ, self.at_home()):
             earlier, later = Draft(), Draft()  # as of two clients that were process 1 of a container each

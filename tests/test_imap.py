@@ -409,6 +409,16 @@ class Fetching(ImapCase):
         with ScriptedServer({**IMAP, "UID FETCH": [first, behind]}, imap=True) as server:
             self.assertEqual(fetch(self.opened(server.port), [9], all_of_it), [Mail(9, mail, complete=True)])
 
+    def test_a_mail_that_was_deleted_behind_its_beginning_is_not_complete(self) -> None:
+        mail = b"x" * 65_536
+        first = b"* 1 FETCH (UID 9 BODY[]<0> {65536}\r\n%s)\r\n%%tag%% OK done\r\n" % mail
+        for nothing in (b"NIL", b'""'):
+            gone = b"* 1 FETCH (UID 9 BODY[]<65536> %b)\r\n* 1 EXPUNGE\r\n%%tag%% OK [EXPUNGEISSUED] gone\r\n" % nothing
+            table: Table = {**IMAP, "UID FETCH": [first, gone], "UID SEARCH": b"* SEARCH\r\n%tag% OK none\r\n"}
+            with self.subTest(nothing), ScriptedServer(table, imap=True) as server:
+                found = fetch(self.opened(server.port), [9], all_of_it)
+                self.assertEqual(found, [Mail(9, mail, complete=False, cut=True)])
+
     def test_a_refusal_for_now_is_an_outage_and_nothing_about_the_mail(self) -> None:
         failure = self.failure(lambda: self.answer(b"%tag% NO [UNAVAILABLE] storage is away\r\n"))
         self.assertIs(failure.exit_code, ExitCode.TEMPORARY)

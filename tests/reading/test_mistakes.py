@@ -120,6 +120,17 @@ class Mistakes(unittest.TestCase):
         euro = "10 € 的票".encode("cp950")
         self.assertEqual(mail("Content-Type: text/plain; charset=big5", euro + b" \xff").text, "10 € 的票 \ufffd")
 
+    def test_what_a_gateway_puts_in_clear_around_base64(self) -> None:
+        fields = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64"
+        text = "Der Drucker im zweiten Stock druckt jede Seite doppelt; über Mittag geht nichts mehr."
+        before, behind = "*** EXTERNAL MAIL: mind the links ***\n\n", "This list is for members\n"
+        encoded = base64.encodebytes(text.encode()).decode()
+        for above, below in ((before, ""), ("", behind), (before, behind)):
+            with self.subTest(above, below=below):
+                found = mail(fields, (above + encoded + below).encode())
+                self.assertEqual(found.text.rstrip("\n"), f"{above}{text}\n{below}".rstrip("\n"))
+                self.assertEqual(found.defects, ())
+
     def test_a_charset_of_two_bytes_over_text_of_one(self) -> None:
         for charset in ("utf-16", "utf-16le", "UTF-32", "utf16"):
             html = f'<html><META http-equiv="Content-Type" content="text/html; charset={charset}">Hi, принтер'
