@@ -1,8 +1,8 @@
-"""Bytes to text in the declared charset, or in the one that the bytes themselves tell of.
+"""Decodes bytes to text, in the declared charset or in the one that the bytes look like.
 
-Promises text without lone surrogates for any bytes and any charset name, in linear time. The declared charset goes
-through its aliases and common mistakes; where it is missing, unknown or does not fit: UTF-8, then the Cyrillic 8-bit
-charsets told apart by their letter pairs, then windows-1252. Called by all that read text.
+Promises text without lone surrogates for any bytes and any charset name, in linear time. Aliases and common misnomers
+of charsets are known. If the declared charset is missing, unknown or does not fit: UTF-8, then the Cyrillic 8-bit
+charsets, told apart by letter pairs, then windows-1252. Called by `content`, `correspondence`, `headers`, `parameters`.
 """
 
 import codecs
@@ -14,7 +14,7 @@ from itertools import pairwise
 from mailer import eastasian
 from mailer.letterpairs import LETTERS, PAIRS
 
-# Names that Python does not know, or knows as a narrower charset than what is really sent under that name.
+# Names that Python does not know, or takes for a narrower charset than the one that is really sent under them.
 _ALIASES = {
     "iso88591": "cp1252", "latin1": "cp1252", "l1": "cp1252", "ansi": "cp1252", "macintosh": "mac_roman",
     "iso88599": "cp1254", "iso885911": "cp874", "tis620": "cp874", "iso88598i": "iso8859_8", "iso88598e": "iso8859_8",
@@ -26,40 +26,40 @@ _ALIASES = {
     "utf8mb4": "utf_8", "utf8mb3": "utf_8", "unicode11utf8": "utf_8", "unicode11utf7": "utf_7",
     "dos866": "cp866", "cnbig5": "big5hkscs", "eucjpms": "euc_jp", "eucjpwin": "euc_jp", "cp51932": "euc_jp",
 }  # fmt: skip
-# Python's names for what is no charset of mail: some are slow, some make lone surrogates.
+# Python's codecs that are no charsets of mail; some are slow, some make lone surrogates.
 _REFUSED = {"idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode-escape", "raw_unicode_escape"} | {
     "undefined", "mbcs", "oem",
 }  # fmt: skip
-# Characters of ASCII have zeros beside them in these; and the marks of byte order that have none.
+# Charsets in which ASCII characters have zero bytes beside them; and their byte order marks without a zero byte.
 _WIDE = re.compile(r"utf[-_]?(?:16|32)")
 _MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _WORDS, _CONTROLS = re.compile(rb"[a-zA-Z] [a-zA-Z]|<[a-zA-Z!]"), re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]")
-# US-ASCII bytes mean something else in these.
+# Charsets in which ASCII bytes may mean something else.
 _NOT_ASCII = re.compile(r"utf[-_]?(7|16|32)|iso2022|hz")
 _SQUEEZE = re.compile(r"[^a-z0-9]+")
 _WINDOWS = re.compile(r"^(?:win(?:dows)?|cp|ms|ansi)?(?=[0-9]{3,4}$)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Where two fit equally well, as with words of lower-case letters only, the first one is the more usual.
+# The more usual ones come first: where two fit equally well, as may happen with lower-case words, the first is taken.
 CYRILLIC = ("cp1251", "koi8_u", "cp866", "iso8859_5", "mac_cyrillic")
-# Texts in the right charset score above 5.5, texts in a wrong one and Western ones below 4.
+# Texts decoded in their own charset score above 5.5; in a wrong one, and Western texts, below 4.
 _LIKELY = 4.7
-# More bytes than this change nothing any more.
+# Bytes that are searched for words with 8-bit letters, and bytes of such words that are scored: more change nothing.
 _LOOK_AT, _SAMPLE = 65_536, 1_000
-# A text is cut behind so many characters, a quarter more than are recorded. UTF-8 is decoded from so many bytes at a
-# time: all at once it takes four times the data. Python's decoders of other charsets cannot go on everywhere.
+# A text is cut after `LONGEST` characters, a quarter more than are recorded. UTF-8 is decoded in pieces of `_PIECE`
+# bytes: all at once it takes four times the memory. Not all of Python's other decoders can be resumed.
 LONGEST = 1_310_720
 _PIECE = 65_536
 _CYRILLIC_PAIR = re.compile("[а-яёєіїґ]{2}", re.IGNORECASE)
 _OTHER = re.compile(f"[^{LETTERS[1:]}]+")
-# A capital after a small letter, a Latin letter beside a Cyrillic one, a sign on the wrong side of a word, and what is
-# neither a letter nor a usual sign.
+# What is unusual in Cyrillic text: a capital after a small letter, a Latin letter beside a Cyrillic one, a punctuation
+# mark on the wrong side of a word, and a character that is neither a letter nor a usual mark.
 _SMALL, _ANY = "[а-яёєіїґ]", "[а-яёєіїґА-ЯЁЄІЇҐ]"
 _UNUSUAL = re.compile(
     rf"{_SMALL}[А-ЯЁЄІЇҐ]|[a-zA-Z]{_ANY}|{_ANY}[a-zA-Z]|(?<!{_ANY})[’•…№»”—–](?={_ANY})|{_ANY}[№«„•]"
     r"|[^\x00-\x7fа-яёєіїґА-ЯЁЄІЇҐ\xa0«»—–„“”’‘…№•©°]"
 )
 _QUOTATION_MARKS = re.compile("[«»„“”]")
-# A character of UTF-8 that lacks its last bytes.
+# A character of UTF-8, at the end of the data, that lacks its last bytes.
 _UNFINISHED = re.compile(rb"(?:[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})\Z")
 # The five bytes that windows-1252 leaves undefined.
 _UNDEFINED_1252 = (0x81, 0x8D, 0x8F, 0x90, 0x9D)
@@ -67,7 +67,7 @@ _UNDEFINED_1252 = (0x81, 0x8D, 0x8F, 0x90, 0x9D)
 
 @lru_cache(maxsize=512)
 def codec(name: str) -> str | None:
-    """Python's codec for a declared charset; None for US-ASCII, the unknown, and what is no charset."""
+    """Python's codec for a declared charset; None for US-ASCII, unknown names, and codecs that are no charsets."""
     lowered = name.strip(" \t'\"<>")[:60].lower()
     squeezed = _SQUEEZE.sub("", lowered).removeprefix("x")
     found = _ALIASES.get(squeezed)
@@ -81,23 +81,23 @@ def codec(name: str) -> str | None:
 
 
 def _known(name: str) -> str | None:
-    """Python's own name for a charset."""
+    """Python's own name for a charset, or None if it has no such charset."""
     try:
         known = codecs.lookup(name).name
-        b"\0\0\0\0".decode(known)  # not a charset: base64, rot13 and the like
+        b"\0\0\0\0".decode(known)  # fails for what is no charset, such as base64 or rot13
     except (LookupError, ValueError):
         return None
     return None if known in _REFUSED else known
 
 
 def decode(data: bytes, declared: str | None) -> str:
-    """The text of the bytes: in the declared charset where that fits, else in the one they look like.
+    """The text of the bytes: in the declared charset if that fits, else in the one that they look like.
 
-    Of a text that is longer than `LONGEST`, the rest may be left out.
+    What goes beyond `LONGEST` characters may be left out.
     """
     name = codec(declared) if declared else None
     if name and _WIDE.match(name) and not data.startswith(_MARKS) and _is_narrow(data):
-        name = None  # so says who does not know what became of the text that he wrote
+        name = None  # a false declaration, left over from before the text was converted
     if data.isascii() and not (name and _NOT_ASCII.match(name)):
         return _decode(data, "ascii") if b"\x1b$" not in data else decode(data, "iso-2022-jp")
     if name is None:
@@ -110,7 +110,7 @@ def decode(data: bytes, declared: str | None) -> str:
 
 
 def _is_narrow(data: bytes) -> bool:
-    """Whether this is UTF-8, which no text in UTF-16 looks like: it has zeros, bytes that are none, or no blanks."""
+    """Whether the bytes are UTF-8; UTF-16 would have control bytes, be invalid UTF-8, or lack words and line ends."""
     if _CONTROLS.search(data) or not is_utf8(data):
         return False
     return not data.isascii() or len(data) % 2 == 1 or b"\n" in data or _WORDS.search(data) is not None
@@ -126,7 +126,7 @@ def is_utf8(data: bytes) -> bool:
 
 
 def _decode(data: bytes, name: str, errors: str = "strict") -> str:
-    """The text by Python's codec; cut, where it is longer than `LONGEST`."""
+    """Decode with Python's codec, and stop soon after `LONGEST` characters."""
     if len(data) <= _PIECE or name != "utf-8":
         return data.decode(name, errors)[: LONGEST + 1]
     decoder, text = codecs.getincrementaldecoder(name)(errors), StringIO()
@@ -138,14 +138,14 @@ def _decode(data: bytes, name: str, errors: str = "strict") -> str:
 
 
 def _misdeclared(data: bytes, name: str) -> str:
-    """Bytes that are not valid in their charset: a few bad ones are replaced, otherwise the charset is guessed."""
-    if not data.isascii() and is_utf8(data):  # of which no other text has the form
+    """Decode bytes that are invalid in their declared charset: replace a few bad ones, or guess another charset."""
+    if not data.isascii() and is_utf8(data):  # text in other charsets hardly ever happens to be valid UTF-8
         return _decode(data, "utf-8")
     if name == "cp1252":
         return _western(data)
     decoder = eastasian.DECODERS.get(name)
     text = decoder(data)[: LONGEST + 1] if decoder else _decode(data, name, "replace")
-    if data.isascii():  # which is UTF-8 as well, and says nothing
+    if data.isascii():  # always valid UTF-8, so that guessing would prove nothing
         return text[: LONGEST + 1]
     if _is_nearly_right(text, name):
         return text
@@ -153,14 +153,14 @@ def _misdeclared(data: bytes, name: str) -> str:
 
 
 def _is_nearly_right(text: str, name: str) -> bool:
-    """Whether a few bytes alone were bad: fewer than there are good characters, in UTF-8, whose form is no chance."""
+    """Whether few non-ASCII characters are bad: under half in UTF-8, whose form is no accident; else an eighth."""
     bad = text.count("\ufffd")
     good = sum(character > "\x7f" for character in text[:65536]) - bad
     return bad < good if name == "utf-8" else bad * 7 <= good
 
 
 def _western(data: bytes) -> str:
-    """The text in windows-1252, its undefined bytes as control characters."""
+    """The text in windows-1252, with its undefined bytes as control characters."""
     text = data[: LONGEST + 1].decode("cp1252", "surrogateescape")
     for byte in _UNDEFINED_1252:
         text = text.replace(chr(0xDC00 + byte), chr(byte))
@@ -168,12 +168,12 @@ def _western(data: bytes) -> str:
 
 
 def guess(data: bytes) -> str:
-    """The text of bytes whose charset nobody declared."""
+    """The text of bytes without a usable declaration of their charset."""
     return _detected(data) or _western(data)
 
 
 def _detected(data: bytes) -> str | None:
-    """The text in UTF-8 or a Cyrillic charset, where it is clearly that."""
+    """The text, if it is clearly in UTF-8 or a Cyrillic charset; else None."""
     try:
         return _decode(data, "utf-8")
     except UnicodeDecodeError:
@@ -189,7 +189,7 @@ def _detected(data: bytes) -> str | None:
 
 
 def _is_cut(data: bytes, mended: str) -> bool:
-    """Whether UTF-8, with more than ASCII in it, ends in the middle of a character; `mended` is the text of it."""
+    """Whether this is non-ASCII UTF-8 that was cut within its last character; `mended` is its text."""
     whole = mended.removesuffix("\ufffd")
     return not (whole.isascii() or "\ufffd" in whole) and _UNFINISHED.search(data, len(data) - 3) is not None
 
@@ -201,7 +201,7 @@ def _sample(data: bytes) -> bytes:
 
 
 def _likeness(text: str) -> float:
-    """How usual the letter pairs of the text are in Cyrillic, 0 to 9; less for what no Cyrillic text has."""
+    """How usual the letter pairs of the text are in Cyrillic, 0 to 9; lowered by what is unusual in Cyrillic text."""
     if not _CYRILLIC_PAIR.search(text):
         return 0
     letters = _OTHER.sub(" ", text.lower())

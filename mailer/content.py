@@ -1,7 +1,7 @@
-"""What a person would read in a mail: its text, and the names of what is attached.
+"""What a person would read in a mail: its text, and the names of its attachments.
 
-Promises the plain part where there is one that is not empty, else HTML as text; several inline parts in order, and
-forwarded mails with their headers. At most `TEXT_LIMIT` characters. Called by `reading`.
+Promises the plain-text version where there is one that is not empty, else the HTML as text. Inline parts keep their
+order, and forwarded mails their main headers. At most `TEXT_LIMIT` characters. Called by `reading` and `imap_parts`.
 """
 
 import re
@@ -12,27 +12,27 @@ from mailer.longtext import substitute
 
 # The record's limit: five hundred pages of text.
 TEXT_LIMIT = 1_048_576
-# A character takes at most four bytes, and in quoted-printable (=XX), base64 and its like more on its way.
+# Bytes per character: at most four as such, three times that in quoted-printable (=XX), and up to six in base64.
 _WIDTHS = {"": 4, "7bit": 4, "8bit": 4, "binary": 4, "quoted-printable": 12}
 _WIDTH = 6
-# Names of attachments: as many as a person would look at, and as long as file systems allow.
+# How many names of attachments a person would look at, and how long a name file systems allow.
 _NAMES, _NAME = 1000, 255
 
 _META = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
-# A picture in the place of its address, which may be longer than all the text.
+# A picture within the HTML, as a data: URL, which may be longer than all of the text.
 _PICTURE = re.compile(rb"data:image/[\w.+-]{1,40};base64,[A-Za-z0-9+/=\s]{1000,}+", re.IGNORECASE)
 _READABLE = {"text/plain", "text/html", "text/enriched", "text/richtext", "text/markdown", "text/x-markdown"}
 _SHOWN_HEADERS = ("From", "Date", "Subject", "To", "Cc")
 _FORWARDED = "---------- Forwarded message ----------"
 _ENRICHED = re.compile(r"<<|<[^<>]{1,60}>")
-# Characters that nobody sees, as in a plain version that is only there for the form; it is not long.
+# Invisible characters; some plain-text versions hold nothing else. Only texts shorter than `_EMPTY` are checked.
 _NO_WIDTH = dict.fromkeys((0xAD, 0x34F, 0x61C, 0x180E, *range(0x200B, 0x2010), 0x2060, 0xFEFF))
 _EMPTY = 1000
 
 
 @dataclass(eq=False)
 class Content:
-    """The text and the attachments' names gathered so far; `measuring`: only how much text there is."""
+    """The text and the attachments' names gathered so far; `measuring` finds only how much text there is."""
 
     texts: list[str] = field(default_factory=list)
     attachments: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Content:
 
     @property
     def text(self) -> str:
-        """Everything readable; where there is nothing else, what an invitation is to."""
+        """All readable text; if there is none, the titles of calendar invitations."""
         whole = self._words or "\n".join(invitation.words(_decoded(calendar)[0]) for calendar in self.calendars)
         return whole[:TEXT_LIMIT]
 
@@ -62,7 +62,7 @@ class Content:
         return self.cut or self.length > TEXT_LIMIT or self.html_left < 0
 
     def gather(self, part: mime.Part, *, chosen: bool = True, first: bool = True, related: bool = False) -> None:
-        """Take in a part and all that is in it; `chosen=False`: its text is told already, by an alternative."""
+        """Take in a part and all parts in it; with `chosen=False` not its text, which an alternative has given."""
         kind = part.kind
         if kind.startswith("multipart/") and part.disposition[0] != "attachment":
             if kind == "multipart/alternative":
@@ -78,7 +78,7 @@ class Content:
             self.attach(part)
 
     def make_up(self) -> None:
-        """Where nothing readable was found, take a text that has a name, as telephones send theirs."""
+        """If nothing readable was found, show the first named text: some phones send their message as one."""
         if self.named and not self._words:
             self.show(self.named[0])
 
@@ -91,7 +91,7 @@ class Content:
         return not related and not part.name and part.kind != "text/rfc822-headers"
 
     def _sequence(self, part: mime.Part, chosen: bool) -> None:
-        """Parts one after another: mixed, related (one is the text), signed, report, digest, and the unknown."""
+        """Take in parts one after another: mixed, related (one is the text), signed, report, digest, unknown kinds."""
         if not part.children:
             return self.show(part) if chosen else None
         related = part.kind == "multipart/related"
@@ -105,7 +105,7 @@ class Content:
         return None
 
     def _alternative(self, part: mime.Part, chosen: bool) -> None:
-        """The first plain version that is not empty, else the first other one."""
+        """Take in the first version that is not empty: plain text before HTML before others."""
         for child in sorted(part.children, key=_preference):
             before = len(self.texts)
             self.gather(child, chosen=chosen, first=child.kind in _READABLE)
@@ -148,7 +148,7 @@ class Content:
             text = substitute(_ENRICHED, lambda tag: "<" if tag[0] == "<<" else "", text)
         elif part.parameters.get("format", "").lower() == "flowed":
             text = flowed.unflowed(text, part.parameters.get("delsp", "").lower() == "yes")
-        # The last line end of a part belongs to the mail's lines, except in base64, which encodes the text alone.
+        # The last line end belongs to the mail and not to the text, except in base64, which encodes the text alone.
         self._add(text if part.encoding == "base64" and part.kind == "text/plain" else text.removesuffix("\n"))
 
     def _add(self, text: str) -> None:
@@ -157,12 +157,12 @@ class Content:
 
 
 def has_words(text: str) -> bool:
-    """Whether there is anything to see."""
+    """Whether the text has anything visible in it."""
     return not (not text or text.isspace() or (len(text) < _EMPTY and not text.translate(_NO_WIDTH).strip()))
 
 
 def _root(related: mime.Part) -> mime.Part:
-    """What the other parts belong to (RFC 2387): the part that `start` names, else the first one that may be text."""
+    """The root part (RFC 2387): the one that the `start` parameter names, else the first that may hold text."""
     start = related.parameters.get("start", "").strip(" <>")
     for part in related.children if start else ():
         if headers.first(part.fields, "content-id").decode("utf-8", "replace").strip(" <>") == start:
@@ -178,7 +178,7 @@ def _preference(part: mime.Part) -> int:
 
 
 def _limit(part: mime.Part) -> int:
-    """How many bytes of a part can hold text that is still recorded."""
+    """How many bytes of a part are decoded: enough for all the text that is recorded."""
     return _WIDTHS.get(part.encoding, _WIDTH) * TEXT_LIMIT
 
 

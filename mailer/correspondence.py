@@ -1,4 +1,4 @@
-"""Who wrote a mail and when: the From, Date and Message-ID fields as the record shows them.
+"""Who wrote a mail and when: the From (or Sender), Date and Message-ID fields as the record shows them.
 
 Promises a string or None for any bytes, in linear time. Called by `reading`.
 """
@@ -21,7 +21,7 @@ _COMMENT = re.compile(rb"\([^()]*\)")
 _ANGLE = re.compile(rb"<([^<>]*)>")
 _ADDRESS = re.compile(rb"(?<![^\s<>()\[\],:;\"@])[^\s<>()\[\],:;\"@]++@(?:\[[^\]\s]*\]|[^\s<>()\[\],:;\"@]+)")
 _QUOTED_ADDRESS = re.compile(rb"\"(?:[^\"\\]|\\.)*+\"@[^\s<>(),:;\"]+")
-# The first address in angles, where its local part is quoted; before it a name and comments.
+# The first address in angle brackets, if its local part is quoted; a name and comments may come before it.
 _QUOTED_IN_ANGLES = re.compile(
     rb"(?:[^\"<(]|\"(?:[^\"\\]|\\.)*+\"(?!@)|\([^()]*\))*+<\s*(" + _QUOTED_ADDRESS.pattern + rb")\s*>"
 )
@@ -65,7 +65,7 @@ def _address(value: bytes) -> str | None:
 
 
 def date(fields: headers.Fields) -> str | None:
-    """The Date field in ISO 8601, with its own offset from UTC."""
+    """The Date field in ISO 8601, with its own offset from UTC; None if it is no date."""
     value = headers.first(fields, "date")
     found = _DATE.match(value)
     try:

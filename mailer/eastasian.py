@@ -1,19 +1,19 @@
-"""East Asian charsets as Windows and phones write them, with characters that the standards lack, and Python's codecs.
+"""East Asian charsets as Windows and phones write them, with characters that the standards and Python's codecs lack.
 
-For Japanese they are those of NEC's row 13, such as circled numbers, and IBM's ideographs, which names are written
-with: Shift_JIS has them, ISO-2022-JP (RFC 1468) and EUC-JP have not. For Big5 it is above all the euro sign. Promises
-text for any bytes, in linear time; what is nothing is replaced. Called by `charsets`.
+In Japanese these are NEC's row 13, such as circled numbers, and IBM's ideographs, which occur in names: the Shift_JIS
+of Windows (cp932) has them, ISO-2022-JP (RFC 1468) and EUC-JP do not. In Big5 it is above all the euro sign. Promises
+text for any bytes, in linear time; bytes without a meaning are replaced. Called by `charsets`.
 """
 
 import codecs
 import re
 from collections.abc import Callable
 
-# A run of characters behind the escape that says what they are.
+# An escape sequence that selects a character set, and the characters after it.
 _RUN = re.compile(rb"\x1b(\$[@B]|\([BIJ])([^\x1b]*)")
 _PAIR = re.compile(rb"[!-~]{2}")
 _HALF_WIDTH = bytes(byte | 0x80 if 0x21 <= byte <= 0x5F else byte for byte in range(256))
-# Where an eighth of so many bytes is nothing, a text is not in the charset; to look at each of millions takes seconds.
+# If over an eighth of so many bytes is bad, the charset is wrong; looking up millions of bad pairs would take seconds.
 _SAMPLE = 65_536
 
 
@@ -47,7 +47,7 @@ def _run(found: re.Match[bytes]) -> bytes:
 
 
 def _shifted(row: int, cell: int) -> bytes:
-    """A row and a cell of JIS X 0208 in Shift_JIS, which has two rows to a lead byte."""
+    """The Shift_JIS bytes of a row and a cell of JIS X 0208; each lead byte covers two rows."""
     row -= 0x21
     lead = row // 2 + (0x81 if row < 62 else 0xC1)
     trail = cell + 0x7E if row % 2 else cell + (0x1F if cell < 0x60 else 0x20)
@@ -63,15 +63,15 @@ def _pair_of_big5(pair: bytes) -> str:
 
 
 def _register(codec: str, pairs: bytes, character: Callable[[bytes], str]) -> None:
-    """What stands where a codec knows nothing. A pair stays one: what follows keeps its place."""
+    """Register an error handler for pairs that a codec lacks. It takes both bytes, so that later pairs stay aligned."""
     pattern = re.compile(pairs)
 
     def handler(error: UnicodeError) -> tuple[str, int]:
-        if not isinstance(error, UnicodeDecodeError):  # it is for decoding alone
+        if not isinstance(error, UnicodeDecodeError):  # the handler is for decoding only
             raise error
         pair = pattern.match(error.object, error.start)
         found = character(pair[0])[:1] if pair else "\ufffd"
-        if not pair or (found == "\ufffd" and pair[0][1] < 0x80):  # which may be a letter of its own
+        if not pair or (found == "\ufffd" and pair[0][1] < 0x80):  # the second may be a letter of its own
             return "\ufffd", error.start + 1
         return found, pair.end()
 
@@ -81,5 +81,5 @@ def _register(codec: str, pairs: bytes, character: Callable[[bytes], str]) -> No
 _register("euc_jp", rb"[\xa1-\xfe]{2}", _pair_of_euc)
 _register("big5hkscs", rb"[\x81-\xfe][\x40-\x7e\xa1-\xfe]", _pair_of_big5)
 
-# By the names of Python's codecs, which these replace where one finds something it does not know.
+# Each decoder, by the name of Python's codec that it stands in for when that codec fails.
 DECODERS = {"iso2022_jp_ext": iso_2022_jp, "euc_jp": euc_jp, "big5hkscs": big5}

@@ -1,4 +1,4 @@
-"""Text that was broken into lines to be put together again: format=flowed (RFC 3676). Called by `content`."""
+"""Joins the lines of text that was sent as format=flowed (RFC 3676). Called by `content`."""
 
 import re
 from io import StringIO
@@ -9,7 +9,7 @@ _QUOTES = re.compile(r">*")
 
 
 def unflowed(text: str, delete_space: bool) -> str:
-    """Soft line breaks undone (RFC 3676): after a blank at its end a line goes on in the next of its quote depth."""
+    """Undo soft line breaks (RFC 3676): a line that ends with a blank goes on in the next, at the same quote depth."""
     written, separator = StringIO(), ""  # in a list, millions of lines would take many times their memory
     depth_before, flowing = -1, False
     for line in lines(text):

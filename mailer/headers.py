@@ -1,7 +1,8 @@
-"""Header fields found in the bytes of a mail (RFC 5322), and their words decoded (RFC 2047).
+"""Finds header fields in the bytes of a mail (RFC 5322), and decodes the encoded words in them (RFC 2047).
 
-Promises an answer for any bytes, in time linear in the block; values longer than `VALUE_LIMIT` are cut. Line ends are
-single newlines by the time bytes come here. Called by `mime` for each part, and by those who look at fields.
+Promises an answer for any bytes, in time linear in the block; `first` and `text` cut values at `VALUE_LIMIT`. Line ends
+have to be single newlines. Called by `mime` for each part, by `bounces`, `content`, `correspondence`, `imap_parts`,
+`parameters` and `reading` for fields and their values, and by `transfer` for base64.
 """
 
 import binascii
@@ -12,22 +13,22 @@ from functools import lru_cache
 
 from mailer import charsets
 
-# A block of header fields longer than this is not a header any more; mail servers refuse far shorter ones.
+# A header longer than this is cut here; mail servers refuse far shorter ones.
 BLOCK_LIMIT = 1_048_576
-# A value that a person or a program reads is shorter; long ones are attacks on whoever decodes them.
+# Values that people or programs read are shorter than this; longer ones are attacks on decoders.
 VALUE_LIMIT = 8_192
-# Real mail has a few dozen fields; those after so many are passed over.
+# Real mail has a few dozen fields; fields beyond this number are ignored.
 MOST = 10_000
 
 Fields = dict[str, list[bytes]]
 
 _FIELD = re.compile(rb"^([!-9;-~]++)[ \t]*+:[ \t]*+([^\n]*+(?:\n[ \t][^\n]*+)*+)", re.MULTILINE)
 _NAME = re.compile(rb"[!-9;-~]+[ \t]*:")
-# Fields, what goes on with one, and mbox separators: all that belongs into a header.
+# All lines that may stand in a header: fields, continuations of fields, and mbox separators.
 _LINES = re.compile(rb"(?:(?:[!-9;-~]++[ \t]*:|[ \t]|>?From )[^\n]*(?:\n|\Z))*+")
 _BLANKS = re.compile(r"[ \t\r\n\v\f]+")
 
-# An encoded word; its text may hold blanks, folds and raw bytes, and at the end of a value it may lack its own end.
+# An encoded word. Its text may hold blanks, folds and raw bytes; at the end of a value its closing ?= may be missing.
 _WORD = re.compile(rb"=\?([^?\s]{1,80})\?([bBqQ])\?(?:((?:(?!=\?[^=]).)*?)\?=|([^\s?]*)\??\Z)", re.DOTALL)
 _HEX = re.compile(rb"=([0-9A-Fa-f]{2})")
 _BETWEEN_PADDING = re.compile(rb"[^=]+")
@@ -35,7 +36,7 @@ _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghij
 
 
 def split(raw: bytes, start: int, end: int) -> tuple[Fields, int, bool]:
-    """The fields of the block at `start`, where the body begins, and whether the block's end was seen."""
+    """The fields of the header block at `start`, where the body begins, and whether the block's end was seen."""
     blank = start - 1 if raw.startswith(b"\n", start) else raw.find(b"\n\n", start, min(end, start + BLOCK_LIMIT))
     ended = blank >= 0
     body = blank + 2 if ended else min(end, start + BLOCK_LIMIT)
@@ -48,7 +49,7 @@ def split(raw: bytes, start: int, end: int) -> tuple[Fields, int, bool]:
     lines = len(found) + b"".join([value for _, value in found]).count(b"\n")
     if lines <= block.count(b"\n"):
         end_of_fields = _end_of_fields(block)
-        if end_of_fields < len(block):  # the text began without an empty line
+        if end_of_fields < len(block):  # the text begins without an empty line before it
             body, ended = start + end_of_fields, True
             found = _found(block[:end_of_fields])
     fields: Fields = {}
@@ -59,7 +60,7 @@ def split(raw: bytes, start: int, end: int) -> tuple[Fields, int, bool]:
 
 def _found(block: bytes) -> list[tuple[bytes, bytes]]:
     """The names and values of the fields in a block."""
-    if len(block) < MOST:  # bytes, and fewer fields still, as nearly always: the faster way
+    if len(block) < MOST:  # so few bytes cannot hold too many fields: the faster way
         return _FIELD.findall(block)
     return [(field[1], field[2]) for field in itertools.islice(_FIELD.finditer(block), MOST)]
 
@@ -70,7 +71,7 @@ def _key(name: bytes) -> str:
 
 
 def _end_of_fields(block: bytes) -> int:
-    """Where the first line is that can belong to no header; a stray one that a field follows is passed over."""
+    """Where the first line begins that cannot belong to a header; a stray line before a field is skipped."""
     position = 0
     while position < len(block):
         position = _LINES.match(block, position).end()  # type: ignore[union-attr]
@@ -104,7 +105,7 @@ def text(fields: Fields, name: str, charset: str | None = None) -> str | None:
 
 def decode(value: bytes, charset: str | None = None) -> str:
     """A value with its encoded words decoded and its white space collapsed."""
-    # ASCII and UTF-8 (RFC 6532) whatever the charset of the text: one like UTF-16 would make other words of them.
+    # Valid ASCII or UTF-8 (RFC 6532) is never read in the charset of the text: one like UTF-16 would garble it.
     if value.isascii() or charsets.is_utf8(value):
         charset = None
     if b"=?" not in value:
@@ -127,18 +128,18 @@ def decode(value: bytes, charset: str | None = None) -> str:
 
 
 def one_line(value: str) -> str:
-    """A value with every run of blanks and line ends as one blank."""
+    """A value with every run of blanks and line ends replaced by one blank."""
     return _BLANKS.sub(" ", value).strip(" ")
 
 
 def _decode_run(run: list[tuple[str, bytes, bytes]]) -> str:
-    """Adjacent encoded words: those of one charset are decoded together, as a character may be cut between two."""
+    """Decode adjacent encoded words, those of one charset together: a character may be split between two."""
     text, data, pending = "", b"", b""
     for index, (charset, encoding, encoded) in enumerate(run):
         following = run[index + 1] if index + 1 < len(run) else ("", b"", b"")
         if encoding == b"b":
             pending += encoded.translate(None, b" \t\n")
-            # Some programs cut the base64 itself between two words.
+            # Some programs split the base64 itself between two words.
             if len(pending) % 4 and not pending.endswith(b"=") and following[:2] == (charset, encoding):
                 continue
             data += base64(pending)
@@ -152,11 +153,11 @@ def _decode_run(run: list[tuple[str, bytes, bytes]]) -> str:
 
 
 def base64(encoded: bytes) -> bytes:
-    """Base64 however damaged: what is not of its alphabet is passed over, padding is not asked for."""
+    """Decode base64, however damaged: bytes outside its alphabet are ignored, and padding may be missing."""
     try:
         return binascii.a2b_base64(encoded, strict_mode=True)
     except ValueError:
-        decoded = bytearray()  # of, perhaps, millions of runs
+        decoded = bytearray()  # not a list: there may be millions of runs
         for run in _BETWEEN_PADDING.finditer(encoded):
             letters = run[0].translate(None, _NOT_BASE64)
             letters = letters[: len(letters) - 1] if len(letters) % 4 == 1 else letters
@@ -165,6 +166,6 @@ def base64(encoded: bytes) -> bytes:
 
 
 def _quoted(encoded: bytes) -> bytes:
-    """The Q encoding: underscores are blanks; folds inside a word are dropped."""
+    """Decode the Q encoding: underscores are blanks; folds inside a word are dropped."""
     unfolded = re.sub(rb"\n[ \t]*", b"", encoded).replace(b"_", b" ")
     return _HEX.sub(lambda found: bytes((int(found[1], 16),)), unfolded)

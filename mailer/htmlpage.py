@@ -1,7 +1,7 @@
-"""The lines that the text of an HTML document consists of, as they are written one after another.
+"""The lines of text that an HTML document turns into, written one after another.
 
-Promises little memory, however many lines and pieces of them there are, and no more than `ROOM` characters, which
-margins alone could make many times as much. Called by `htmltext`.
+Promises little memory, however many lines and pieces of lines there are. No line is added after `ROOM` characters:
+the margins of quotes alone could make many times as many. Called by `htmltext`.
 """
 
 import re
@@ -9,19 +9,19 @@ from io import StringIO
 
 from mailer.longtext import SHORT, substitute
 
-ROOM = 1_048_600  # a few more than are recorded, so that it shows
-# More pieces of a line, or lines, than these are to be joined.
+ROOM = 1_048_600  # a few more than are recorded, so that a longer text is seen to be truncated
+# If a line has more pieces than this, or the page more lines, they are joined to save memory.
 MOST = 20_000
 # Levels of quoting that are shown.
 _DEEPEST = 20
 
-# What has no width, except where it joins emoji or letters; U+034F alone of it counts as printable.
+# Characters without width, except where they join emoji or letters. Of them only U+034F is printable for Python.
 _INVISIBLE = re.compile("[\u200b\ufeff\u00ad\u034f\u2060]+|[\u200c\u200d]+(?=[\\s\u200b-\u200d]|$)")
 _BLANKS = re.compile(r"\s+")
 
 
 class Page:
-    """The last lines written, the pieces of the one being written, and the margin and mark before the next one."""
+    """The last lines written, the pieces of the current one, and the margin and list mark that go before it."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -38,23 +38,23 @@ class Page:
         return self._written.getvalue().strip("\n")
 
     def quote(self, more: int) -> None:
-        """One level of quoting more or less."""
+        """Change the depth of quoting by so many levels."""
         self._quotes = max(0, self._quotes + more)
         self._margin = "> " * min(self._quotes, _DEEPEST)
 
     def drop_empty_lines(self) -> None:
-        """Take back the last lines, as far as they are empty."""
+        """Remove the empty lines at the end."""
         while self.lines and _is_empty(self.lines[-1]):
             self.lines.pop()
 
     def empty_line(self, *, second: bool = False) -> None:
-        """An empty line, unless there is one already (with `second`, two) or nothing before it."""
+        """Add an empty line, unless there are no lines yet, or the last one (with `second`, the last two) is empty."""
         lines = self.lines
         if lines and (not _is_empty(lines[-1]) or (second and not _is_empty(lines[-2:][0]))):
             self._add(self._margin.rstrip())
 
     def break_line(self, *, keep: bool = False) -> None:
-        """End the line; an empty one is kept only where the writer of the mail asked for it."""
+        """End the line. An empty one is written only with `keep`, where the writer of the mail asked for it."""
         if not self.line:
             return self.empty_line(second=True) if keep else None
         line = "".join(self.line)
@@ -84,5 +84,5 @@ def _squeezed(line: str) -> str:
 
 
 def _is_empty(line: str) -> bool:
-    """Whether a line is nothing but a margin. A longer one is not looked at: that could be done a million times."""
+    """Whether a line is nothing but a margin. Longer lines are not examined, as this may be asked a million times."""
     return len(line) <= 2 * _DEEPEST and not line.strip("> ")

@@ -1,6 +1,6 @@
 """The tags of HTML as mail programs write it: where they are, what their attributes say, and where an element ends.
 
-Promises an answer for any string, in linear time. Tags are found by one expression: `html.parser` takes twenty times
+Promises an answer for any string, in linear time. A regular expression finds the tags: `html.parser` takes twenty times
 as long and, in some of the versions that Mailer runs on, quadratic time on malformed input. Called by `htmltext`.
 """
 
@@ -13,10 +13,10 @@ from mailer.longtext import SHORT, pieces
 
 # A tag with its slash, name and attributes; the beginning of a comment; or another declaration.
 TAG = re.compile(r"<(?:(/?)([a-zA-Z][^\s/>]{0,40})([^>]*+)>|(!--)|[!?][^>]*+>)")
-# Attributes in which every quote is closed; one that is not goes on behind the `>`, for so many characters and signs.
+# Attributes in which every quote is closed. If a quote is open, the tag may go on, for so many characters and `>`.
 _CLOSED = re.compile(r"(?:[^\"']++|\"[^\"]*+\"|'[^']*+')*+")
 _LONGEST_VALUE, _MOST_SIGNS = 2000, 4
-# Tags up to this length are remembered.
+# Shorter tags are cached.
 _SHORT = 200
 
 _COMMENT_END = re.compile(r"--!?>")
@@ -29,20 +29,20 @@ _HIDDEN = re.compile(
 _VALUE = re.compile(r"\"[^\"]*+\"?|'[^']*+'?")
 _HIDDEN_ATTRIBUTE = re.compile(r"(?:^|\s)hidden(?=[\s=/]|$)")
 _LINES_KEPT = re.compile(r"(?<![\w-])white-space\s*:\s*pre(?:-wrap|-line)?\s*(?:[;!]|$)", re.I)
-# Their content is not text, or not for the reader.
+# The content of these elements is not text, or not for the reader.
 SKIPPED = frozenset(("script", "style", "title", "template", "xml", "svg"))
 VOID = frozenset(("br", "hr", "img", "input", "meta", "link", "base", "area", "col", "wbr", "embed", "source", "param"))
-# The end tags of these are often left out. Each ends where the next of its kind begins, and with what it lies in; but
-# not within another one of those that lies in it.
+# Elements whose end tags are often left out, and their containers. Such an element ends where the next of its kind
+# begins or its container ends; containers inside it, with their content, are passed over.
 _LIES_IN = {
     "li": "[uo]l", "dt": "dl", "dd": "dl", "td": "table", "th": "table", "tr": "table", "option": "select",
 }  # fmt: skip
-# What a paragraph ends at, whether that begins or ends there (HTML, section 13.2.6.4.7).
+# The tags that end a paragraph, start tags and end tags alike (HTML, section 13.2.6.4.7).
 _NO_PARAGRAPH = "h[1-6]|[uo]l|d[ltd]|li|t(?:able|r|d|h)|div|pre|hr|blockquote|center|form|section|article|body"
 
 
 def unescaped(text: str) -> str:
-    """The text with its entities as characters; as it is, where one has more digits than a number may have."""
+    """The text with its entities as characters; unchanged if one has more digits than Python allows in a number."""
     try:
         return unescape(text) if len(text) < SHORT else "".join(map(unescape, pieces(text, "&")))
     except ValueError:
@@ -50,7 +50,7 @@ def unescaped(text: str) -> str:
 
 
 def attribute(attributes: str, name: str) -> str:
-    """The value of an attribute, or nothing."""
+    """The value of an attribute, or an empty string."""
     for found in _ATTRIBUTE.finditer(attributes):
         if found[1].lower() == name:
             return unescaped(found[2] or found[3] or found[4] or "").strip()
@@ -58,9 +58,9 @@ def attribute(attributes: str, name: str) -> str:
 
 
 class Tag(NamedTuple):
-    """A tag, or the beginning of a comment, which has no name.
+    """A tag; or the beginning of a comment or a declaration, which have no name.
 
-    `skipped`, `hidden`: so is what follows, to its end; `preformatted`: the lines there are as its writer broke them.
+    `skipped` and `hidden` say that its content is so; `preformatted`, that line breaks in its content are kept.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Tag(NamedTuple):
 
 
 def tag_at(html: str, found: re.Match[str]) -> tuple[Tag, int]:
-    """The tag that was found, and where it ends: one of its values may hold a `>`."""
+    """The tag that was found, and where it ends: not at its first `>` if that is in a quoted value."""
     text, end = found[0], found.end()
     tag = _known(text) if len(text) < _SHORT else _tag(*found.groups())
     if not tag.quotes_closed:
@@ -89,7 +89,7 @@ def tag_at(html: str, found: re.Match[str]) -> tuple[Tag, int]:
 
 @lru_cache(maxsize=1024)
 def _known(text: str) -> Tag:
-    """A tag by its text: those of a mail are much the same again and again."""
+    """The tag with this text; cached, because a mail repeats its tags."""
     return _tag(*TAG.match(text).groups())  # type: ignore[union-attr]
 
 
@@ -108,12 +108,12 @@ def _tag(slash: str | None, name: str | None, attributes: str | None, comment: s
 
 
 def end_of(tag: Tag, html: str, position: int) -> int:
-    """Where that ends which begins behind a tag, or a comment; -1 when nowhere."""
+    """Where the element or the comment ends that a tag begins; -1 if nowhere. `position` is behind the tag."""
     return end_of_element(html, tag.name, position) if tag.name else end_of_comment(html, position)
 
 
 def is_hidden(attributes: str) -> bool:
-    """Whether the reader is not meant to see the element, such as the text that only previews show."""
+    """Whether an element with these attributes is hidden from the reader, like text that only previews show."""
     if len(attributes) < 6:
         return False
     if "hidden" in attributes and _HIDDEN_ATTRIBUTE.search(_VALUE.sub('""', attributes)):
@@ -126,7 +126,7 @@ def _style(attributes: str) -> str:
 
 
 def end_of_comment(html: str, position: int) -> int:
-    """Where a comment ends whose text begins at the position; -1 when nowhere."""
+    """Where the comment ends whose text begins at `position`; -1 if nowhere."""
     if html.startswith((">", "->"), position):
         return position + 1 + html.startswith("-", position)
     end = _COMMENT_END.search(html, position)
@@ -134,9 +134,9 @@ def end_of_comment(html: str, position: int) -> int:
 
 
 def end_of_element(html: str, name: str, position: int) -> int:
-    """Where an element ends whose content begins at the position; -1 when nowhere.
+    """Where the element ends whose content begins at `position`; -1 if nowhere.
 
-    Tags in comments count: better too much is shown than lost.
+    Tags in comments count, too: it is better to show too much than to lose text.
     """
     if name == "p" or name in _LIES_IN:
         return _end_left_out(html, name, position)
@@ -149,8 +149,8 @@ def end_of_element(html: str, name: str, position: int) -> int:
 
 
 def _end_left_out(html: str, name: str, position: int) -> int:
-    """The same of an element whose end tag may be left out."""
-    depth = 0  # in others of what it lies in
+    """The same as `end_of_element`, for an element whose end tag may be left out."""
+    depth = 0  # of nested containers
     for tag in _tags_named(name, _LIES_IN.get(name, _NO_PARAGRAPH)).finditer(html, position):
         if not tag[2]:
             if name == "p" or (tag[1] and not depth):
@@ -163,5 +163,5 @@ def _end_left_out(html: str, name: str, position: int) -> int:
 
 @lru_cache(maxsize=64)
 def _tags_named(name: str, others: str = "(?!)") -> re.Pattern[str]:
-    """Tags of this name, and of others."""
+    """A pattern for tags with this name, or with one of `others`; group 2 is there only for this name."""
     return re.compile(rf"<(/?)(?:({re.escape(name)})|{others})(?=[\s>/])", re.IGNORECASE)

@@ -1,8 +1,8 @@
 """HTML as mail programs write it, turned into text that reads well.
 
-Promises text for any string, in linear time: at most `LIMIT` characters of HTML are looked at. Blocks break lines,
-links keep their address, lists their marks, quotes their `>`, table cells a blank between them; script, style and what
-is hidden from the reader is left out. Called by `content`.
+Promises text for any string, in linear time: at most `LIMIT` characters of HTML are looked at. Blocks break lines;
+links keep their addresses, lists their marks, quotes their `>`; a blank separates table cells. Scripts, styles and what
+is hidden from the reader are left out. Called by `content`.
 """
 
 import re
@@ -13,8 +13,8 @@ from mailer.longtext import lines
 
 # Five hundred pages; the HTML of real mail ends long before. A megabyte of nothing but tags takes a second.
 LIMIT = 1_048_576
-_DIGITS = 9  # of the number that a list begins with
-# How often the end of something that is to be left out is looked for in vain; each time costs a look at all the rest.
+_DIGITS = 9  # a list whose first number has so many digits, or more, begins with 1
+# How many searches for the end of an element may fail; each failed one scans all the rest of the document.
 _VAIN = 5
 
 _LINK = re.compile(r"(?:https?|ftps?|mailto|tel):", re.IGNORECASE)
@@ -27,17 +27,17 @@ _BLOCKS = _PARAGRAPHS | frozenset((
 ))  # fmt: skip
 _MARKED = frozenset(("blockquote", "pre", "ul", "ol", "li", "hr"))
 _PLAIN = _BLOCKS - _MARKED
-_OTHERS = _MARKED | frozenset(("br", "a", "img", "td", "th"))  # more tags there are that change nothing
+_OTHERS = _MARKED | frozenset(("br", "a", "img", "td", "th"))  # all other tags change nothing
 
 
 def to_text(html: str, *, cut: bool = False) -> str:
-    """The text of an HTML document or fragment; of one that is `cut`, perhaps in a tag, without that."""
+    """The text of an HTML document or fragment. If it is `cut`, an unfinished tag at its end is left out."""
     if cut and html.rfind("<") > html.rfind(">"):
         html = html[: html.rfind("<")]
     html = html[:LIMIT].replace("\0", "")
     reader = _Reader()
     text = reader.run(html, hide=True)
-    # Where nothing is left, everything was hidden by something that was not closed.
+    # If no text is left, an element that was never closed may have hidden it all: read again and hide nothing.
     return _Reader().run(html, hide=False) if reader.hid and not text else text
 
 
@@ -46,10 +46,10 @@ class _Reader:
 
     def __init__(self) -> None:
         self.page = Page()
-        self.lists: list[int] = []  # the next number, or 0 for bullets
-        self.address, self.words = "", (0, 0)  # of the link that is open, and where its words begin
+        self.lists: list[int] = []  # of each open list the next number, or 0 for bullets
+        self.address, self.words = "", (0, 0)  # of the open link; where its words begin: line and piece
         self.in_vain = 0
-        self.lines_kept_until = 0  # where an element ends whose style keeps them
+        self.lines_kept_until = 0  # where the element ends whose style keeps line breaks
         self.hid = False
 
     def run(self, html: str, *, hide: bool) -> str:
@@ -81,14 +81,14 @@ class _Reader:
         return page.text()
 
     def skip(self, tag: Tag, html: str, position: int) -> int:
-        """Where to go on behind what is left out; right here when it has no end, as the rest would be lost."""
+        """Where to go on after content that is left out: right here if it has no end, as all the rest would be lost."""
         end = end_of(tag, html, position) if self.in_vain < _VAIN else -1
         self.in_vain += end < 0
         self.keep_no_lines(end)
         return end if end >= 0 else position
 
     def keep_lines(self, tag: Tag, html: str, position: int) -> None:
-        """Keep the lines of what is in the element as they are, and no more behind its end."""
+        """Keep line breaks inside an element whose style asks for it, but not behind its end."""
         if tag.name in _BLOCKS and self.page.line and not tag.hidden:
             self.page.break_line()
         self.keep_no_lines(position)
@@ -98,12 +98,12 @@ class _Reader:
             self.page.preformatted += self.lines_kept_until > 0
 
     def keep_no_lines(self, position: int) -> None:
-        """Behind the end of such an element they are no more kept."""
+        """Keep line breaks no longer, if the position is behind the end of the element that kept them."""
         if self.lines_kept_until and position >= self.lines_kept_until:
             self.lines_kept_until, self.page.preformatted = 0, max(0, self.page.preformatted - 1)
 
     def text(self, piece: str) -> None:
-        """Characters between tags."""
+        """Write the characters between tags."""
         if "&" in piece:
             piece = unescaped(piece)
         if self.page.preformatted and "\n" in piece:
@@ -115,7 +115,7 @@ class _Reader:
             self.page.line.append(piece)
 
     def start(self, tag: Tag) -> None:
-        """A tag that opens."""
+        """Handle a start tag."""
         name, attributes = tag.name, tag.attributes
         if name in _MARKED:
             self.block(name)
@@ -130,7 +130,7 @@ class _Reader:
             self.page.line.append(" ")
 
     def open_block(self, name: str, attributes: str) -> None:
-        """What some blocks put before their lines."""
+        """Begin what some blocks put before their lines, and keep the lines of `pre`."""
         if name == "blockquote":
             self.page.quote(1)
         elif name in ("ul", "ol"):
@@ -148,14 +148,14 @@ class _Reader:
                 self.lists[-1] += 1
 
     def end(self, tag: Tag) -> None:
-        """A tag that closes."""
+        """Handle an end tag."""
         if tag.name == "a":
             self.link()
         elif tag.name in _MARKED:
             self.close_block(tag.name)
 
     def close_block(self, name: str) -> None:
-        """What some blocks put before their lines ends."""
+        """End the block, and what `open_block` began for it."""
         self.page.break_line()
         if name == "blockquote":
             self.page.quote(-1)
@@ -167,7 +167,7 @@ class _Reader:
         self.block(name)
 
     def link(self) -> None:
-        """The address of a link after its words, unless they say it already."""
+        """Write the address of a link after its words, unless they contain it already."""
         address, self.address = self.address, ""
         if not _LINK.match(address):
             return
@@ -182,7 +182,7 @@ class _Reader:
         self.page.line.append(f"<{address}>")
 
     def block(self, name: str) -> None:
-        """A block begins or ends: a new line, and an empty one around paragraphs, but not around lists in lists."""
+        """Begin or end a block: break the line, and put an empty line around paragraphs, but not nested lists."""
         page = self.page
         if page.line:
             page.break_line()

@@ -1,9 +1,9 @@
 """How usual it is that one Cyrillic letter follows another: what Russian, Ukrainian and Bulgarian words look like.
 
-A digit for each pair of letters: 9.6 + 0.85 * log2 of the share of the second among what follows the first, cut to
-0..9; the blank stands for the edge of a word. Counted over 800,000 words, a third of the weight to each language: the
-messages of GNU and GNOME programs in the three languages, the Russian and Bulgarian fortune files and the Ukrainian
-manual pages, as Debian 12 packages them. Called by `charsets`.
+Each pair of letters has a digit: 9.6 + 0.85 * log2(share), limited to 0..9, where the share is how often the second
+letter follows the first. The blank stands for the edge of a word. Counted in 800,000 words, with equal weight for each
+language: the messages of GNU and GNOME programs in all three, the Russian and Bulgarian fortune files, and the
+Ukrainian manual pages, as Debian 12 packages them. Called by `charsets`.
 """
 
 LETTERS = " абвгґдеёєжзиіїйклмнопрстуфхцчшщъыьэюя"

@@ -1,4 +1,4 @@
-"""Long texts worked on in little memory: `re.sub` and `str.split` make lists, and a million pieces take a hundred MB.
+"""Works on long texts in little memory: `re.sub` and `str.split` make lists, where a million pieces take a hundred MB.
 
 Called by `content`, `flowed`, `htmlpage`, `htmltags` and `htmltext`.
 """
@@ -7,19 +7,19 @@ import re
 from collections.abc import Callable, Iterator
 from io import StringIO
 
-# Shorter texts cannot have so many pieces that it matters.
+# Texts shorter than this cannot have enough pieces to matter.
 SHORT = 65_536
 
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 def lines(text: str) -> Iterator[str]:
-    """The lines of a text, each with its end."""
+    """The lines of a text, each with its line end."""
     return (line[0] for line in _LINE.finditer(text))
 
 
 def substitute(pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str], text: str) -> str:
-    """What `pattern.sub` gives, from a function."""
+    """The same text as `pattern.sub(replace, text)` gives."""
     if len(text) < SHORT:
         return pattern.sub(replace, text)
     written, position = StringIO(), 0
@@ -32,7 +32,7 @@ def substitute(pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str]
 
 
 def pieces(text: str, sign: str) -> Iterator[str]:
-    """A text in pieces of up to `SHORT` characters, which begin with a sign where there is one."""
+    """Cut a text into pieces of up to `SHORT` characters, each cut before a `sign` if there is one to cut at."""
     start = 0
     while start < len(text):
         end = start + SHORT

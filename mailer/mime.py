@@ -1,8 +1,8 @@
-"""The parts of a mail (RFC 2045, RFC 2046), found in its bytes and not copied.
+"""Finds the parts of a mail (RFC 2045, RFC 2046) in its bytes, without copying them.
 
-Promises a tree for any bytes, in time linear in them: at most `PARTS` parts and `DEPTH` levels, what lies beyond is
-left alone and named as a defect. A multipart is cut at its own boundary first, so a part that lost its end is ended by
-the multipart around it. Called by `reading`, and by `imap_fetch` for what to ask for.
+Promises a tree for any bytes, in time linear in them: at most `PARTS` parts and `DEPTH` levels; what is beyond is
+not parsed, and a defect says so. A multipart is split at its own boundary before its parts are parsed, so the end of a
+part also ends a multipart in it that lacks its last boundary. Called by `reading`, `imap_fetch` and `imap_parts`.
 """
 
 import re
@@ -23,9 +23,9 @@ _LIKELY_BOUNDARY = re.compile(rb"^--([^\n]{1,200})\n(?=content-)", re.MULTILINE 
 
 @dataclass(eq=False)
 class Part:
-    """One part: its header fields, where its body lies, and the parts in it. `closed`: its end was seen.
+    """One part: its header fields, where its body lies, and the parts in it. `closed` says whether its end was seen.
 
-    `boundary` is the one at which a multipart was cut.
+    `in_headers` says that the end of its header was not seen; `boundary` is the one that a multipart was split at.
     """
 
     raw: bytes
@@ -41,7 +41,7 @@ class Part:
 
     @property
     def disposition(self) -> tuple[str, Mapping[str, str]]:
-        """`inline`, `attachment` or nothing, and the parameters."""
+        """`inline`, `attachment` or an empty string, and the parameters."""
         return parameters.parse(headers.first(self.fields, "content-disposition"))
 
     @property
@@ -51,7 +51,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        """The name a person would save it under, or nothing."""
+        """The file name that the part gives itself, or an empty string."""
         return self.disposition[1].get("filename") or self.parameters.get("name") or ""
 
 
@@ -73,7 +73,7 @@ class _Budget:
 
 
 def parse(raw: bytes, *, complete: bool = True) -> tuple[Part, list[str]]:
-    """The tree of a mail, and the defects met. `complete=False`: the bytes are only the beginning of the mail."""
+    """The tree of a mail, and its defects. With `complete=False` the bytes are only the beginning of the mail."""
     budget = _Budget()
     root = _parse(raw, 0, len(raw), "text/plain", DEPTH, budget, complete)
     endless = root.in_headers and len(raw) >= headers.BLOCK_LIMIT + complete
@@ -85,7 +85,7 @@ def parse(raw: bytes, *, complete: bool = True) -> tuple[Part, list[str]]:
 def _parse(raw: bytes, start: int, end: int, default: str, depth: int, budget: _Budget, closed: bool) -> Part:
     fields, body, ended = headers.split(raw, start, end)
     if not closed and raw[max(start, body - 2) : body] not in (b"\n\n", b"\n") and b"\n" not in raw[body:end]:
-        ended = False  # what looks like text without an empty line before it is the beginning of another field
+        ended = False  # no empty line came before this piece of a line: it is a field cut short, not text
     part = Part(raw, fields, min(body, end), end, default, closed=closed, in_headers=not ended)
     declared = headers.first(fields, "content-type")
     if declared:
@@ -103,7 +103,7 @@ def _parse_message(part: Part, depth: int, budget: _Budget) -> None:
         budget.defects.append("nesting")
     elif budget.spend():
         raw, start, end = part.raw, part.start, part.end
-        if part.encoding in ("base64", "quoted-printable"):  # not allowed, and sent all the same
+        if part.encoding in ("base64", "quoted-printable"):  # not allowed in message/rfc822, but some send it
             raw = unix_lines(transfer.decode(raw[start:end], part.encoding)[0])
             start, end = 0, len(raw)
         part.children.append(_parse(raw, start, end, "text/plain", depth - 1, budget, part.closed))
@@ -148,16 +148,16 @@ def _spans(part: Part, boundary: bytes) -> list[tuple[int, int, bool]]:
 
 
 def unix_lines(raw: bytes) -> bytes:
-    """The bytes with every kind of line end as one newline."""
+    """The bytes with every line end (CRLF, CR or LF) as a single newline."""
     if b"\r" not in raw:
         return raw
     if _LONE_CR.search(raw):
         return raw.replace(b"\r\n", b"\n").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return raw.translate(None, b"\r")  # in half the time
+    return raw.translate(None, b"\r")  # the same result in half the time
 
 
 def as_mail(raw: bytes) -> bytes:
-    """The bytes of a mail file without what is around the mail: byte order mark and empty lines."""
+    """The bytes of a mail without byte order mark and leading empty lines; line ends become newlines, UTF-16 UTF-8."""
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raw = raw.decode("utf-16", "replace").encode("utf-8", "replace")
     return unix_lines(raw.removeprefix(b"\xef\xbb\xbf")).lstrip(b"\n")

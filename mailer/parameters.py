@@ -11,9 +11,9 @@ from urllib.parse import unquote_to_bytes
 
 from mailer import charsets, headers
 
-# Values up to this length are remembered: those of most mails are the same few.
+# Shorter values are cached: most mails have the same few.
 _SHORT = 200
-# A long file name takes a few dozen; more than these are passed over.
+# A long file name is split into a few dozen parameters; parameters beyond this number are ignored.
 _MOST = 200
 
 _PARAMETER = re.compile(
@@ -31,7 +31,7 @@ def _parameters(value: bytes) -> tuple[str, Mapping[str, str]]:
     if not value:
         return "", {}
     main, _, rest = value.partition(b";")
-    if b"=" in main:  # the semicolon was left out
+    if b"=" in main:  # the semicolon after the main value was left out
         main, _, tail = main.partition(b" ")
         rest = tail + b";" + rest
     plain: dict[str, str] = {}
@@ -56,7 +56,7 @@ _remembered = lru_cache(maxsize=512)(_parameters)
 
 
 def _join_sections(sections: list[tuple[bytes, bool]]) -> str:
-    """The sections of one parameter (RFC 2231): charset'language'percent-encoded bytes, or plain ones."""
+    """Join the sections of one parameter (RFC 2231): charset'language'percent-encoded bytes, or plain ones."""
     charset = None
     if sections[0][1] and sections[0][0].count(b"'") >= 2:
         name, _, value = sections[0][0].split(b"'", 2)

@@ -1,9 +1,9 @@
-"""Raw mail, as it came, to what the record of it says.
+"""Turns the bytes of a mail into what the log record says of it.
 
-Promises a `Reading` for any bytes at all, in time linear in them; it never raises. What was not read shows in
-`truncated` and `defects`: "header" (the header block is over a megabyte), "parts" (over a thousand), "nesting" (over
-twenty levels), "encoding" (damaged base64 or uuencode), "unreadable" (no mail at all). Called by `collect` for each
-mail, by the collector's `--read`, and by the mailbox to learn how much of a mail is worth fetching.
+Promises a `Reading` for any bytes at all, in time linear in them; it raises nothing but MemoryError. What was not read
+shows in `truncated` and `defects`: "header" (over a megabyte, or 10,000 fields or more), "parts" (over a thousand),
+"nesting" (over twenty levels), "encoding" (damaged base64 or uuencode), "unreadable" (no mail at all). Called by
+`collect` for each mail, by `mailroom` for `--read`, and by `imap_fetch` to learn how much of a mail is worth fetching.
 """
 
 import logging
@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 from mailer import bounces, content, correspondence, headers, mime, tickets
 
-# How far to look for a text behind attachments: what people put before their text is seldom larger.
+# A text that comes after attachments is looked for within so many bytes; attachments before it are seldom larger.
 LOOK_BEHIND = 4_194_304
 
 _logger = logging.getLogger(__name__)
 
 
 class Reading(NamedTuple):
-    """What there is to know about one mail. `ticket` is None for all but ticket mail, which has no `reason`."""
+    """What the record says of one mail: ticket mail has a `ticket` and no `reason`, all other mail the reverse."""
 
     ticket: int | None
     subject: str | None
@@ -41,8 +41,8 @@ def read(raw: bytes, *, complete: bool = True) -> Reading:
     try:
         return _read(mime.as_mail(raw), complete)
     except MemoryError:
-        raise  # which is no fault of the mail
-    except Exception:  # foreign mail: whatever it does to the reader, there is a record and the next mail is read
+        raise  # the mail is not to blame
+    except Exception:  # whatever a stranger's mail breaks here, it gets a record, and the next one is read
         _logger.exception("a mail could not be read")
         return UNREADABLE
 
@@ -73,14 +73,14 @@ def _read(raw: bytes, complete: bool) -> Reading:
 
 
 def wants_more(raw: bytes) -> bool:
-    """Whether more bytes of the mail that begins like this could change its header or its text."""
+    """Whether more bytes of the mail that begins with `raw` could change its header or its text."""
     try:
         root, _ = mime.parse(mime.as_mail(raw), complete=False)
         found = content.Content(measuring=True)
         found.gather(root)
     except MemoryError:
         raise
-    except Exception:  # foreign mail: what cannot be read will not be read better with more of it
+    except Exception:  # a stranger's mail: more bytes would not make it readable
         _logger.exception("a mail could not be read")
         return False
     last = root

@@ -1,4 +1,4 @@
-"""Content-Transfer-Encoding undone (RFC 2045, section 6), however damaged.
+"""Decodes the Content-Transfer-Encoding of a part (RFC 2045, section 6), however damaged.
 
 Promises bytes for any bytes, in linear time; says whether everything could be decoded. Called by `content` and `mime`.
 """
@@ -10,7 +10,7 @@ from io import BytesIO
 
 from mailer import headers
 
-# Lines of nothing but base64; a longer line of it; and words, which base64 never looks like.
+# Lines of nothing but base64; one long line of it; and words or ruled lines, which base64 never looks like.
 _BASE64 = re.compile(rb"(?:[ \t]*+[A-Za-z0-9+/]*+={0,2}+[ \t]*+(?:\n|\Z))*+")
 _BASE64_LINE = re.compile(rb"^[A-Za-z0-9+/]{56,}=*$", re.MULTILINE)
 _WORDS = re.compile(rb"[A-Za-z]{2} [A-Za-z]{2}|_{10}|-{10}")
@@ -21,7 +21,7 @@ _UU_BEGIN = re.compile(rb"^begin [0-7]{3,4} [^\n]*\n", re.MULTILINE)
 
 
 def decode(data: bytes, encoding: str) -> tuple[bytes, bool]:
-    """The decoded bytes, and whether they are all there."""
+    """The decoded bytes, and whether everything could be decoded."""
     if encoding == "base64":
         return _base64(data)
     if encoding == "quoted-printable":
@@ -40,7 +40,7 @@ def _base64(data: bytes) -> tuple[bytes, bool]:
             return binascii.a2b_base64(_padded(data)), False
     end = _BASE64.match(data).end()  # type: ignore[union-attr]
     if end == len(data):
-        return headers.base64(data), True  # pieces encoded one by one
+        return headers.base64(data), True  # with blanks, or in pieces that were encoded one by one
     rest = data[end:]
     if _WORDS.search(rest) and not _BASE64_LINE.search(rest):
         return headers.base64(data[:end]) + (b"\n" if end else b"") + rest, end > 0
@@ -52,7 +52,7 @@ def _base64(data: bytes) -> tuple[bytes, bool]:
 
 
 def _is_clean(data: bytes) -> bool:
-    """Whether base64 is as it should be, but for its end; looked at in pieces, which take little memory."""
+    """Whether all but the padding is base64 and newlines; checked in pieces, which takes little memory."""
     for start in range(0, len(data), _PIECE):
         piece = data[start : start + _PIECE]
         if start + _PIECE >= len(data):
@@ -63,7 +63,7 @@ def _is_clean(data: bytes) -> bool:
 
 
 def _padded(data: bytes) -> bytes:
-    """Clean base64 whose end is missing, made decodable."""
+    """Clean base64 whose end is missing, made decodable: with padding, or without a last letter that is left over."""
     missing = -(len(data) - data.count(b"\n") - data.count(b"=")) % 4
     return data + b"=" * missing if missing < 3 else data.rstrip(b"=\n")[:-1]
 
@@ -75,7 +75,7 @@ def _quoted_printable(data: bytes) -> bytes:
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
-    """The lines in pieces: what is done to millions of them at once takes many times their memory."""
+    """The data in pieces that end with a line: to edit millions of lines at once takes many times their memory."""
     start = 0
     while start < len(data):
         end = data.rfind(b"\n", start, start + _PIECE) + 1 or start + _PIECE
@@ -88,7 +88,7 @@ def _uuencoded(data: bytes) -> tuple[bytes, bool]:
     if not begin:
         return data, False
     decoded = bytearray()
-    lines = BytesIO(data)  # of which there may be millions
+    lines = BytesIO(data)  # not a list: there may be millions
     lines.seek(begin.end())
     for line in lines:
         if line.strip() in (b"end", b"`", b""):
