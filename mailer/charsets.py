@@ -154,8 +154,9 @@ def _misdeclared(data: bytes, name: str) -> str:
 
 def _is_nearly_right(text: str, name: str) -> bool:
     """Whether few non-ASCII characters are bad: under half in UTF-8, whose form is no accident; else an eighth."""
-    bad = text.count("\ufffd")
-    good = sum(character > "\x7f" for character in text[:65536]) - bad
+    sample = text[:_LOOK_AT]
+    bad = sample.count("\ufffd")
+    good = sum(character > "\x7f" for character in sample) - bad
     return bad < good if name == "utf-8" else bad * 7 <= good
 
 
