@@ -139,7 +139,7 @@ def _decode(data: bytes, name: str, errors: str = "strict") -> str:
 
 def _misdeclared(data: bytes, name: str) -> str:
     """Decode bytes that are invalid in their declared charset: replace a few bad ones, or guess another charset."""
-    if not data.isascii() and is_utf8(data):  # text in other charsets hardly ever happens to be valid UTF-8
+    if name != "utf-8" and not data.isascii() and is_utf8(data):  # others hardly ever happen to be that
         return _decode(data, "utf-8")
     if name == "cp1252":
         return _western(data)

@@ -24,7 +24,7 @@ MAX_FRAME = 1 << 20
 
 _NO_TICKET = 10**18  # ticket numbers have at most 18 digits
 # A request is flat. Python's decoder takes of the stack for each step down, and where a thread has little of it that
-# ends the process: so lists and objects are counted before.
+# ends the process: so those of a request are counted before. Replies are read where there is enough.
 _MOST_BRACKETS = 100
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _ID = re.compile(r"[\x20-\x7e]{1,64}")
@@ -79,6 +79,8 @@ def encode_request(request: Request) -> bytes:
 
 def decode_request(payload: bytes) -> Request:
     """The request in a frame's payload; raises RequestError (`bad_request`)."""
+    if _brackets(payload) > _MOST_BRACKETS and _brackets(_STRING.sub(b"", payload)) > _MOST_BRACKETS:
+        raise _bad_request("The JSON holds too many objects and lists.")
     content = _decode(payload)
     for key in ("email", "message"):
         if key not in content:
@@ -135,10 +137,10 @@ def _framed(payload: bytes) -> bytes:
 
 
 def _decode(payload: bytes) -> dict[str, Any]:
-    if _brackets(payload) > _MOST_BRACKETS and _brackets(_STRING.sub(b"", payload)) > _MOST_BRACKETS:
-        raise _bad_request("The JSON holds too many objects and lists.")
     try:
         content = _DECODER.decode(payload.decode())
+    except RecursionError:
+        raise _bad_request("The JSON is nested too deeply.") from None
     except ValueError as wrong:
         raise _bad_request("The frame does not hold JSON in UTF-8, with no key twice.") from wrong
     if not isinstance(content, dict):
