@@ -1,7 +1,7 @@
 """The answers already given: a request that comes again, with the same `id`, gets the first one's answer.
 
 While the first is still under way, the repetition waits for it. Final answers are kept for an hour, the newest 10,000;
-one that says "try again" is not kept, so that trying again does something. Called by `intake`.
+one with `retry`, or of an error in the server, is not kept, so that trying again makes sense. Called by `intake`.
 """
 
 import math
@@ -18,9 +18,9 @@ from mailer.steps import Steps
 _KEPT_SECONDS = 3600.0
 _KEPT_ANSWERS = 10_000
 _MOST_WAITING = 192  # three quarters of the usual number of workers
-# Memory: as objects of their own, strewn among those that come and go, 10,000 answers took 4 MB more than as a few
-# bytes each: digest, end, ticket. And a table of 10,000 that come and go is laid out anew for ever, half a MB in
-# whichever thread does it, and is not given back; with many small tables nobody notices.
+# To save memory, an answer is kept as a few bytes (digest, end, ticket): as objects, scattered among short-lived ones,
+# 10,000 answers took 4 MB more. A single table in which 10,000 keys come and go is rebuilt again and again, and each
+# thread that does so keeps half a MB for it; with many small tables that does not matter.
 _PACKED = struct.Struct("=qdq")
 _TABLES = 256
 
@@ -30,12 +30,12 @@ class _Entry:
 
     def __init__(self, digest: int, kept_until: float = math.inf, reply: Reply | None = None) -> None:
         self.digest = digest
-        self.kept_until = kept_until  # without end while the answer is under way, and until it is known to all
+        self.kept_until = kept_until  # infinite until a final answer is kept
         self.reply = reply
-        self.done: threading.Event | None = None  # once somebody waits for it
+        self.done: threading.Event | None = None  # made when a repetition first waits for the answer
 
     def pack(self) -> Self | bytes:
-        """An OK, as nearly every answer is one, in a few bytes; any other as it is."""
+        """An OK, as nearly every answer is, in a few bytes; any other answer as it is."""
         if self.reply is None or self.reply.ticket is None:
             return self
         return _PACKED.pack(self.digest, self.kept_until, self.reply.ticket)
@@ -49,9 +49,9 @@ def _unpack(kept: _Entry | bytes) -> _Entry:
 
 
 class Answers:
-    """Answers by request `id`; `clock` gives monotonic seconds, `on_wait` is called before waiting for a first one.
+    """Answers by request `id`; `clock` gives monotonic seconds, `on_wait` is called before a repetition waits.
 
-    So many repetitions wait at once; who repeats costs nothing and counts for nothing, so more could take all threads.
+    At most `most_waiting` repetitions wait at once: no rate limit counts them, so more of them could take all threads.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class Answers:
         self._most_waiting = most_waiting
         self._waiting = 0
         self._lock = threading.Lock()
-        self._tables: list[dict[str, _Entry | bytes]] = [{} for _ in range(_TABLES)]  # under way, or kept
-        self._kept: deque[str] = deque()  # the ids of those kept, in the order in which they were given
+        self._tables: list[dict[str, _Entry | bytes]] = [{} for _ in range(_TABLES)]  # answers under way, and kept ones
+        self._kept: deque[str] = deque()  # the ids of the kept answers, the oldest first
 
     def once(self, request: Request, answer: Callable[[], Steps[Reply]]) -> Steps[tuple[Reply, bool]]:
-        """What `answer()` comes to, or what it came to for the same request before; and whether it is that.
+        """The result of `answer()`, or the answer that the same request had before; and whether it is the latter.
 
-        Raises RequestError for a repetition: `bad_request` when the `id` came with other content before, for instance.
+        Raises RequestError for a repetition, such as `bad_request` when the `id` came with other content before.
         """
         if request.id is None:
             return (yield from answer()), False
@@ -83,12 +83,12 @@ class Answers:
         return entry.reply, False
 
     def _first(self, key: str, entry: _Entry) -> _Entry:
-        """What is known under an id, to be waited for if need be; the entry itself takes the place where nothing is."""
+        """The earlier entry of an id, with an event to wait for if it has no reply yet; else `entry`, now stored."""
         table = self._table(key)
         with self._lock:
             first = _unpack(table.setdefault(key, entry))
             if first is not entry and first.kept_until < self._clock():
-                self._kept.remove(key)  # it is among the oldest, so soon found
+                self._kept.remove(key)  # it is among the oldest, at the front, so soon found
                 table[key] = first = entry
             elif first is not entry and first.reply is None and first.done is None:
                 first.done = threading.Event()
@@ -105,7 +105,7 @@ class Answers:
         return first.reply
 
     def _wait(self, done: threading.Event) -> None:
-        """Wait for a first answer; raises RequestError (`busy`) when as many do already as may."""
+        """Wait for a first answer; raises RequestError (`busy`) when `most_waiting` repetitions wait already."""
         with self._lock:
             if self._waiting >= self._most_waiting and not done.is_set():
                 problem = Problem(Code.BUSY, "The first request with this id is still under way; please ask later.")
@@ -137,10 +137,10 @@ class Answers:
 
 
 def _is_error(reply: Reply) -> bool:
-    """Whether the server failed before it sent anything: it may be mended when the request comes again."""
+    """Whether the server itself failed, before it sent anything: it may work again when the request is repeated."""
     return any(problem.code is Code.INTERNAL_ERROR for problem in reply.problems)
 
 
 def _digest(request: Request) -> int:
-    """What tells one content from another: by a secret of this process, so that nobody can make two of them equal."""
+    """A hash of the content, keyed with a secret of this process, so that nobody can make two contents collide."""
     return hash((request.email, request.message))

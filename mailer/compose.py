@@ -1,7 +1,7 @@
 """A validated request and its ticket → the envelope and the message, as the bytes that go on the wire.
 
 The message is built from parts that cannot hold a line break: validated addresses, numbers, and a base64 body. It is
-what `email.message.EmailMessage` would build, in a hundredth of the time. What has not passed `validation` is refused.
+what `email.message.EmailMessage` would build, in a hundredth of the time. Called by `intake`.
 """
 
 import functools
@@ -34,13 +34,13 @@ class Envelope:
 
 
 def compose(ticket: int, email: str, message: str, *, sender: str, sent: int, unique: str) -> Envelope:
-    """The message for the person and the administrator, of the moment `sent` (Unix time, whole seconds).
+    """The message for the person and the administrator, dated `sent` (Unix time, whole seconds).
 
     `unique` (lower-case hexadecimal) makes its Message-ID unique.
 
-    Raises ValueError for an address that `validation` would not have let through.
+    Raises ValueError for an address that holds a blank, an angle bracket or a control character.
     """
-    # Beyond ASCII the case is left alone: a Kelvin sign's small letter is a k, and its mailbox another one.
+    # Only ASCII letters are compared without case: a Kelvin sign becomes k in lower case, but is another mailbox.
     same = email.encode().lower() == sender.encode().lower()
     from_field, cc_field, domain = _of_sender(sender)
     headers = (
@@ -58,16 +58,16 @@ def compose(ticket: int, email: str, message: str, *, sender: str, sent: int, un
     base64 = b2a_base64(text, newline=False)
     lines = [base64[start : start + _BASE64_LINE] for start in range(0, len(base64), _BASE64_LINE)]
     body = b"\r\n".join([*lines, b""])
-    recipients = (sender,) if same else (email, sender)  # there may be servers with two mailboxes for two spellings
+    recipients = (sender,) if same else (email, sender)  # not `email`: a server may tell two spellings apart
     return Envelope(sender, recipients, headers.encode() + body, not (email.isascii() and sender.isascii()))
 
 
-@functools.lru_cache(maxsize=2)  # many messages are of the same second
+@functools.lru_cache(maxsize=2)  # many messages have the same second
 def _in_words(second: int) -> str:
     return format_datetime(datetime.fromtimestamp(second, UTC))
 
 
-@functools.lru_cache(maxsize=2)  # it is always the same one
+@functools.lru_cache(maxsize=2)  # the sender is always the same
 def _of_sender(sender: str) -> tuple[str, str, str]:
     return _address_field("From", sender), _address_field("Cc", sender), sender.rpartition("@")[2]
 

@@ -1,13 +1,13 @@
-"""A fixed set of threads, one of which leads; none is started for a connection.
+"""A fixed set of threads, one of which leads; no thread is started for a single connection.
 
-The leader accepts connections, several where several have come, and takes a step of each visit in turn. As long as
-nobody has to be waited for, this one thread does all the work, and competes with no other for the interpreter. Before
-it waits for long (a slow peer, a mail server far away) it stands aside: it keeps the visit whose step it is in, and
-the thread that parked last, whose memory is warmest, leads on with all the others. So on a fast network one thread
-does the work of many, and on a slow one as many as there are connections wait side by side.
+A visit is the work on one connection, in steps. The leader accepts visits, several when several have come, and takes a
+step of each in turn. As long as no step has to wait, this one thread does all the work, and competes with no other for
+the interpreter. Before a long wait (for a slow peer, for a distant mail server) it stands aside: it keeps the visit
+whose step it is in, and the thread that parked last, whose memory is warmest in the cache, takes over the lead and all
+other visits. So on a fast network one thread does the work of many; on a slow one the threads wait side by side.
 
-Invariant: besides the visit that the leader is in, it has no more than there are threads parked. So whichever of them
-have to wait, each has a thread to wait in, and none waits for another. Called by `listener`.
+Invariant: apart from the visit that it is in, the leader has no more visits than there are parked threads. So each
+visit that has to wait has a thread to wait in, and none waits for another. Called by `listener`.
 """
 
 import functools
@@ -18,25 +18,25 @@ from collections.abc import Callable
 
 from mailer.steps import Steps, finish
 
-_GLANCE = 0.002  # seconds; most of those that rest are over before the next one comes
+_GLANCE = 0.002  # seconds to wait for a new visit while others rest: most of these are over by then
 
-# Threads that others will start: who goes to the limit leaves room for them.
+# Where the system limits the number of threads, so many are left for those that are started elsewhere.
 _SPARE = 4
 
-_here = threading.local()  # in a thread of a crew: what makes it stand aside
+_here = threading.local()  # `release`, in a thread of a crew: makes it stand aside
 
 Visit = Steps[None]
 
 
 def stand_aside() -> None:
-    """To be called by a thread that is about to wait for long: if it leads a crew, another one leads in its place."""
+    """Called by a thread that is about to wait for long: if it leads a crew, another one takes over the lead."""
     release: Callable[[], None] | None = getattr(_here, "release", None)
     if release:
         release()
 
 
 class _Member:
-    """A thread's place: whether it leads, the visit that was given to it, and what it parks on."""
+    """One thread of a crew: whether it leads, the visit that was given to it, and the lock on which it parks."""
 
     __slots__ = ("leads", "visit", "wake")
 
@@ -48,26 +48,27 @@ class _Member:
 
 
 class Crew:
-    """`size` threads that look after visits; the one that leads has up to `at_once` in hand, and those that rested.
+    """`size` threads that look after visits; the leader has up to `at_once` of them in hand, and those that rested.
 
-    `accept(seconds)` gives the next visit; None when there is none in that time, if it is limited, or when the crew is
-    to end.
+    `accept(seconds)` returns the next visit, or None when none comes in that time or the crew is to end;
+    `accept(None)` waits without a limit.
     """
 
     def __init__(self, size: int, at_once: int, accept: Callable[[float | None], Visit | None]) -> None:
         self._size = size
         self._at_once = at_once
         self._accept = accept
-        # The leader's; nobody else touches them.
+        # These two are the leader's; no other thread changes them.
         self._visits: deque[Visit] = deque()
-        self._resting: deque[Visit] = deque()  # until the next one comes, or for a glance
-        # The lock guards all that follows. Members park on locks of their own, others wait for changes.
+        self._resting: deque[Visit] = deque()  # until another visit comes, or for _GLANCE
+        # The lock guards all changes to what follows; only the leader may lower `_promised` without it. Members park on
+        # locks of their own, other threads wait for a change.
         self._lock = threading.Lock()
         self._change = threading.Condition(self._lock)
         self._parked: list[_Member] = []
-        self._promised = 0  # of those parked: one for each visit that the leader has beside the one it is in
+        self._promised = 0  # parked threads kept for the leader's visits: one for each but the one that it is in
         self._vacant = False  # nobody leads
-        self._deputy = False  # somebody outside accepts in the leader's place
+        self._deputy = False  # a thread outside the crew accepts in the leader's place
         self._offered: Visit | None = None
         self._full_since = 0.0
         self._ending = False
@@ -78,7 +79,7 @@ class Crew:
         ]
 
     def start(self) -> int:
-        """Start all threads, or as many as the system lets; how many. Raises RuntimeError when it lets none."""
+        """Start all threads, or as many as the system allows; returns their number. Raises RuntimeError if it is 0."""
         started = threading.Event()
         places = [threading.Thread(target=started.wait, daemon=True) for _ in range(_SPARE)]
         try:
@@ -96,7 +97,7 @@ class Crew:
         return self._size
 
     def end(self) -> None:
-        """Begin nothing more; the visits that have begun are finished."""
+        """Begin no more visits; those that have begun are finished."""
         with self._lock:
             self._ending = True
             unneeded = len(self._parked) - self._promised
@@ -106,21 +107,21 @@ class Crew:
             self._change.notify_all()
 
     def join(self, until: float) -> int:
-        """Wait for the threads to end, but not beyond a moment (monotonic); how many have not."""
+        """Wait for the threads to end, until the moment `until` (monotonic) at most; returns how many have not."""
         for thread in self._threads:
             thread.join(max(until - time.monotonic(), 0))
         return sum(thread.is_alive() for thread in self._threads)
 
-    # -- for those who have visits to give -------------------------------------------------------------------------
+    # -- for the listener, which has visits to give ----------------------------------------------------------------
 
     @property
     def full_since(self) -> float:
-        """Since when (monotonic) all threads have been taken by the visits that they have now."""
+        """While all threads are taken: when (monotonic) the last of them got the visit that it has."""
         return self._full_since
 
     @property
     def taken(self) -> int:
-        """How many threads have a visit, or lead."""
+        """How many threads lead or have a visit."""
         return self._size - len(self._parked)
 
     @property
@@ -134,7 +135,7 @@ class Crew:
         return self._offered is not None
 
     def offer(self, visit: Visit, seconds: float) -> bool:
-        """Have the first thread that is free within so many seconds look after a visit; False when none was."""
+        """Give a visit to the first thread that is free within so many seconds; False when none is."""
         with self._lock:
             if self._give(visit):
                 return True
@@ -146,9 +147,9 @@ class Crew:
                 self._offered = None
 
     def wait_for_vacancy(self) -> bool:
-        """Wait until nobody leads, as all threads are taken; the caller accepts then, until `fill_vacancy`.
+        """Wait until no thread leads, because all are taken; then the caller accepts, until it calls `fill_vacancy`.
 
-        False when the crew ends.
+        Returns False when the crew ends.
         """
         with self._lock:
             self._change.wait_for(lambda: self._vacant or self._ending)
@@ -156,7 +157,7 @@ class Crew:
             return self._deputy
 
     def fill_vacancy(self) -> None:
-        """Let one of the crew lead again, as soon as there is one."""
+        """Let a thread of the crew lead again, as soon as one is free."""
         with self._lock:
             self._deputy = False
             if self._vacant and self._parked:
@@ -178,11 +179,12 @@ class Crew:
                 else:
                     self._find_work(me)
         finally:
-            # Those who were kept for the visits end in turn; and an error that nobody foresaw ends this thread alone.
+            # The next thread leads: at the end, so that those kept for visits end one after the other; and after an
+            # error in a visit, so that it ends this thread alone.
             self._release(me)
 
     def _lead(self, me: _Member) -> None:
-        """Take on what has come, and one step after the other of each visit, for as long as this thread leads."""
+        """Take on visits, if there are none, and take a step of each in turn, for as long as this thread leads."""
         visits = self._visits
         if not visits:
             self._take_on()
@@ -200,16 +202,16 @@ class Crew:
                 visits.append(visit)
 
     def _take_on(self) -> None:
-        """Wait for a visit, and take on as many more as have come and could have threads, beside those at rest."""
+        """Wait for a visit; take on as many more as have come and as there are threads for; add those at rest."""
         at_rest = len(self._resting)
         with self._lock:
-            room = len(self._parked) >= at_rest  # for one more
+            room = len(self._parked) >= at_rest  # a thread for one more
             self._promised = at_rest if room else at_rest - 1
         visit = self._accept(_GLANCE if at_rest else None) if room else None
         if visit:
             self._visits.append(visit)
             with self._lock:
-                # Those at rest are nearly over, and are no reason for having fewer others.
+                # Those at rest are nearly over, so they do not count towards `at_once`.
                 self._promised = min(self._at_once - 1 + at_rest, len(self._parked))
             for _ in range(self._promised - at_rest):
                 visit = self._accept(0.0)
@@ -241,14 +243,14 @@ class Crew:
     def _give(self, visit: Visit) -> bool:
         if self._ending or len(self._parked) <= self._promised:
             return False
-        self._full_since = time.monotonic()  # should it be the last one
+        self._full_since = time.monotonic()  # in case this is the last free thread
         member = self._parked.pop()
         member.visit = visit
         member.wake.release()
         return True
 
     def _find_work(self, me: _Member) -> None:
-        """Take the visit that is offered, or the lead, or park until one of them is given."""
+        """Take the visit that is offered, or the lead if it is vacant, or park until one of these is given."""
         with self._lock:
             if self._ending:
                 return

@@ -24,20 +24,20 @@ from mailer.smtp_reply import LoginDeferredError, SessionLostError
 from mailer.supervisor import notify
 from mailer.validation import check_email
 
-_GRACE = 9.0  # seconds for what is under way when the server is told to end: it has 10 in all
-_LAST_STEPS = 0.5  # seconds of them for those whose wait is ended, to hear how it stands with what they asked for
+_GRACE = 9.0  # seconds to finish what is under way when the server is told to end; it has 10 in all
+_LAST_STEPS = 0.5  # the last seconds of these: waits are ended, and clients hear what became of their requests
 
 _log = logging.getLogger("server")
 
 
 def check(settings: ServerSettings) -> int:
-    """Prove the mail settings without sending anything: a line on stdout for each step, and the exit code."""
+    """Prove the settings without sending anything; prints a line for each mail step, and returns the exit code."""
     address = _sender(settings)
     launch.require_writable("STATE_DIR", settings.state_dir)
     sequence.check(settings.state_dir)
     if settings.tls_cert:
         tls.server_context(settings.tls_cert, settings.tls_key)
-    _listen(settings, 0).close()  # a server that runs may have the real port
+    _listen(settings, 0).close()  # not the real port, which a running server may have
     try:
         launch.print_steps(_outbox(settings, threading.Event()).check(address, address))
     except DeliveryError as failure:
@@ -72,7 +72,7 @@ def serve(settings: ServerSettings, stop: launch.Stop) -> int:
         at_once=settings.sessions,
         context=context,
     )
-    _announce(listening, settings, context)  # who comes now is served in a moment, and the words come first
+    _announce(listening, settings, context)  # before `start`, so that this line comes first; connections wait a moment
     server.start()
     stop.wait()
     notify("STOPPING=1")
@@ -83,7 +83,7 @@ def serve(settings: ServerSettings, stop: launch.Stop) -> int:
 
 
 def _end(server: Listener, outbox: Outbox, last_moment: threading.Event) -> None:
-    """Finish what is under way; what is not finished at the last moment is told as it stands then."""
+    """Finish what is under way; what is left shortly before the end is cut short, and its clients hear the outcome."""
 
     def give_up() -> None:
         last_moment.set()
@@ -91,7 +91,7 @@ def _end(server: Listener, outbox: Outbox, last_moment: threading.Event) -> None
 
     timer = threading.Timer(_GRACE - _LAST_STEPS, give_up)
     timer.daemon = True
-    with contextlib.suppress(RuntimeError):  # no thread is to be had: they are not told, but finished all the same
+    with contextlib.suppress(RuntimeError):  # no thread is to be had: what is left at the end gets no reply
         timer.start()
     server.stop(_GRACE)
     timer.cancel()
@@ -107,7 +107,7 @@ def _exit_code(failure: DeliveryError) -> ExitCode:
 
 
 def _outbox(settings: ServerSettings, last_moment: threading.Event) -> Outbox:
-    """Where messages go; at the last moment nobody waits for a token any more, and its command is ended."""
+    """Where messages go; once `last_moment` is set, getting an access token is given up, and its command killed."""
     return Outbox(
         settings.smtp,
         launch.login(settings.account, settings.ca_file, last_moment.is_set, settings.timeout),
@@ -131,7 +131,7 @@ def _intake(settings: ServerSettings, outbox: Outbox, tickets: Sequence) -> Inta
 
 
 def _sender(settings: ServerSettings) -> str:
-    """The account's address with its domain in ASCII; as it is where only the own mail server knows such a domain."""
+    """The account's address with its domain in ASCII; unchanged where only its own mail server knows the domain."""
     try:
         return check_email(settings.account.login)
     except RequestError:
@@ -147,8 +147,8 @@ def _listen(settings: ServerSettings, port: int) -> socket.socket:
 
 
 def _words(failure: Exception) -> str:
-    """Without what `create_server` adds to the system's words."""
-    if isinstance(failure, OSError) and failure.errno and not isinstance(failure, socket.gaierror):  # whose are others
+    """The system's words for a failure, without what `create_server` adds to them."""
+    if isinstance(failure, OSError) and failure.errno and not isinstance(failure, socket.gaierror):  # other codes
         return os.strerror(failure.errno)
     return str(failure)
 

@@ -1,8 +1,8 @@
-"""Diagnostics on stderr, a line each, written by a thread of its own, in batches while there are many.
+"""Diagnostics on stderr, one line each, written by a thread of their own, in batches while there are many.
 
-Whoever logs waits for nobody: neither for a reader who does not read, nor for a terminal whose other end sleeps, nor
-for another one who logs. A line is written at once, or after a pause that nobody notices; the end of the process writes
-what is left, and only what kills it at once (SIGKILL, a second SIGTERM) takes such lines along. Called by `launch`.
+A thread that logs never waits: not for a reader that does not read, not for a terminal that was stopped, not for
+another thread that logs. A line is written at once, or after a pause that nobody notices. At its end the process writes
+what is left; only what ends it at once (SIGKILL, a second SIGTERM) loses lines. Called by `launch`.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TextIO
 
-_PAUSE = 0.02  # seconds between two batches: each takes the interpreter from those who have work to do
-_AT_ONCE = 32  # lines in one write: so short is the time for which it does so
-_MOST_WAITING = 2_000  # lines for a reader who does not keep up
+_PAUSE = 0.02  # seconds between two batches: each takes the interpreter from threads with work to do
+_AT_ONCE = 32  # lines in one write, so that it takes the interpreter only briefly
+_MOST_WAITING = 2_000  # lines kept for a reader that does not keep up
 _LAST_MOMENT = 1.0  # seconds
 
 
 class _Formatter(logging.Formatter):
-    """Puts the time into words once a second, because a busy server logs thousands of lines in one."""
+    """Formats the time once a second, because a busy server logs thousands of lines in one."""
 
     _second = 0
     _words = ""
@@ -33,7 +33,7 @@ class _Formatter(logging.Formatter):
             return super().format(record)
         return f"{self.formatTime(record)} {record.levelname} {record.getMessage()}"
 
-    def formatTime(self, record: logging.LogRecord, _datefmt: str | None = None) -> str:  # noqa: N802 - its name there
+    def formatTime(self, record: logging.LogRecord, _datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
         second = int(record.created)
         if second != self._second:
             self._words = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
@@ -42,7 +42,7 @@ class _Formatter(logging.Formatter):
 
 
 class _Record(logging.LogRecord):
-    """What is shown of an event, and nothing that is not: looking all of it up takes longer than the rest together."""
+    """A record of only what is shown: looking up everything else would take longer than all the rest together."""
 
     def __init__(
         self, name: str, level: int, _path: str, _line: int, message: object, args: Any, exc_info: Any, *_: object
@@ -55,15 +55,15 @@ class _Record(logging.LogRecord):
 
 
 class BatchHandler(logging.Handler):
-    """Writes lines to `stream`; what cannot be written, as when its pipe is gone, stops nothing.
+    """Writes lines to `stream`; lines that cannot be written, as to a broken pipe, are dropped without an error.
 
-    While nothing can be written lines wait, and of too many the oldest are lost.
+    While the stream takes nothing, lines wait; when there are too many, the oldest are lost.
     """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self._put = _writer(stream)
-        self._lines = io.StringIO()  # of the batch that is being written
+        self._lines = io.StringIO()  # the batch that is being written
         self._into_lines = logging.StreamHandler(self._lines)
         self._into_lines.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._waiting: deque[logging.LogRecord] = deque(maxlen=_MOST_WAITING)
@@ -78,7 +78,7 @@ class BatchHandler(logging.Handler):
         return True
 
     def flush(self) -> None:
-        """Wait until all that was logged is written, but only for a moment: as at the end of the process."""
+        """Wait until all that was logged is written, but only for a moment; called at the end of the process."""
         self._done.clear()
         self._urgent.set()
         self._due.set()
@@ -101,9 +101,9 @@ class BatchHandler(logging.Handler):
 
 
 def _writer(stream: TextIO) -> Callable[[str], None]:
-    """What writes a text, or as much of it as can be written.
+    """A function that writes a text, or as much of it as can be written.
 
-    To a file not by way of Python's buffer: its lock, held by a write that waits, would be fatal at the end.
+    For a file it bypasses Python's buffer: a write that waits would hold its lock, which is fatal at the end.
     """
     try:
         file = stream.fileno()
@@ -121,14 +121,14 @@ def _writer(stream: TextIO) -> Callable[[str], None]:
             while rest:
                 try:
                     rest = rest[os.write(file, rest) :]
-                except BlockingIOError:  # whoever else has this file does not want to wait for it
+                except BlockingIOError:  # another process has made the file non-blocking
                     select.select([], [file], [])
 
-    return write if file < 0 or os.name == "nt" else write_to_file  # a console of Windows takes no bytes
+    return write if file < 0 or os.name == "nt" else write_to_file  # a Windows console takes no bytes
 
 
 def let_go(stream: TextIO | None) -> None:
-    """Give up what a stream cannot write: Python would try it again at its end, and end with 120 over it."""
+    """Drop what a stream cannot write: Python would try it again at exit, fail, and end with exit code 120."""
     if stream is None:
         return
     try:
@@ -141,8 +141,8 @@ def let_go(stream: TextIO | None) -> None:
 
 
 def start(stream: TextIO, *, verbose: bool) -> None:
-    """Write what is logged to the stream, with `verbose` also what is meant for debugging."""
-    logging._srcfile = None  # documented, for speed: callers are not shown, so not looked for
+    """Write what is logged to the stream; with `verbose`, debugging messages, too."""
+    logging._srcfile = None  # documented, for speed: the caller is not shown, so not looked up
     logging.setLogRecordFactory(_Record)
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[BatchHandler(stream)], force=True)
-    logging.raiseExceptions = False  # neither does a record that makes no sense stop anything
+    logging.raiseExceptions = False  # a record that makes no sense is dropped without an error

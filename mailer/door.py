@@ -1,7 +1,7 @@
-"""The listening socket: connections come in one by one, whoever asks for the next one; a few are turned away.
+"""The listening socket: gives the next connection to the thread that asks for it, and turns away those without a place.
 
-One that cannot be taken in, as the system has no file descriptor or memory left, is made room for. `close` brings out
-whoever waits at the door. Called by `listener`.
+When the system has no file descriptor or memory left for a connection, an idle one is closed to make room. `close` ends
+the wait of every thread in `next`. Called by `listener`; `desk` calls `listen`.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ from mailer.transport import Connection
 # Connections that the kernel completes before they are accepted; the system's own limit (somaxconn) may be lower.
 _BACKLOG = 1024
 _TURN_AWAY_SECONDS = 0.5  # for a connection to hear that there is no room
-_MOST_LEAVING = 64  # connections that do so at the same time; each is an open file
-# Seconds after the system had nothing left for a connection: in which one that is idle ends, or in which one may.
+_MOST_LEAVING = 64  # connections that are being told so at the same time; each is an open file
+# Seconds to wait after a connection could not be accepted: when an idle one was closed for it, and when none was.
 _ENDING_PAUSE, _PAUSE = 0.002, 0.1
-_QUIET_SECONDS = 60.0  # between two complaints of that
+_QUIET_SECONDS = 60.0  # between two warnings about that
 _NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Arrival = tuple[socket.socket, str]  # a connection, and the host it comes from
@@ -33,28 +33,28 @@ _log = logging.getLogger(__name__)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises OSError. Port 0 takes any free one; `::` is for IPv4 as well where the system can."""
+    """A listening socket; raises OSError. Port 0 takes any free one; `::` takes IPv4 as well where the system can."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     both = address[0] == "::" and socket.has_dualstack_ipv6()
     return socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
 
 
 class Door:
-    """`make_room()` is asked to end a connection that is idle, and says whether there was one."""
+    """Accepts connections. `make_room()` closes one that is idle, and returns whether there was one."""
 
     def __init__(self, listening: socket.socket, context: ssl.SSLContext | None, make_room: Callable[[], bool]) -> None:
         self._listening = listening
         self._listening.setblocking(False)
         self._context = context
         self._make_room = make_room
-        self._bell, self._rope = socket.socketpair()  # the bell rings, for ever, once its other end is closed
+        self._bell, self._rope = socket.socketpair()  # once the rope is closed, the bell stays readable
         self._quiet_until = 0.0
-        self._leaving: deque[tuple[float, Connection]] = deque()  # told to go, and when they are closed
+        self._leaving: deque[tuple[float, Connection]] = deque()  # connections turned away, and when to close them
         self._most_leaving = _MOST_LEAVING
         self._open = True
 
     def next(self, seconds: float | None) -> Arrival | None:
-        """The next connection; None when there is none in so many seconds, if limited, or when the door is closed."""
+        """The next connection; None when none comes in so many seconds (None: no limit), or when the door is closed."""
         while self._open:
             try:
                 if seconds != 0:
@@ -63,29 +63,29 @@ class Door:
             except BlockingIOError:
                 if seconds is not None:
                     return None
-            except ValueError:  # closed in this moment
+            except ValueError:  # the socket has just been closed
                 break
             except ConnectionError:
-                continue  # it has gone already
+                continue  # the peer has gone already
             except (OSError, MemoryError) as failure:
                 pause = self._complain(failure) if self._open else 0
-                if seconds is not None:  # who asks has others to look after, and what they hold may be what is missing
+                if seconds is not None:  # the caller has other visits, which may hold what is missing
                     return None
                 time.sleep(pause)
         return None
 
     def close(self) -> None:
-        """Let in nobody more: whoever waits for the next one gets none."""
+        """Accept no more connections: threads that wait for the next one get None."""
         self._open = False
         self._rope.close()
 
     def send_home(self, until: float) -> None:
-        """Turn away those who came too late, but not beyond a moment (monotonic), and stop listening."""
+        """Turn away connections that came too late, until the moment `until` (monotonic), and stop listening."""
         with contextlib.suppress(OSError, MemoryError):
             while time.monotonic() < until:
-                with contextlib.suppress(ConnectionError):  # it has gone already
+                with contextlib.suppress(ConnectionError):  # the peer has gone already
                     self.turn_away(self._accept()[0])
-        self._listening.close()  # before the wait: who comes now is refused, and knows that nothing was sent
+        self._listening.close()  # before the wait: a client that comes now is refused, and knows that nothing was sent
         if self._leaving:
             time.sleep(min(_TURN_AWAY_SECONDS, max(until - time.monotonic(), 0)))
         self._most_leaving = 0
@@ -93,9 +93,9 @@ class Door:
         self._bell.close()
 
     def turn_away(self, sock: socket.socket) -> None:
-        """Tell a connection that there is no room for it; it is closed a little later, so that it hears that."""
+        """Answer `busy` to a connection; it is closed a little later, so that the answer arrives."""
         try:
-            # There is less time for a TLS handshake: it is waited for.
+            # A TLS handshake gets less time, as this thread waits for it.
             seconds = _TURN_AWAY_SECONDS / 5 if self._context else _TURN_AWAY_SECONDS
             connection = Connection(sock, seconds, context=self._context)
             self._leaving.append((time.monotonic() + _TURN_AWAY_SECONDS, connection))
@@ -106,20 +106,20 @@ class Door:
         self._see_off(self._most_leaving)
 
     def _see_off(self, most: int) -> None:
-        """Close those whose time is over, and more until so many are left."""
-        with contextlib.suppress(IndexError):  # at the end several threads may do so
+        """Close the connections turned away whose time is over, and older ones until at most so many are left."""
+        with contextlib.suppress(IndexError):  # none is left
             while len(self._leaving) > most or self._leaving[0][0] < time.monotonic():
                 self._leaving.popleft()[1].close()
 
     def _accept(self) -> Arrival:
         sock, address = self._listening.accept()
-        if not address:  # on macOS, of one that was reset before it was accepted
+        if not address:  # on macOS, when the connection was reset before it was accepted
             sock.close()
             raise ConnectionAbortedError
         return sock, address[0]
 
     def _complain(self, failure: OSError | MemoryError) -> float:
-        """Make room after the system had none; the seconds until there may be some."""
+        """Log that no connection can be accepted, and make room if need be; returns the seconds to wait."""
         if time.monotonic() > self._quiet_until:
             self._quiet_until = time.monotonic() + _QUIET_SECONDS
             _log.warning("cannot accept a connection: %s", failure or "no memory")
@@ -128,5 +128,5 @@ class Door:
 
 
 def busy() -> Reply:
-    """What a connection hears for which nobody has time."""
+    """The reply to a client that cannot be served now."""
     return Reply(problems=(Problem(Code.BUSY, "The server is busy; please try again in a moment."),), retry=True)

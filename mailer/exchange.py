@@ -1,6 +1,6 @@
 """The client's side of the wire: one connection, one request, one reply. Called by `client.py`.
 
-Whatever goes wrong is a `TransportError`, which says whether the request may have reached the server.
+Whatever goes wrong on the way is a `TransportError`, which says whether the request may have reached the server.
 """
 
 import socket
@@ -16,7 +16,9 @@ _CONNECT_TIMEOUT = 10.0  # seconds: far above any network's round trip, short fo
 def exchange(
     host: str, port: int, request: Request, *, timeout: float, context: ssl.SSLContext | None = None
 ) -> Reply:
-    """Send one request and wait up to `timeout` seconds for its reply; raises TransportError, or UnsentInterrupt."""
+    """Send one request and wait up to `timeout` seconds for its reply. Raises TransportError; UnsentInterrupt for
+    Ctrl-C before there is a connection; RequestError for a request that cannot be encoded.
+    """
     frame = encode_request(request)
     try:
         sock = _connect(host, port, context)
@@ -27,10 +29,10 @@ def exchange(
     try:
         try:
             connection.send(frame)
-        except OSError:  # the server may have answered early and closed
+        except OSError:  # the frame is incomplete; the server may have answered early and closed
             sent = False
         payload = connection.receive()
-    except RequestError as failure:  # no Mailer server begins an answer like that, so none has got the request
+    except RequestError as failure:  # no Mailer server sends such a length, so none has got the request
         raise TransportError("no Mailer server answers there", sent=False) from failure
     except (OSError, MemoryError) as failure:
         raise TransportError(f"no answer came ({_words(failure)})", sent=sent) from failure

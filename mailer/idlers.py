@@ -1,7 +1,7 @@
-"""Connections that keep a thread waiting, for the rest of a frame or for a reply to be taken, the longest one first.
+"""Connections that threads wait for, to send a frame or to take a reply, in the order in which the waits began.
 
-When every thread is taken, the one that has kept its own waiting longest is closed to let the next one in: so idlers
-cannot keep users out. Called by `listener`.
+When every thread is taken, the connection that has kept its thread waiting longest is closed to let the next one in:
+so idlers cannot keep users out. Called by `listener`.
 """
 
 import socket
@@ -10,12 +10,12 @@ import time
 
 from mailer.transport import Connection
 
-# A connection that has waited less is not idle, its frame is on the way: nobody is let in at its cost.
+# A connection that was waited for less than this is not idle, its frame is on the way: it is not closed for another.
 FAIR_WAIT = 0.1  # seconds
 
 
 class Idlers:
-    """The connections that are waited for, and since when; one that is closed for others is `given_up`."""
+    """The connections that are waited for, and since when; one that is closed to make room becomes `given_up`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -26,14 +26,14 @@ class Idlers:
         return bool(self._since)
 
     def enter(self, connection: Connection) -> None:
-        """A thread is going to wait for this connection."""
+        """Note that a thread is going to wait for this connection."""
         with self._lock:
             self._since.setdefault(connection, time.monotonic())
             if self._ending:
                 connection.interrupt(socket.SHUT_RD)
 
     def leave(self, connection: Connection) -> bool:
-        """It does so no more: whether the connection was not closed meanwhile."""
+        """Note that the thread waits no longer; False when the connection was closed to make room meanwhile."""
         if connection in self._since:
             with self._lock:
                 self._since.pop(connection, None)
@@ -45,13 +45,13 @@ class Idlers:
             longest = next(iter(self._since), None)
             if longest is None or time.monotonic() - self._since[longest] < FAIR_WAIT:
                 return False
-            longest.given_up = True  # first: `leave` looks at both without the lock
+            longest.given_up = True  # before the entry goes: `leave` reads both without the lock
             del self._since[longest]
             longest.interrupt()
             return True
 
     def end(self) -> None:
-        """Wait for nobody any more: a frame that has arrived is still read, and answered."""
+        """End all waits for frames, and those to come; a frame that has arrived is still read and answered."""
         with self._lock:
             self._ending = True
             for connection in self._since:

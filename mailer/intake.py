@@ -1,8 +1,8 @@
 """One request, from validation to reply.
 
-The order is the promise: who asks (token), whether it was asked before (`id`), how often (rates), what is asked
-(validation), and only then a ticket number, the message, and the delivery; OK comes after the mail server's. Whatever
-is refused before the delivery has had no effect. Called by `listener`; `desk` joins it to the adapters.
+The order is part of the promise: the token, an earlier answer to the same `id`, the client's rate, validation, the
+recipient's rate, and only then a ticket number, the message and the delivery. OK is said after the mail server has
+accepted the message; a refusal before the delivery sends nothing. Called by `listener`; `desk` gives it the adapters.
 """
 
 import hmac
@@ -22,7 +22,7 @@ from mailer.protocol import Reply, Request
 from mailer.steps import Steps
 from mailer.validation import MAX_ADDRESS, check
 
-# What is not the person's mistake is a matter for the administrator.
+# Outcomes that are not the person's mistake, and how loudly they are logged for the administrator.
 _LEVELS = {
     Code.MAIL_REJECTED: logging.WARNING,
     Code.MAIL_UNAVAILABLE: logging.WARNING,
@@ -31,14 +31,14 @@ _LEVELS = {
     Code.INTERNAL_ERROR: logging.ERROR,
 }
 
-_LONGEST = 4 * MAX_ADDRESS  # characters of what is given for an address, where that may become one
-_QUIET_SECONDS = 1.0  # between two lines of the log about requests over a rate
+_LONGEST = 4 * MAX_ADDRESS  # characters of a given address that the log keeps; a longer one cannot be valid
+_QUIET_SECONDS = 1.0  # between two log lines about requests over a rate limit
 
 _log = logging.getLogger(__name__)
 
 
 class Intake:
-    """Answers requests with what it is given: `send` delivers an envelope, `new_ticket` gives a number never used."""
+    """Answers requests. `send` delivers an envelope, `new_ticket` returns a number that was never used."""
 
     def __init__(
         self,
@@ -58,26 +58,26 @@ class Intake:
         self._answers = answers
         self._per_client = per_client
         self._per_recipient = per_recipient
-        # With the ticket it makes a Message-ID that no other process has given; once, as randomness is a system call.
+        # With the ticket it makes a Message-ID that no other process gives; made once, as randomness is a system call.
         self._unique = secrets.token_hex(8)
         self._outcomes: Counter[str] = Counter()
         self._counting = threading.Lock()
         self._quiet_until = 0.0
 
     def handle(self, request: Request, host: str) -> Steps[Reply]:
-        """The reply to a request that came from this host; raises nothing that a request can cause."""
+        """The reply to a request from this host; raises nothing, whatever the request holds."""
         began = time.perf_counter()
         repeated = False
         try:
             self._authorize(request, host)
-            repeated = True  # as what is refused from here on is
+            repeated = True  # from here on, only a repetition raises RequestError
             reply, repeated = yield from self._answers.once(request, lambda: self._answer(request, host))
         except RequestError as refused:
             reply = Reply(problems=refused.problems, retry=refused.retry)
         outcome = "OK" if reply.ok else reply.problems[0].code.value
         with self._counting:
             self._outcomes[outcome] += 1
-        # A repetition has been logged before, costs its client nothing, and is not to fill the log.
+        # A repetition was logged the first time, and costs its client nothing: it must not fill the log.
         level = logging.DEBUG if repeated else logging.INFO if reply.ok else self._level(reply.problems[0].code)
         _log.log(level, "%s", _Line(request.email, reply, time.perf_counter() - began))
         return reply
@@ -89,7 +89,7 @@ class Intake:
         return f"{total} request{'s' * (total != 1)} answered" + (f": {outcomes}" if outcomes else "")
 
     def _level(self, code: Code) -> int:
-        """How loudly a refusal is logged: one that costs its client nothing is not to fill the log."""
+        """The level at which a refusal is logged; those over a rate limit cost nothing, and must not fill the log."""
         if code is Code.RATE_LIMITED:
             if time.monotonic() < self._quiet_until:
                 return logging.DEBUG
@@ -134,26 +134,26 @@ def _duration(seconds: float) -> str:
 
 
 def _why(problem: Problem, address: str) -> str:
-    """The code, and the reason of what the administrator may have to look after."""
+    """The code, with the reason where the administrator may have to do something."""
     code, text = problem.code, problem.text
     if code is Code.RECIPIENT_REFUSED and not _log.isEnabledFor(logging.DEBUG):
-        text = _without_address(text, address)  # it may be that the mail server relays nothing
+        text = _without_address(text, address)  # logged, as the mail server may not relay at all
     return f"{code.value} ({safe(text)})" if code in _LEVELS or code is Code.RECIPIENT_REFUSED else code.value
 
 
 def _without_address(words: str, address: str) -> str:
-    """A mail server's words without the person's address, or any other one, and without the part before its @."""
+    """A mail server's words without any address, and without the part of the person's address before its @."""
     local = re.escape(address.strip().partition("@")[0])
     return re.sub(rf"\S*@\S*[^\s:]|(?<!\w){local}(?!\w)", "…", words, flags=re.IGNORECASE)
 
 
 class _Line:
-    """A request's line in the log, put into words only if it is written."""
+    """A request's line in the log, formatted only if it is written."""
 
     __slots__ = ("_address", "_reply", "_seconds")
 
     def __init__(self, address: str, reply: Reply, seconds: float) -> None:
-        self._address = address if len(address) <= _LONGEST else "?"  # a line may wait, beside thousands of others
+        self._address = address if len(address) <= _LONGEST else "?"  # thousands of lines may wait in memory
         self._reply, self._seconds = reply, seconds
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""What the three scripts share to get started: flags, logging, signals, the login, and the way out.
+"""What the three scripts share from start to end: flags, logging, signals, the login, and the exit codes.
 
-Called by the scripts, and by what they put together (`desk`, `mailroom`).
+Called by the scripts, the sandbox, `desk` and `mailroom`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from mailer.sasl import Login, password_login
 from mailer.settings import Account
 
 _SPARE_FILES = 64  # for the state, the log, the listening socket, and connections that are being turned away
-_LIKENESS = 0.7  # of a flag to the one that was meant: nobody who types --version means --json
+_LIKENESS = 0.7  # how similar a flag must be to the typed one to be suggested: --json is not, for --version
 
 _log = logging.getLogger(__name__)
 
@@ -57,29 +57,29 @@ class Parser(argparse.ArgumentParser):
 
 
 def start_logging(verbose: bool) -> None:
-    """Diagnostics go to stderr, a line each; nowhere under Windows' pythonw, which has none."""
+    """Send diagnostics to stderr, a line each; to nowhere under Windows' pythonw, which has no stderr."""
     stream = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as we live
     diagnostics.start(stream, verbose=verbose)
 
 
 class Stop:
-    """Says that the process is to end. `set` takes no lock: a signal may call it in the middle of a wait."""
+    """A request to end the process. `set` waits for no lock: a signal handler may call it in the middle of `wait`."""
 
     def __init__(self) -> None:
         self._set = False
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def set(self) -> None:
-        """Say so, from now on."""
+        """Ask the process to end."""
         self._set = True
         self._bell.put(None)
 
     def is_set(self) -> bool:
-        """Whether that was said."""
+        """Whether the process has been asked to end."""
         return self._set
 
     def wait(self, seconds: float = math.inf) -> bool:
-        """Wait until that is said, or for so many seconds; whether it was."""
+        """Wait until `set` is called, for so many seconds at most; returns whether it has been called."""
         end = time.monotonic() + seconds
         while not self._set and (left := end - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
@@ -88,14 +88,15 @@ class Stop:
 
 
 def stop_on_signals() -> Stop:
-    """What the first SIGTERM, Ctrl-C or Ctrl-Break sets, or the end of the terminal, unless `nohup` says otherwise;
-    the second one ends the process at once, but for the terminal's end: one that is closed may be told twice.
+    """A `Stop` that the first SIGTERM, SIGHUP, Ctrl-C or Ctrl-Break sets; under `nohup` SIGHUP stays ignored.
+
+    A second signal ends the process at once, unless it is SIGHUP: a terminal that is closed may send that twice.
     """
     stop = Stop()
 
     def on_signal(number: int, _frame: object) -> None:
         if stop.is_set() and number != getattr(signal, "SIGHUP", None):
-            os._exit(128 + number)  # at once means without waiting for any thread
+            os._exit(128 + number)  # at once: without waiting for any thread
         stop.set()
 
     for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK"):  # SIGBREAK exists on Windows alone
@@ -106,7 +107,7 @@ def stop_on_signals() -> Stop:
 
 
 def require_writable(key: str, folder: Path) -> None:
-    """Raise ConfigError unless files can be made in the folder, or it in the nearest one above that is there."""
+    """Raise ConfigError unless the folder, or its nearest existing parent if it does not exist, can be written to."""
     place = folder
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
@@ -115,7 +116,7 @@ def require_writable(key: str, folder: Path) -> None:
 
 
 def allow_open_files(number: int) -> int:
-    """Raise the soft limit of open files to this number and some to spare; how many there may be of these."""
+    """Raise the soft limit of open files to `number` and some to spare; returns `number`, or less if it has to be."""
     if resource is None:
         return number
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -131,12 +132,12 @@ def allow_open_files(number: int) -> int:
 def login(
     account: Account, ca_file: Path | None, stopping: Callable[[], bool] = lambda: False, patience: float = 30.0
 ) -> Login:
-    """How the account logs in: its password, or access tokens; their endpoint may have a certificate of `ca_file`.
+    """How the account logs in: by its password, or by access tokens from an endpoint that `ca_file` may vouch for.
 
-    Nobody waits for a token longer than `patience` seconds, or once `stopping()` says so.
+    Getting a token takes at most `patience` seconds, and is given up when `stopping()` is true.
     """
     if account.oauth:
-        from mailer.oauth import TokenSource  # here, because http.client behind it would make every other start slower
+        from mailer.oauth import TokenSource  # here: it imports http.client, which would slow down every other start
 
         source = TokenSource(account.oauth, tls.token_context(ca_file), stopping, patience)
         return Login(account.login, source, oauth=True)
@@ -144,7 +145,7 @@ def login(
 
 
 def print_steps(steps: Iterable[str]) -> None:
-    """What --check finds, a line on stdout for each step when it is done; raises StateError if that cannot be told."""
+    """Print each step of --check on stdout when it is done; raises StateError if stdout cannot be written to."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for letters that the locale lacks
     for step in steps:
@@ -155,7 +156,7 @@ def print_steps(steps: Iterable[str]) -> None:
 
 
 def guard(run: Callable[[], int]) -> int:
-    """Run a script's body and turn what ends it into its exit code, with a line for each reason on stderr."""
+    """Run a script's body and turn an error that ends it into an exit code, with a line for each reason on stderr."""
     try:
         return run()
     except ConfigError as wrong:
@@ -179,7 +180,7 @@ def guard(run: Callable[[], int]) -> int:
 
 
 def _tell(*reasons: str) -> None:
-    """Why the script ends, on stderr after all that was logged, if that can be written."""
+    """Print why the script ends on stderr, after everything that was logged, if stderr can be written to."""
     for handler in logging.getLogger().handlers:
         handler.flush()
     with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
 """Rate limits: a token bucket for each key, in bounded memory.
 
-A flood of distinct keys cannot grow the table: the key that was used longest ago goes first, and by the time it is
-forgotten under a normal load its bucket is full again. Called by `intake`.
+A flood of distinct keys cannot grow the table beyond its bound: the key that was used longest ago is dropped. Under a
+normal load its bucket is full again by then, so that nothing is lost. Called by `intake`.
 """
 
 import ipaddress
@@ -15,7 +15,7 @@ _KEYS = 50_000  # about 10 MB at worst
 
 
 class RateLimit:
-    """`rate` for each key; None limits nothing. `clock` gives monotonic seconds."""
+    """Limits each key to `rate`; None limits nothing. `clock` gives monotonic seconds."""
 
     def __init__(self, rate: Rate | None, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -43,7 +43,7 @@ class RateLimit:
 
 
 def client(host: str) -> str:
-    """What a host is counted by: its IPv4 address, or its IPv6 /64, as one machine can have any address in that."""
+    """The key of a host: its IPv4 address, or its IPv6 /64, as one machine can use any address in that."""
     if ":" not in host:
         return host
     address = ipaddress.IPv6Address(host)

@@ -1,8 +1,8 @@
-"""The blocking TCP server: what happens at its door, and on each connection that comes in.
+"""The blocking TCP server: how connections are let in, and what happens on each of them.
 
-A `Crew` of threads looks after the connections. When all of its threads are taken the porter, one more thread, stands
-at the door: it closes the connection that has been waited for longest and gives the newcomer to the thread that this
-frees. Where nobody is idle the newcomer waits, and hears `busy` once all threads have been taken for the time-out.
+A `Crew` of threads serves the connections. When all of these threads are taken, the porter, one more thread, accepts
+the next connection: it closes the one that has been waited for longest, and gives the newcomer to the thread that this
+frees. When none is idle the newcomer waits, and hears `busy` once all threads have been taken for the time-out.
 Called by `desk`.
 """
 
@@ -22,19 +22,19 @@ from mailer.protocol import Reply, Request, decode_request, encode_reply
 from mailer.steps import REST, Steps
 from mailer.transport import Connection
 
-# Connections in the hands of one thread: with more of them the first ones wait for the last.
+# Connections that one thread serves in turn: with more of them, the first would wait too long for the last.
 _AT_ONCE = 16
-# Seconds that a newcomer has, however long all threads have been taken: where idlers have some of them, one of those
-# goes soon, and otherwise one may be about to be free.
+# Seconds that a newcomer waits at least, however long all threads have been taken: where some of them wait for idlers,
+# as one of these can be closed soon; and otherwise, as a thread may be about to be free.
 _SOON, _MOMENT = 0.5, 0.05
-# Seconds in which the last answer of a connection that makes room arrives, whatever else its peer has sent.
+# Seconds for the last answer to arrive on a connection that is closed to make room, whatever else its peer sends.
 _FAREWELL = 0.05
-# Where more threads than a few have connections that go on asking, each pauses after a request, for so many seconds for
-# each of them: they would leave newcomers nothing of the interpreter otherwise.
+# When more than _FEW threads are taken, a connection that goes on asking pauses after each request, for _SHARE seconds
+# for each thread above that number: otherwise newcomers would get nothing of the interpreter.
 _FEW, _SHARE = 16, 0.0003
-# JSON made to be costly takes a tenth of a second for a MiB, in which nobody else gets the interpreter. Frames larger
-# than this, which honest ones hardly are, are decoded one at a time, after each of them is a respite of so many times
-# as long, and of more than so many at once the others hear `busy`.
+# A MiB of JSON made to be costly takes a tenth of a second to decode, and no other thread gets the interpreter then.
+# So frames larger than _LARGE, which honest ones hardly are, are decoded one at a time, with a pause of _RESPITE times
+# as long after each; while there are _MOST_LARGE of them, further ones are answered with `busy`.
 _LARGE = 1 << 16  # bytes
 _RESPITE = 2
 _MOST_LARGE = 16
@@ -43,9 +43,9 @@ _log = logging.getLogger(__name__)
 
 
 class Listener:
-    """Serves `handle(request, host)`, in steps, on a listening socket, from `start` to `stop`.
+    """Answers the requests on a listening socket with `handle(request, host)`, in steps, from `start` to `stop`.
 
-    `at_once`: so many requests get on without waiting for each other.
+    `at_once` is how many requests can be in `handle` without waiting for each other.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Listener:
         self._door = Door(listening, context, self._idlers.close_longest)
         self._crew = Crew(workers, min(at_once, _AT_ONCE), self._next_visit)
         self._at_decoder = threading.BoundedSemaphore(_MOST_LARGE)
-        self._decoding = threading.Lock()  # held for a large frame
+        self._decoding = threading.Lock()  # held while a large frame is decoded
         self._stopping = False
 
     def start(self) -> None:
@@ -77,7 +77,7 @@ class Listener:
         threading.Thread(target=self._keep_the_door, name="porter", daemon=True).start()
 
     def stop(self, grace: float) -> None:
-        """Accept no more, tell newcomers `busy`, and wait up to `grace` seconds for the answers that are due."""
+        """Accept no more, answer `busy` to newcomers, and wait up to `grace` seconds for the answers that are due."""
         end = time.monotonic() + grace
         self._stopping = True
         self._crew.end()
@@ -100,7 +100,7 @@ class Listener:
                 going_on = self._crew.wait_for_vacancy()
                 if going_on:
                     self._let_one_in()
-            except MemoryError:  # the porter's end would be the end of all who come then; soon there may be some again
+            except MemoryError:  # the porter has to go on, or nobody would be let in; soon there may be memory again
                 with contextlib.suppress(MemoryError):
                     _log.warning("too little memory to look after somebody who came")
                 time.sleep(_MOMENT)
@@ -117,20 +117,20 @@ class Listener:
             self._crew.fill_vacancy()
 
     def _find_place(self, visit: Steps[None]) -> bool:
-        """Give a visit to a thread of the crew; all of them were taken when somebody last came."""
+        """Give a visit to the first thread that is free, closing an idle connection if need be; False when none is."""
         now = time.monotonic()
         end = max(self._crew.full_since + self._timeout, now + (_SOON if self._idlers else _MOMENT))
         closed_one = False
-        placed = self._crew.offer(visit, 0)  # nobody has to go for it where threads are free again
+        placed = self._crew.offer(visit, 0)  # a thread may be free again: then no connection is closed
         while not placed and not self._stopping and (left := end - time.monotonic()) > 0:
-            closed_one = closed_one or self._idlers.close_longest()  # and its thread comes for this one in no time
+            closed_one = closed_one or self._idlers.close_longest()  # its thread is free in no time
             placed = self._crew.offer(visit, left if closed_one else min(left, FAIR_WAIT))
         return placed
 
     # -- on a connection -------------------------------------------------------------------------------------------
 
     def _visit(self, arrival: Arrival) -> Steps[None]:
-        """All that happens on a new connection."""
+        """All that happens on one connection."""
         sock, host = arrival
         if self._stopping:
             self._door.turn_away(sock)
@@ -141,7 +141,7 @@ class Listener:
             yield from self._converse(connection, host)
         except OSError as failure:
             _log.debug("%s: %s", host, failure)
-        except Exception:  # noqa: BLE001 - the boundary of a connection: after whatever goes wrong in one comes the next
+        except Exception:  # noqa: BLE001 - the boundary of a connection: what goes wrong in one ends no other
             _log.exception("a request of %s ended in an error", host)
             if connection and connection.in_hand:
                 _apologise(connection)
@@ -151,15 +151,15 @@ class Listener:
                 connection.close()
 
     def _converse(self, connection: Connection, host: str) -> Steps[None]:
-        """One request after another, as long as they come."""
+        """Answer one request after another, as long as they come."""
         if not connection.ready() and self._crew.crowded:
-            self._wait_for(connection)  # at once: others would wait as well
+            self._wait_for(connection)  # at once: even a short wait in this step would hold up other visits
         if (yield from self._answer(connection, host)):
-            yield REST  # nearly everybody asks once and closes: soon that can be seen without waiting for it
+            yield REST  # nearly every client asks once and closes, and soon that can be seen without a wait
             if not connection.ready():
                 self._wait_for(connection)
             while (yield from self._answer(connection, host)):
-                if self._crew.wanted:  # whoever goes on asking is as much in the way as one who says nothing
+                if self._crew.wanted:  # a client that goes on asking keeps newcomers out like one that is idle
                     connection.linger(_FAREWELL)
                     break
                 self._give_way()
@@ -178,7 +178,7 @@ class Listener:
             connection.linger()
             return False
         reply = busy() if self._stopping else (yield from self._handle(request, host))
-        connection.in_hand = False  # it is known what came of it: nothing else is said from here on
+        connection.in_hand = False  # its outcome is known: an error from here on gets no apology
         connection.send(encode_reply(reply))
         if reply.problems and reply.problems[0].code is Code.BAD_REQUEST:
             connection.linger()
@@ -186,14 +186,14 @@ class Listener:
         return self._idlers.leave(connection) and not self._stopping
 
     def _give_way(self) -> None:
-        """Behind a second request there may be many: let others in meanwhile, and leave them time."""
+        """Let others in, and leave them time: a client that has asked twice may go on asking."""
         stand_aside()
         crowd = self._crew.taken - _FEW
         if crowd > 0:
             time.sleep(crowd * _SHARE)
 
     def _wait_for(self, connection: Connection) -> None:
-        """A thread is going to wait for the other side of a connection."""
+        """Note that this thread is going to wait for the peer of a connection, and stand aside."""
         self._idlers.enter(connection)
         stand_aside()
 

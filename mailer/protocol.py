@@ -8,8 +8,8 @@ A connection carries any number of requests, one after another, each answered by
     error    {"status": "ERROR", "retry": false, "errors": [{"code": "email_invalid", "field": "email", "text": "…"}]}
 
 `id`, optional, is 1 to 64 printable ASCII characters; `token`, optional, is a string. Unknown keys are ignored.
-Refused, as `bad_request`: what is not UTF-8, not JSON (NaN and Infinity are not), not an object, holds more than 100
-objects and lists, has a key twice, lacks a key, or has one of the wrong type.
+A request is refused as `bad_request` if it is not UTF-8, not JSON (NaN and Infinity are not), not an object, holds more
+than 100 objects and lists, has a key twice, lacks `email` or `message`, or has a value of the wrong type.
 """
 
 import json
@@ -23,8 +23,9 @@ HEADER_SIZE = 4
 MAX_FRAME = 1 << 20
 
 _NO_TICKET = 10**18  # ticket numbers have at most 18 digits
-# A request is flat. Python's decoder takes of the stack for each step down, and where a thread has little of it that
-# ends the process: so those of a request are counted before. Replies are read where there is enough.
+# Python's decoder needs some of the stack for each level of nesting; in a thread with a small stack, that could end the
+# process. A request is flat, so its lists and objects are counted before it is decoded. Replies are read in a thread
+# with stack enough.
 _MOST_BRACKETS = 100
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _ID = re.compile(r"[\x20-\x7e]{1,64}")
@@ -104,13 +105,13 @@ def reply_object(reply: Reply) -> dict[str, object]:
 
 def encode_reply(reply: Reply) -> bytes:
     """The whole frame of a reply."""
-    if reply.ticket is not None:  # as nearly always, and so in a fraction of the time
+    if reply.ticket is not None:  # nearly every reply, made in a fraction of the time
         return _framed(b'{"status":"OK","ticket":%d}' % reply.ticket)
     return _frame(reply_object(reply))
 
 
 def decode_reply(payload: bytes) -> Reply:
-    """The reply in a frame's payload; raises TransportError when it is none: the request has been sent by then."""
+    """The reply in a frame's payload; raises TransportError, with `sent` true, when the payload is not a reply."""
     try:
         content = _decode(payload)
         if content["status"] == "OK":
@@ -163,7 +164,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-# Made once: with options, `json.dumps` and `json.loads` make a new one for each call.
+# Made once: with options, `json.dumps` and `json.loads` make a new encoder or decoder for each call.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
 
@@ -175,7 +176,7 @@ def _ticket(value: object) -> int:
 
 
 def _code(value: object) -> Code:
-    """The code of an error; what a newer server may say beyond the ones known is still shown, as an internal error."""
+    """The code of an error; one that is unknown here, from a newer server, is taken for an internal error."""
     return next((code for code in Code if code == value), Code.INTERNAL_ERROR)
 
 

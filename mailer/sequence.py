@@ -1,9 +1,9 @@
 """Durable unique ticket numbers, reserved in blocks from SQLite in the state folder.
 
-A number is handed out only from a block whose end is on disk, so no crash, restart or second process repeats one. What
-a crash leaves of its block stays unused: gaps happen, repetitions never. Blocks are small (small gaps) and grow as long
-as each is soon used up (few flushes). Refuses, with a StateError, a folder that is read-only, full or damaged; as the
-file is put in place with its table in it, an empty one is damaged too, and not taken for a first start.
+A number is handed out only from a block whose end is on disk, so no crash, restart or second process repeats one. After
+a crash the rest of the block stays unused: gaps happen, repetitions never. Blocks start small (small gaps) and grow as
+long as each is soon used up (few flushes). Raises StateError for a folder that is read-only, full or damaged. The file
+is put in place with its table in it: an empty one is damaged, too, and not taken for a first start.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ DATABASE = "tickets.db"
 _FIRST_BLOCK = 10
 _LARGEST_BLOCK = 10_000
 _SOON = 10.0  # seconds
-_LOCK_WAIT = 10.0  # seconds for another process on the same folder; it holds the lock for one flush
-_LOCK_WAIT_AT_END = 0.5  # seconds: a process that ends has no time, and needs nothing
+_LOCK_WAIT = 10.0  # seconds to wait for another process on the same folder, which holds the lock for one flush
+_LOCK_WAIT_AT_END = 0.5  # seconds: a process that ends has little time, and can do without
 _LOST = (
     "so what it knew of tickets is lost: put a backup in its place, or delete it and set TICKET_START above all "
     "tickets that were given"
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 def _nothing() -> None:
-    """Nobody needs to know."""
+    """Do nothing: nobody needs to know of a wait."""
 
 
 class Sequence:
@@ -56,8 +56,8 @@ class Sequence:
         self._next = self._end = 0
         self._warned = False
         self._failure = StateError("never tried")
-        self._failed = -math.inf  # when, on the clock of `time.monotonic`
-        with self._translated():  # a folder that cannot be used is found before anything is served
+        self._failed = -math.inf  # when that was (monotonic)
+        with self._translated():  # an unusable folder is found before anything is served
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self._path.exists():
                 self._make()
@@ -74,7 +74,7 @@ class Sequence:
             self._lock.acquire()
         try:
             if self._next >= self._end:
-                if self._failed > asked:  # while this thread waited: it does not wait as long once more
+                if self._failed > asked:  # in another thread, while this one waited: it does not wait that long again
                     raise StateError(str(self._failure))
                 self._try_to_reserve()
             number = self._next
@@ -84,12 +84,12 @@ class Sequence:
         return number
 
     def close(self) -> None:
-        """Give back what is left of the block, unless another process has reserved beyond it, or nothing can be."""
+        """Give back what is left of the block, if possible, and if no other process has reserved beyond it."""
         if not self._lock.acquire(timeout=_LOCK_WAIT_AT_END):
             return
         with contextlib.suppress(StateError):  # then there is a gap, as after a crash
             if self._end:
-                with self._transaction(wait=_LOCK_WAIT_AT_END) as database:  # an older file may be in place: mend it
+                with self._transaction(wait=_LOCK_WAIT_AT_END) as database:  # the OR mends an older file
                     words = "UPDATE reserved SET below = :next WHERE below = :end OR below < :next"
                     database.execute(words, {"next": self._next, "end": self._end})
                 self._end = self._next
@@ -118,21 +118,21 @@ class Sequence:
         self._block, self._reserved_at = block, time.monotonic()
 
     def _require_sound(self, database: sqlite3.Connection) -> None:
-        """Raise StateError for a file that lacks its end, which SQLite would read as zeros, or is damaged otherwise."""
+        """Raise StateError for a file that is cut off (SQLite reads the missing end as zeros) or otherwise damaged."""
         (page_size,) = database.execute("PRAGMA page_size").fetchone()
         (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok" or self._path.stat().st_size % page_size:
             raise StateError(f"{self._path}: is damaged or cut off, {_LOST}")
 
     def _reserved(self, database: sqlite3.Connection) -> int:
-        """Below what all numbers are reserved."""
+        """The number below which all are reserved, according to the file."""
         rows = [below for (below,) in database.execute("SELECT below FROM reserved")]
         if not all(isinstance(below, int) for below in rows):
             raise StateError(f"{self._path}: is damaged, it holds {rows!r} where a number should be")
         return max(rows, default=0)
 
     def _at_least_as_before(self, below: int) -> int:
-        """What is reserved: by the file, or, where an older file was put in its place, by what was given here."""
+        """`below`, or what this process has reserved if that is more: an older file may have been put in place."""
         if below < self._end and not self._warned:
             self._warned = True
             words = "%s: holds less than was reserved here, as an older copy of it does; numbers go on above that"
@@ -140,24 +140,24 @@ class Sequence:
         return max(below, self._end)
 
     def _make(self) -> None:
-        """Make the file elsewhere and then give it its name, unless another server was quicker."""
+        """Make the file under another name and then give it its own, unless another server was quicker."""
         handle, name = tempfile.mkstemp(".new", "tickets-", self._path.parent)
         os.close(handle)
         try:
             with self._transaction(Path(name)) as database:
                 database.execute(_TABLE)
-            with contextlib.suppress(OSError):  # also where a file cannot have two names: SQLite makes it then
+            with contextlib.suppress(OSError):  # it exists, or there are no hard links: SQLite makes it then
                 self._path.hardlink_to(name)
         finally:
             Path(name).unlink()
 
     @contextlib.contextmanager
     def _transaction(self, file: Path | None = None, wait: float | None = None) -> Iterator[sqlite3.Connection]:
-        """A transaction that is on disk when it ends well, and has not happened when it does not."""
+        """A transaction: on disk when the block ends without an error, undone otherwise."""
         with self._translated():
             database = sqlite3.connect(file or self._path, timeout=wait or _LOCK_WAIT, isolation_level=None)
             with contextlib.closing(database):
-                # FULL would leave the journal's removal to chance: after a power cut it could take a commit back.
+                # FULL does not flush the journal's removal: after a power cut the journal could undo a commit.
                 database.execute("PRAGMA synchronous = EXTRA")
                 database.execute("BEGIN IMMEDIATE")
                 yield database
@@ -167,13 +167,13 @@ class Sequence:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError, UnicodeError) as failure:  # UnicodeError: of damaged words in an error's text
+        except (sqlite3.Error, OSError, UnicodeError) as failure:  # UnicodeError: from damaged text in an error's words
             words = f"{self._path}: ticket numbers cannot be reserved ({failure})"
             raise StateError(words, passing=disk.may_pass(failure, self._path.parent)) from failure
 
 
 def check(state_dir: Path) -> None:
-    """Raise StateError when the file is there and cannot be used; changes nothing."""
+    """Raise StateError when the file exists and cannot be used; changes nothing."""
     file = state_dir / DATABASE
     disk.check_database(file, f", {_LOST}")
     _require_content(file)

@@ -1,7 +1,7 @@
-"""The state folder, `STATE_DIR`: made before anything is kept in it, durably and for its owner alone.
+"""Makes the state folder, `STATE_DIR`, before anything is kept in it: durably, and for its owner alone.
 
-Whatever Mailer makes from then on is its owner's alone as well. Warns of a folder that others can write to, as they
-could have tickets numbered twice and mail logged twice. Called by `desk` and `mailroom`.
+Whatever this process makes from then on is for its owner alone, too. A folder that others can write to is warned of,
+as they could have tickets numbered twice and mail logged twice. Called by `desk` and `mailroom`.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder unless it is there, and what is made from now on private (umask 077); raises StateError."""
+    """Make the folder unless it exists, and make all later files private (umask 077); raises StateError."""
     os.umask(0o077)
     try:
         made = [place for place in (folder, *folder.parents) if not place.exists()]
@@ -27,7 +27,7 @@ def prepare(folder: Path) -> None:
         raise StateError(
             f"STATE_DIR: {folder} cannot be used ({failure.strerror or failure})", passing=may_pass(failure, folder)
         ) from failure
-    for place in made or [folder]:  # it may have been made just before a kill
+    for place in made or [folder]:  # one that exists may have been made just before a kill
         with contextlib.suppress(OSError):  # a parent that cannot be read, like systemd's, was not made here
             make_names_durable(place.parent)
     if os.name == "posix" and mode & (stat.S_IWGRP | stat.S_IWOTH):

@@ -1,8 +1,8 @@
-"""Work in steps: a generator that stops, with `yield WAIT`, where it has asked something and would wait for the answer.
+"""Work in steps: a generator that yields WAIT where it has asked something and would have to wait for the answer.
 
-Whoever runs it may take the steps of other work meanwhile, and so have one thread do the work of many; or take one step
-after the other, as if there were no steps. A step may wait all the same; nothing is wrong then, only slower. With
-`yield REST` it says that nothing is due, and that there is no hurry with its next step.
+Its caller may take steps of other work meanwhile, so that one thread does the work of many; or take all steps in a row,
+as if there were none. A step may wait nevertheless: that is not wrong, only slower. The generator yields REST where
+nothing is due, and its next step is in no hurry.
 """
 
 from collections.abc import Generator
@@ -15,7 +15,7 @@ Steps = Generator[bool, None, _T]
 
 
 def finish(steps: Steps[_T]) -> _T:
-    """Take all the steps that are left; what the work comes to."""
+    """Take all the steps that are left; returns the result of the work."""
     while True:
         try:
             next(steps)

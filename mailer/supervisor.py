@@ -1,6 +1,6 @@
-"""Words for a service manager that asked for them: systemd's notification protocol, sd_notify(3).
+"""Notifications for a service manager that asks for them: systemd's protocol, sd_notify(3).
 
-Without NOTIFY_SOCKET in the environment, on other systems that is, `notify` does nothing. Called by the services.
+Without NOTIFY_SOCKET in the environment, `notify` does nothing. Called by `desk` and `mailroom`.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """The ticket subject `[Ticket #12345] Mailer` and the Message-ID that carries the same number.
 
-Formats both and recognises both. Refuses everything that is not exactly that subject, alone or after reply and
-forward prefixes. Called by `compose` on the way out and by `reading` on the way in.
+Formats both and recognises both; `recognise` refuses everything but exactly that subject, alone or after reply and
+forward prefixes. Called by `compose` on the way out, by `reading` and `bounces` on the way in.
 """
 
 import re
@@ -23,7 +23,7 @@ _PREFIX = rf"(?:{_WORDS})(?:\s?\[\d{{1,4}}\]|\s?\(\d{{1,4}}\)|[\^*-]?\d{{1,4}})?
 _SUBJECT = re.compile(rf"(?:(?i:{_PREFIX}))*+\[Ticket #([0-9]{{1,18}})\] Mailer")
 _SUBJECT_AT_END = re.compile(r"(?<![^\s:：–—-])\[Ticket #([0-9]{1,18})\] Mailer\Z")
 _LONGEST = 40  # characters, with the blank before it
-# Marks of direction, of byte order, and of no width, which some put around what is before it.
+# Direction marks, byte order marks and zero-width spaces, which some mail programs put around a prefix.
 _NO_MARKS = dict.fromkeys((0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF))
 _MESSAGE_ID = re.compile(r"<ticket\.([0-9]{1,18})\.[0-9a-z]+@")
 
@@ -42,7 +42,7 @@ def recognise(subject: str) -> int | None:
 
 
 def mentioned(subject: str) -> int | None:
-    """The ticket whose subject a subject ends with, whatever is before it."""
+    """The ticket whose subject stands at the end of this one, whatever is before it; None when there is none."""
     found = _SUBJECT_AT_END.search(" ".join(subject.split())[-_LONGEST:])
     return int(found[1]) if found else None
 

@@ -18,23 +18,23 @@ _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010FFFF-]+"
 _DOT_STRING = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _LABEL = r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)"
 _DOMAIN = re.compile(rf"(?:{_LABEL}\.)+(?=[A-Za-z0-9-]*[A-Za-z]){_LABEL}")
-# What everybody has: decided in one match, with no Unicode and no copies.
+# The usual kind of address, accepted in one match, without Unicode and copies.
 _ASCII_ADDRESS = re.compile(
     rf"(?=.{{3,{MAX_ADDRESS}}}\Z)(?=[^@]{{1,{MAX_LOCAL_PART}}}@)"
     rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~-]+)*@{_DOMAIN.pattern}",
     re.ASCII,
 )
-# IDNA 2003, which the standard library has, turns these into other names; IDNA 2008 (RFC 5891) keeps them.
+# The standard library's IDNA 2003 turns these letters into others; IDNA 2008 (RFC 5891) keeps them.
 _KEPT_BY_IDNA_2008 = re.compile("[\u00df\u03c2]")
 _LABEL_SEPARATORS = re.compile("[.\u3002\uff0e\uff61]")  # RFC 3490, section 3.1
 
-# What people paste with an address, and what stands between two of them.
+# What people paste with an address, and what separates two addresses.
 _MORE_THAN_AN_ADDRESS = re.compile(r"[<>(),;]|\Amailto:", re.IGNORECASE)
 _WRONG_LOCAL_PART = "The part before the @ is empty or holds something that an address cannot have."
-# An encoded word (RFC 2047) is none inside an address, but there is mail software that decodes it into another address.
+# An address can hold no encoded word (RFC 2047), but some mail software decodes one, which makes it another address.
 _ENCODED_WORD = re.compile(r"=\?[^?]+\?[bq]\?", re.IGNORECASE)
 
-# C0 but newline and tab, DEL, C1, and what UTF-8 cannot encode; some of the latter stand for bytes (PEP 383).
+# C0 but newline and tab, DEL, C1, and surrogates, which UTF-8 cannot encode; some stand for bytes (PEP 383).
 _FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNDECODED = re.compile("[\udc80-\udcff]")
 
@@ -97,14 +97,14 @@ def check_message(message: str) -> str:
 
 def _check_local_part(local_part: str) -> None:
     too_long = _invalid(f"The part before the @ is longer than {MAX_LOCAL_PART} bytes.")
-    if len(local_part) > 2 * MAX_LOCAL_PART:  # whatever else it is, and quickly seen
+    if len(local_part) > 2 * MAX_LOCAL_PART:  # before the slower checks, whatever else is wrong
         raise too_long
     wrong = not _DOT_STRING.fullmatch(local_part) or _ENCODED_WORD.search(local_part)
     if wrong or not all(map(_visible, local_part)):
         raise _invalid(_WRONG_LOCAL_PART)
     if len(local_part.encode()) > MAX_LOCAL_PART:
         raise too_long
-    # Mail software may fold the wide forms of letters (RFC 8264): that must not make another address of it.
+    # Mail software may normalise wide forms of characters (RFC 8264): the result has to be a local part, too.
     if not local_part.isascii() and not _DOT_STRING.fullmatch(unicodedata.normalize("NFKC", local_part)):
         raise _invalid(_WRONG_LOCAL_PART)
 
@@ -137,8 +137,8 @@ def _ascii_domain(domain: str) -> str:
 def _ascii_label(label: str) -> str:
     """The A-label (RFC 5890, section 2.3.2.1) of one label; raises UnicodeError."""
     label = unicodedata.normalize("NFKC", label)
-    label = label if label.isascii() else label.lower()  # a capital ß, too, is kept
-    if "." in label or label != label.strip("-"):  # a dot may have been another character until now
+    label = label if label.isascii() else label.lower()  # so that a capital ß is kept, too
+    if "." in label or label != label.strip("-"):  # NFKC may have made a dot of another character
         raise UnicodeError("not one label")
     ascii_label = label.encode("idna").decode("ascii")
     if _KEPT_BY_IDNA_2008.search(label):
