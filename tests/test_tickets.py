@@ -15,6 +15,8 @@ PREFIXES = (
     "Переслать: ", "Пересылка: ", "Re2: ", "Re-2: ", "Reply: ", "Forward: ", "Svar: ", "Vedr: ",
     "Vastaus: ", "Doorgestuurd: ", "Odp.: ", "回信: ", "Antwoord: ", "Balas: ", "پاسخ: ", "Antw.: ", "Betr: ",
     "Vidarebefordrat: ", "Továbbítva: ", "Res.: ", "Прп: ", "Proslijeđeno: ", "\u200fRE: ", "\u200eFW: ",
+    "Risposta: ", "Respuesta: ", "Resposta: ", "Réponse : ", "Rép. : ", "Odpowiedź: ", "Válasz: ", "Yanıt: ", "Cevap: ",
+    "Απάντηση: ", "Адказ: ", "ตอบกลับ: ", "Vedr.: ", "回復: ", "Odgovor: ", "الرد: ", "Ang: ", "Přeposláno: ",
     "Pārs: ", "PĀRS.: ", "\u202bRE: \u202c", "\u2067Re:\u2069 ", "\u200bRe: ",
 )  # fmt: skip
 OTHERS = (
