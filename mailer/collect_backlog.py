@@ -1,7 +1,7 @@
-"""What of a mailbox is still to be taken: the unseen of its beginning, and all that came later.
+"""Which mails of a mailbox are still to be taken: those that were unseen at the beginning, and all that came later.
 
-Goes on behind the saved position, or begins with a mailbox that is new to it, was made anew, or was set back: then
-what is unseen is noted before anything of it is read. Called by `collect`.
+Goes on behind the saved position, or begins with a mailbox that is new, was made anew, or was set back: then its
+unseen mails are noted before any of them is read. Called by `collect`.
 """
 
 import itertools
@@ -17,23 +17,23 @@ _log = logging.getLogger("mailer.collect")
 
 
 class Backlog:
-    """What there is to take from the mailbox, by the progress in the ledger."""
+    """The mails still to be taken from the mailbox, according to the progress in the ledger."""
 
     def __init__(self, mailbox: Mailbox, ledger: Ledger) -> None:
         self._mailbox = mailbox
         self._ledger = ledger
         self._pending = unpack(ledger.progress.pending)
-        self._told: Selected | None = None  # what the server said, as long as nothing has come of it
+        self._told: Selected | None = None  # what the server said last, until it has been acted on
 
     def take_up(self) -> bool:
-        """Open the mailbox; whether it is another one than the progress was of, which begins anew then."""
+        """Open the mailbox; return whether it was made anew or set back, so that the progress begins anew."""
         selected = self._mailbox.open()
         if self._told and not selected.told and self._told.uidvalidity == selected.uidvalidity:
             selected = self._told
         self._told = selected
         progress = self._ledger.progress
         made_anew = progress.uidvalidity != selected.uidvalidity
-        # As when it was restored from a backup: it gives new mails the numbers of others, which it has lost.
+        # As after it was restored from a backup: new mails get the UIDs of mails that it has lost.
         set_back = selected.told and selected.next_uid < max(progress.next_uid, progress.done + 1)
         if made_anew and progress.uidvalidity:
             _log.warning("the mailbox was made anew (UIDVALIDITY changed): taking what is unseen")
@@ -41,11 +41,11 @@ class Backlog:
             _log.warning("the mailbox was set back (its next UID is lower than before): taking what is unseen")
         if made_anew or set_back:
             self._begin(selected)
-        self._told = None  # it is known, and saved
+        self._told = None  # it has been acted on
         return made_anew or set_back
 
     def left(self) -> tuple[int, Iterator[int]]:
-        """All that is to be taken care of: how many mails, and their UIDs, ascending."""
+        """How many mails are still to be taken, and their UIDs, ascending."""
         progress = self._ledger.progress
         done = bisect(self._pending, progress.done)
         later = self._mailbox.since(max(progress.next_uid, progress.done + 1))
@@ -53,11 +53,11 @@ class Backlog:
         return len(self._pending) - done + len(later), itertools.chain(pending, later)
 
     def end(self) -> None:
-        """All of it is taken care of, or is not there any more."""
+        """Forget the pending mails: each has been taken, or is not there any more."""
         self._pending = array("I")
 
     def _begin(self, selected: Selected) -> None:
-        """Note what is unseen now, before anything of it is read."""
+        """Note the mails that are unseen now, before any of them is read."""
         pending = array("I", (uid for uid in self._mailbox.unseen() if uid < selected.next_uid))
         self._ledger.begin(selected, pending)
         self._pending = pending

@@ -1,8 +1,8 @@
-"""What has been recorded, and how far: the two logs and the position, kept in step.
+"""The two logs and the position, kept in step: what has been recorded, and how far the mailbox has been read.
 
-Steps 1 and 2 of the order in `collect`: `record` returns when the lines are durable and the position behind them is
-saved. After a start, or a failure anywhere, `recover` finds what is logged behind the saved position, and `record`
-leaves that out.
+`record` does steps 1 and 2 of the order in `collect`: it returns when the lines are durable and the position behind
+them is saved. After a start, or any failure, `recover` finds the mails that are logged behind the saved position, and
+`record` does not log them again. Called by `collect`.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ class Mailbox(Protocol):
 
 
 class Ledger:
-    """The logs and the position of one mailbox. `counts` are the records made, success and error."""
+    """The logs and the position of one mailbox. `counts`: the records written to the success and the error log."""
 
     def __init__(self, success: Journal, error: Journal, position: Position, now: Callable[[], datetime]) -> None:
         self._journals = (success, error)
@@ -54,14 +54,14 @@ class Ledger:
         self._now = now
         self.counts = [0, 0]
         self.progress = position.load()
-        # Mails to come that are in the logs behind the saved marks, each as a number, as there may be many; their
-        # highest UID; and the marks up to which they are known.
+        # Mails still to come that are logged behind the saved marks, as numbers because there may be many; their
+        # highest UID; and the marks up to which the logs have been searched for them.
         self._logged: set[int] = set()
         self._highest = 0
         self._searched = self.progress.marks
 
     def recover(self) -> None:
-        """Cut off what a crash left torn, and find what is logged behind the saved marks of mails still to come."""
+        """Cut off what a crash left torn, and find which mails still to come are logged behind the saved marks."""
         progress = self.progress
         pending = unpack(progress.pending)
         for found in self._behind(self._searched) if progress.uidvalidity else ():
@@ -75,9 +75,9 @@ class Ledger:
             self._position.save(self.progress)
 
     def begin(self, selected: Selected, pending: Sequence[int]) -> None:
-        """Start with a mailbox, or again with one that was made anew or set back.
+        """Start with a new mailbox, or again with one that was made anew or set back.
 
-        Its mails may be anywhere in the logs: those can outlive the state, and hold what a mailbox has lost.
+        Its mails may be anywhere in the logs, which can outlive the state and hold mails that the mailbox has lost.
         """
         progress = Progress(selected.uidvalidity, selected.next_uid, pack(pending))
         self._position.begin(progress)
@@ -87,7 +87,7 @@ class Ledger:
         self._searched = progress.marks
 
     def record(self, readings: Sequence[tuple[int, Reading]], progress: Progress) -> None:
-        """Log what was read, by UID, and then save the progress."""
+        """Log the readings, each with its UID, unless they are logged already; then save the progress."""
         time = self._now()
         for index, name in enumerate(("success", "error")):
             lines = [
@@ -98,28 +98,28 @@ class Ledger:
             if lines:
                 self._journals[index].append(b"".join(lines))
                 self.counts[index] += len(lines)
-        # Those that are still to be met have to be found again, should this process end until then.
+        # As long as logged mails are still to come, a new process has to find their records: the marks stay.
         progress = replace(progress, marks=self.progress.marks if self._awaits(progress) else self._ends())
         self._position.save(progress)
         self._advance(progress)
 
     def marked(self) -> None:
-        """Those of the last batch are marked: if somebody takes a mark away, a later start leaves it so."""
+        """Note that the last batch is marked as seen, so that no later start marks a mail that somebody made unseen."""
         if self.progress.marking:
             progress = replace(self.progress, marking=())
             self._position.save(progress)
             self.progress = progress
 
     def _knows(self, uid: int, reading: Reading) -> bool:
-        """Whether a mail is logged. The UID may also be that of another mailbox's mail."""
+        """Whether a mail is logged already; its UID alone does not tell, as another mail may have had it."""
         return bool(self._logged) and _number(uid, _identity(reading)) in self._logged
 
     def _awaits(self, progress: Progress) -> bool:
-        """Whether mails that are logged may still be to be met behind this progress."""
+        """Whether mails that are logged already may still come, beyond this progress."""
         return bool(self._logged and (self._highest > progress.done or progress.refused))
 
     def _advance(self, progress: Progress) -> None:
-        """Go on from what is saved: where nothing logged is still to be met, only the ends of the logs matter."""
+        """Go on from what is saved: when no logged mail is still to come, only the ends of the logs matter."""
         if not self._awaits(progress):
             self._logged.clear()
             self._highest = 0
@@ -131,18 +131,18 @@ class Ledger:
         return tuple(journal.mark for journal in self._journals)
 
     def _behind(self, marks: Sequence[Mark]) -> Iterator[Logged]:
-        """What is in the logs behind the marks."""
+        """The records in the logs behind the marks."""
         for journal, mark in zip(self._journals, marks, strict=True):
             yield from journal.recover(mark)
 
 
 def _number(uid: int, identity: str) -> int:
-    """What stands for a mail that is logged: in 64 bits, so that no two are taken for each other."""
+    """The number that stands for a logged mail: of 64 bits, so that two mails hardly ever share one."""
     return int.from_bytes(hashlib.blake2b(f"{uid} {identity}".encode("utf-8", "replace"), digest_size=8).digest())
 
 
 def _identity(reading: Reading) -> str:
-    """What tells a mail apart from others with the same numbers."""
+    """What tells a mail apart from others with the same UIDVALIDITY and UID."""
     return identity(reading.message_id, reading.sender, reading.subject, reading.date, reading.text)
 
 

@@ -1,6 +1,6 @@
-"""Mails that the server refuses, or refuses to give more of: tried again, and at last recorded as far as they came.
+"""Mails that the server refuses in whole or in part: tried again, and at last recorded as far as they came.
 
-The numbers of tries are in the saved progress, and outlive the process; the fragments are not, and are fetched again.
+The numbers of tries are saved with the progress and outlive the process; the fragments do not, and are fetched again.
 """
 
 import logging
@@ -11,12 +11,12 @@ from mailer.errors import MailboxError
 from mailer.progress import Tries
 from mailer.reading import UNREADABLE, Reading
 
-# A mail that the server refuses by itself is tried so many times before it is recorded as unreadable, after so many
-# seconds and then after twice as many each time, which is a minute in all: a server's short trouble costs no text.
+# A mail that the server refuses while it gives others is tried so many times before it is recorded as far as it came.
+# The first pause has so many seconds, each next one twice as many, a minute in all: short trouble costs no text.
 _TRIES = 5
 _PAUSE = 4.0
-# With so many refused mails at once it is not the mails that are at fault. So many fragments are kept until there is
-# more of the mail, further ones are recorded at once; and so many refusals are told of.
+# With more refused mails than this at once, the server is at fault and not the mails. So many fragments are kept for
+# another try, and further ones are recorded at once. No new refusal is logged while there are so many.
 _MOST, _MOST_FRAGMENTS, _MOST_TOLD = 10_000, 20, 20
 
 _NOTHING = UNREADABLE._replace(defects=("missing",))
@@ -25,10 +25,10 @@ _log = logging.getLogger("mailer.collect")
 
 
 class Refusals:
-    """What is known of refused mails besides the tries: `fragments`, by UID, say what was given of them.
+    """What is known of refused mails besides the tries: `fragments`, by UID, are the readings of what was given.
 
-    `crowded`: the last one could not be added to them, as there are too many.
-    `clock` gives Unix time: the tries may be those of processes, of which each makes one pass.
+    `crowded`: too many mails are refused, so that the last one could not be added.
+    `clock` gives Unix time, as the tries before may be those of other processes, each of which made one pass.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -37,11 +37,11 @@ class Refusals:
         self._clock = clock
 
     def due(self, tries: Tries) -> bool:
-        """Whether it is time to try a refused mail again; it is after the clock was set back."""
+        """Whether it is time to try a refused mail again; it always is when the clock was set back."""
         return not 0 <= self._clock() - tries.last < _PAUSE * 2 ** (tries.number - 1)
 
     def wait_for_more(self, uid: int, fragment: Reading) -> bool:
-        """Keep a fragment until there is more of the mail; False where there are too many, and it is to be recorded."""
+        """Keep a fragment for another try; False if too many are kept already, so that it has to be recorded now."""
         self.fragments.pop(uid, None)
         if len(self.fragments) >= _MOST_FRAGMENTS:
             return False
@@ -49,7 +49,7 @@ class Refusals:
         return True
 
     def count(self, uid: int, refused: dict[int, Tries]) -> Reading | None:
-        """Count one more try in `refused`; what to record of the mail: nothing yet, while it is to be tried again."""
+        """Count one more try in `refused`; return what to record of the mail, or None if it is to be tried again."""
         tries = refused.pop(uid).number + 1 if uid in refused else 1
         self.crowded = tries == 1 and len(refused) >= _MOST
         if self.crowded:

@@ -1,9 +1,9 @@
-"""One mailbox on an IMAP server: what is new, fetch it in batches, mark it as seen.
+"""One mailbox on an IMAP server: find what is new, fetch it in batches, mark it as seen.
 
-Everything goes by UID. Mails are peeked at, and only as much of each as the reader wants; commands and answers are
-bounded whatever the mailbox holds. A connection is kept as long as it works and made again when it is needed. Raises
-`MailboxError` when the mailbox cannot be read now; a mail that the server refuses by itself is handed on as one
-without bytes. `collect` drives it.
+Everything goes by UID. Mails are fetched with PEEK, and only as much of each as the reader wants; commands and answers
+are bounded whatever the mailbox holds. A connection is kept as long as it works and made again when it is needed.
+Raises `MailboxError` when the mailbox cannot be read now; a single mail that the server refuses is handed on without
+bytes. Called by `collect`.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ from mailer.settings import Endpoint
 
 _log = logging.getLogger(__name__)
 
-# Mails in one FETCH: with their windows that bounds its answer, whatever the sizes that the server claims. They are few
-# at first, and more or fewer as the answers take fewer or more seconds: on a slow line, too, there is something to log
-# every now and then.
+# Mails in one FETCH, at most and at first: with the window of each, the number bounds the answer, whatever sizes the
+# server claims. It grows after quick answers and shrinks after slow ones, so that on a slow line, too, there is
+# something to log every now and then.
 _MAILS, _FEW = 100, 10
 _QUICK = 2.0
-# Other mails that are asked for to find out whether the server gives any.
+# How many other mails are asked for, to find out whether the server gives any.
 _PROBES = 5
-# Where they have fewer bytes than this, the next ones are asked for while these are read: both are in memory then.
+# If a batch has fewer bytes than this, the next is asked for while this one is read: both are in memory then.
 _LIGHT = 4_194_304
-# A SEARCH in a larger mailbox than this goes over so many UIDs at a time, which bounds its answer; over more where
-# there would be too many searches: old mailboxes number their mails high.
+# In a mailbox with more mails than this, each SEARCH covers so many UIDs, which bounds its answer; or more UIDs, where
+# there would be more searches than _SEARCHES: the UIDs of old mailboxes are high.
 _SEARCHED = 50_000
 _SEARCHES = 1_000
 _UID = 20  # bytes of an answer for each UID, and some to spare
@@ -44,7 +44,7 @@ _UID = 20  # bytes of an answer for each UID, and some to spare
 class Mailbox:
     """A folder of an account; `mark_seen` decides whether it is opened for changes.
 
-    `alive` is called after each part of the mail that has come.
+    `alive` is called after each answer to a FETCH.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Mailbox:
         self._count = 0
 
     def open(self) -> Selected:
-        """Connect, log in and select the folder, unless that is done already and still holds."""
+        """Connect, log in and select the folder, unless an earlier connection still works."""
         if self._wire is not None:
             with contextlib.suppress(MailboxError):  # servers end idle connections: that is no outage
                 if self._wire.command("NOOP")[0] == "OK":
@@ -96,11 +96,11 @@ class Mailbox:
         return self._search(1, "UNSEEN")
 
     def since(self, uid: int) -> "array[int]":
-        """The UIDs that are not below this one, ascending."""
+        """The UIDs from this one on, ascending."""
         return self._search(uid) if uid <= HIGHEST else array("I")
 
     def fetch(self, uids: Sequence[int], wants_more: Callable[[bytes], bool]) -> Iterator[Mail]:
-        """These mails, ascending; those that are gone are left out, those that the server refuses have no bytes."""
+        """These mails, ascending; mails that are gone are left out, mails that the server refuses have no bytes."""
         batch, later = uids[: self._at_once], uids[self._at_once :]
         while batch:
             found = beginnings(self._live(), batch)
@@ -117,7 +117,7 @@ class Mailbox:
                     beginning = found.pop(uid)
                     try:
                         mail = whole(self._live(), uid, beginning, wants_more)
-                    except MailboxError:  # perhaps it is this mail that the connection breaks over, again and again
+                    except MailboxError:  # perhaps it is this mail that breaks the connection, again and again
                         yield Mail(uid, beginning, complete=False, refused=True)
                         raise
                     yield mail
@@ -126,13 +126,13 @@ class Mailbox:
             batch = following
 
     def gives_others(self, refused: Collection[int]) -> bool:
-        """Whether the server gives one of a few mails that it did not refuse.
+        """Whether the server gives one of a few mails other than those refused.
 
-        Which they are is left to chance, as the connection may break over one of them, and over others the next time;
-        those before the refused ones come first, as they were given once.
+        They are chosen at random, so that a mail that breaks the connection is not met every time. Those below the
+        highest refused UID come first, as most of them have been given before.
         """
         some = random.sample(range(1, self._count + 1), min(self._count, _PROBES))
-        for sequence in (pack(sorted(some)) or "1", "1,*"):  # of the former some may be too high by now
+        for sequence in (pack(sorted(some)) or "1", "1,*"):  # some numbers of the former may be too high by now
             _, parts, _ = self._live().ask("SEARCH", sequence)
             others = [uid for uid in numbers(parts) if uid not in refused]
             random.shuffle(others)
@@ -142,17 +142,17 @@ class Mailbox:
         return False
 
     def mark(self, uids: Sequence[int]) -> bool:
-        """Set \\Seen on these mails; False when that was not done. A refusal is complained of, no more."""
+        """Set \\Seen on these mails; return whether that is done, or not wanted. A refusal is only logged."""
         if not self._takes_marks or not uids:
-            return bool(uids) and not self._mark_seen  # then nothing is left to do
+            return bool(uids) and not self._mark_seen  # without MARK_SEEN nothing is left to do
         status, _, words = self._live().ask("STORE", pack(uids), "+FLAGS.SILENT", r"(\Seen)")
         if status != "OK":
             _log.warning("%s: mails cannot be marked as seen: %s", self._folder, words)
-            self._takes_marks = not_for_good(words)  # or until the folder is opened again
+            self._takes_marks = not_for_good(words)  # False: no further STORE until the folder is opened again
         return status == "OK"
 
     def _suit(self, seconds: float) -> None:
-        """Have the next FETCH suit the line, on which the last one took so long."""
+        """Choose the size of the next FETCH by the seconds that the last one took."""
         if seconds > SLOW:
             self._at_once = max(1, self._at_once // 4)
         elif seconds < _QUICK:
@@ -181,7 +181,7 @@ class Mailbox:
             uidvalidity, next_uid = (number(wire.response(code)[1][-1]) for code in ("UIDVALIDITY", "UIDNEXT"))
             if not uidvalidity:
                 raise MailboxError(f"the folder {self._folder} has no lasting UIDs (no UIDVALIDITY)", ExitCode.CONFIG)
-            told = 0 < next_uid <= _SEARCHED * _SEARCHES  # or the server makes it up
+            told = 0 < next_uid <= _SEARCHED * _SEARCHES  # a higher one is made up by the server
             if not told:
                 next_uid = self._highest() + 1
         self._selected = Selected(uidvalidity, next_uid, told)
@@ -210,7 +210,7 @@ class Mailbox:
         return uids
 
     def _found(self, uids: str, criterion: str = "", most: int = _SEARCHED) -> list[int]:
-        """Those of a set of UIDs that meet a criterion: so many at most."""
+        """Those of a set of UIDs that meet a criterion; the answer has room for `most` of them."""
         status, parts, words = self._live().ask("SEARCH", "UID", uids, *criterion.split(), expected=_UID * most)
         if status != "OK":
             self._select(readonly=not self._mark_seen)
@@ -220,5 +220,5 @@ class Mailbox:
         return numbers(parts)
 
     def _present(self, uids: Sequence[int]) -> set[int]:
-        """Those of the mails that are in the folder."""
+        """Which of these mails are still in the folder."""
         return set(self._found(pack(uids))) if uids else set()

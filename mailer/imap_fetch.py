@@ -1,8 +1,8 @@
-"""As much of each mail as its reader wants: a window of many at once, and then, of the few that are larger, more.
+"""Fetches as much of each mail as its reader wants: a first window of many mails at once, and more of the larger ones.
 
-A mail that goes on behind its first window is fetched in windows that grow, as long as its text goes on; behind an
-attachment only its further parts are asked for (`imap_parts`), or everything where the server does not give those.
-Answers are bounded whatever the mail holds. Used by `imap`.
+A mail that goes on behind its first window is fetched in growing windows, as long as its text goes on. Behind an
+attachment only its further parts are asked for (`imap_parts`), or everything if the server does not give those.
+Answers are bounded whatever the mail holds. Called by `imap`.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,13 +14,13 @@ from mailer.imap_wire import Wire
 from mailer.mime import as_mail
 from mailer.progress import Mail, pack
 
-# As much of a mail as is fetched at first: nearly every text ends before, and attachments go on after.
+# The bytes of a mail that are fetched at first: nearly every text ends within them, while attachments go on behind.
 _WINDOW = 65_536
-# As many characters as are recorded fit in here in base64 with three bytes each; only those of emoji take more.
+# Room for as many characters as are recorded, in base64, with three bytes each; only characters like emoji have more.
 _LONGEST = 4608 * 1024
-# With more commands for the parts of one mail than this, all of it is asked for, as where there are no parts.
+# If the parts of one mail would take more commands than this, the mail is asked for as a whole instead.
 _MOST_COMMANDS = 100
-# The windows after the first one grow up to this, as long as none takes so many seconds.
+# The windows after the first one grow up to this; after an answer that took so many seconds the next one is small.
 _STEP = 1024 * 1024
 SLOW = 10.0
 
@@ -31,17 +31,17 @@ def beginnings(wire: Wire, uids: Sequence[int], length: int = _WINDOW) -> dict[i
 
 
 def ask_ahead(wire: Wire, uids: Sequence[int]) -> None:
-    """Have the server look for the `beginnings` that will be asked for next."""
+    """Request the `beginnings` that will be asked for next, so that the server can look for them meanwhile."""
     wire.uid_fetch_ahead(pack(uids), _items("", 0, _WINDOW), len(uids) * _WINDOW)
 
 
 def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool]) -> Mail:
-    """A mail with as much of it as the reader wants: windows that grow, and then what comes after attachments."""
+    """As much of a mail as the reader wants: growing windows, and then what comes after attachments."""
     complete = len(raw) != _WINDOW
     no_parts: Refused | None = None
     try:
         while not complete:
-            beginning = as_mail(raw)  # once for both who look at it
+            beginning = as_mail(raw)  # made once for both functions that look at it
             wanted = len(raw) < _LONGEST and (no_parts is not None or wants_more(beginning))
             missing = [] if no_parts else cuts(beginning, in_text=wanted)
             del beginning
@@ -64,7 +64,7 @@ def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool])
 
 
 def _following(wire: Wire, uid: int, missing: Sequence[Cut], wants_more: Callable[[bytes], bool]) -> bytes:
-    """The parts after the attachment that a mail is cut in, without what is in further attachments."""
+    """The parts after the attachment in which a mail is cut off, without the contents of further attachments."""
     spent = commands = 0
 
     def count() -> None:
@@ -82,7 +82,7 @@ def _following(wire: Wire, uid: int, missing: Sequence[Cut], wants_more: Callabl
             more = _window(wire, uid, section, start, length)
             start, spent, complete = start + len(more), spent + len(more), len(more) != length
             piece += more
-        # What is cut in an attachment of its own may go on behind that.
+        # A part that is cut off in an attachment inside it may go on behind that attachment.
         cut_short = not complete and spent < _LONGEST
         missing = cuts(as_mail(piece), in_text=wants_more(piece), number=section) if cut_short else []
         return piece + b"".join(more for cut in missing for more in following(cut, ask, text))
@@ -112,7 +112,7 @@ def _is_there(wire: Wire, uid: int) -> bool:
 
 
 def _windows(wire: Wire, uids: Sequence[int], section: str, start: int, length: int) -> dict[int, bytes]:
-    """So much of a section of each mail; those that the server refuses are left out."""
+    """The window of a section of each mail; mails that the server refuses are left out."""
     try:
         found = _sections(wire, uids, _items(section, start, length), len(uids) * length)
     except Refused:
@@ -125,11 +125,11 @@ def _items(section: str, start: int, length: int) -> str:
 
 
 def _sections(wire: Wire, uids: Sequence[int], items: str, expected: int) -> dict[int, dict[str, bytes]]:
-    """These items of each mail, by section."""
+    """These items of each mail, by UID and section; raises Refused."""
     status, parts, words = wire.uid_fetch(pack(uids), items, expected)
     if status == "OK":
         found: dict[int, dict[str, bytes]] = {}
-        for uid, bodies in responses(parts):  # those about flags, and about other mails, come in between
+        for uid, bodies in responses(parts):  # responses about flags, or about other mails, may come in between
             found.setdefault(uid, {}).update(bodies)
         return found
     if for_now(words):

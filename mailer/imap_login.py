@@ -1,8 +1,8 @@
 """From an address to an IMAP session: TLS as the settings say, then one login.
 
 Refuses to send a secret before the TLS that was asked for, a greeting that skips the login where STARTTLS is required
-(PREAUTH), and plaintext injected before the handshake (CVE-2021-38371). Tries one mechanism, never one after another;
-an access token that is refused is renewed once. Raises `MailboxError` only; called by `imap`.
+(PREAUTH), and plaintext injected before the handshake (CVE-2021-38371). Uses one mechanism and falls back to no other;
+an access token that is refused is renewed once. Raises `MailboxError` only. Called by `imap`.
 """
 
 import imaplib
@@ -44,7 +44,7 @@ def _start_tls(wire: Wire) -> None:
     with wire.translated(wire.host):
         wire.wrap()
         wire.untagged_responses.clear()
-        _, answer = wire.capability()  # what was offered in clear may not be the server's words
+        _, answer = wire.capability()  # what was offered in clear may have been forged
         wire.capabilities = tuple(str(answer[-1], "ascii").upper().split())
 
 
@@ -65,7 +65,7 @@ def _log_in(wire: Wire, login: sasl.Login) -> None:
 
 
 def _authenticate(wire: Wire, mechanism: str | None, login: sasl.Login, *, fresh: bool) -> tuple[str, str]:
-    """Log in with the mechanism, or with the LOGIN command where there is none: the status, and the server's words."""
+    """Log in with the mechanism, or else the LOGIN command; return the status and the server's words."""
     try:
         secret = login.secret(fresh)
     except LoginError as failure:
@@ -90,7 +90,7 @@ def _converse(wire: Wire, mechanism: str, first: bytes, secret: str) -> tuple[st
     answers = [first]
     if mechanism == "LOGIN":
         answers.append(secret.encode())
-    if mechanism in sasl.TOKEN_MECHANISMS:  # its reason for a refusal comes as a challenge that wants an answer
+    if mechanism in sasl.TOKEN_MECHANISMS:  # a refusal gives its reason in a challenge, which needs an answer
         answers.append(b"\1" if mechanism == "OAUTHBEARER" else b"")
     reasons: list[str] = []
 

@@ -1,8 +1,8 @@
 """What follows the fetched beginning of a large mail: the headers of its further parts, and the texts among them.
 
 A beginning that ends inside an attachment tells which part of which multipart that is. The parts after it are asked for
-by their numbers (RFC 3501, section 6.4.5) and appended, without what is in the attachments: that makes a smaller mail
-of the same structure. Used by `imap`.
+by their numbers (RFC 3501, section 6.4.5) and appended, without the contents of attachments: that makes a smaller mail
+of the same structure. Called by `imap_fetch`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from mailer import content, headers, mime, parameters
 
-# Headers of parts in one FETCH, few at first and then more; and the bytes of each that are asked for.
+# How many part headers one FETCH asks for, at first and at most; and how many bytes of each header.
 _FEW, _MANY, _HEADER = 8, 64, 8192
-# So much of an answer is expected.
+# The bytes that such an answer may have.
 ANSWER = _MANY * _HEADER
 
 
@@ -21,33 +21,33 @@ class Refused(Exception):  # noqa: N818 - nothing went wrong
 
 
 class Unlike(Refused):
-    """The server counts the parts of the mail in another way, or shows them otherwise; or there are too many."""
+    """The server numbers or shows the parts of the mail in another way than Mailer, or they take too many commands."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A multipart that the beginning of a mail ends in: its boundary, and the number and the last part begun."""
+    """A multipart in which the beginning of a mail ends: its boundary, and the last part begun, with its number."""
 
-    section: str  # what comes before the numbers of its parts
+    section: str  # the prefix of its parts' numbers, such as `2.`
     boundary: bytes
     number: int
     last: mime.Part
 
 
 def cuts(raw: bytes, *, in_text: bool, number: str = "") -> list[Cut]:
-    """The multiparts, the innermost first, whose further parts are missing; `in_text`: unless it ends in a text.
+    """The multiparts whose further parts are missing, the innermost first; with `in_text`, none if it ends in a text.
 
     The bytes are those of a mail, or of its part with this number.
     """
     root, _ = mime.parse(raw, complete=False)
     found: list[Cut] = []
     if not number and not root.kind.startswith("multipart/"):
-        number = "1"  # the body of what has no parts is its part 1
+        number = "1"  # the body of a mail that is no multipart is its part 1
     part, section = root, f"{number}." if number else ""
     while part.children and part.raw is root.raw:
         last = part.children[-1]
         if part.kind.startswith("multipart/"):
-            # All versions of an alternative say the same, and an attachment is none.
+            # All versions in a multipart/alternative say the same; an attachment in it is no version.
             told = part.kind == "multipart/alternative" and not _is_attachment(last.fields)
             if not last.closed and not (told and _has_text(part.children[:-1])):
                 found.insert(0, Cut(section, part.boundary, len(part.children), last))
@@ -61,10 +61,10 @@ def cuts(raw: bytes, *, in_text: bool, number: str = "") -> list[Cut]:
 def following(
     cut: Cut, ask: Callable[[str], Mapping[str, bytes]], text: Callable[[str, bytes], bytes]
 ) -> Iterator[bytes]:
-    """What comes after the last part begun: boundaries, headers and, where it is text, their content.
+    """What comes after the last part begun: boundaries, the headers of parts, and the contents of those that are texts.
 
-    `ask(items)` gives what a FETCH gives, by section; `text(section, header)` a part, as far as the reader wants it.
-    Raises Unlike.
+    `ask(items)` gives the bodies of a FETCH, by section; `text(section, header)` gives a part, as far as the reader
+    wants it. Raises Unlike.
     """
     start, at_once = cut.number, _FEW
     while start < mime.PARTS:

@@ -2,8 +2,8 @@
 
 Every command has a deadline that only real progress extends, and an allowance of bytes that its answer may have:
 literals, lines and endless untagged responses all count against it before they take memory. Nothing that was sent is
-kept. Only `imaplib`'s public seams are used (`open`, `read`, `readline`, `send`, `shutdown`): its inside differs
-between Python 3.11 and 3.14. Called by `imap_wire`.
+kept. Apart from `_log`, only public methods of `imaplib` are overridden (`open`, `read`, `readline`, `send`,
+`shutdown`): its inside differs between Python 3.11 and 3.14. Called by `imap_wire`.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from typing import Any, TypeVar
 from mailer.errors import MailboxError
 from mailer.settings import Endpoint, Security
 
-# Bytes that the answer to a command may have, apart from what was asked for: other mails come and go meanwhile.
+# Bytes that an answer may have beyond what was asked for: the server also tells of other mails that come and go.
 _ALLOWANCE = 256 * 1024
 # A command's deadline moves on by a second for so many bytes received, but is never further off than the time-out:
-# slower is a drip, not a slow line, and what came quickly is no credit for a silence.
+# a slower answer is a drip, not a slow line, and bytes that came quickly earn no credit for a silence.
 _SLOWEST = 1_000
-# A wait for the server looks this often, in seconds, whether the collector is to stop.
+# Seconds after which a wait for the server looks again whether the collector is to stop.
 _LOOK = 0.5
-# So many seconds an answer that goes on coming may take after that.
+# Seconds that an answer which goes on coming may still take after a stop.
 _LAST_SECONDS = 5.0
 _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 _RECEIVE = 262_144
@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 
 
 class Stream(imaplib.IMAP4):
-    """A connection, greeted; `protection` says how it is protected.
+    """A connection, its greeting read; `protection` says how it is protected.
 
     The answer to the next command may have `expected` bytes more than the usual allowance.
     """
@@ -58,7 +58,7 @@ class Stream(imaplib.IMAP4):
         super().__init__(endpoint.host, endpoint.port, timeout)
 
     def open(self, host: str = "", port: int = 143, timeout: float | None = None) -> None:  # noqa: ARG002 - ours
-        """Connect, inside TLS where the endpoint says so from the first byte."""
+        """Connect, with TLS from the first byte if the endpoint says so."""
         self.host, self.port = host, port
         self._reach(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -69,7 +69,7 @@ class Stream(imaplib.IMAP4):
             self._hint = "; if it speaks TLS from the first byte, set IMAP_SECURITY=tls"
 
     def read(self, size: int) -> bytes:
-        """So many bytes of a literal."""
+        """Read `size` bytes of a literal."""
         if size > self._allowance + len(self._buffer):
             raise imaplib.IMAP4.abort(f"it sends {size} bytes where fewer were asked for")
         while len(self._buffer) < size:
@@ -77,7 +77,7 @@ class Stream(imaplib.IMAP4):
         return self._take(size)
 
     def readline(self) -> bytes:
-        """A line with its end."""
+        """Read a line with its line end."""
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
@@ -135,12 +135,13 @@ class Stream(imaplib.IMAP4):
         if error in _UNDER_WAY:
             error = self._patiently(self._connected, "connection")
         if error:
-            words = getattr(socket, "errorTab", {})  # Windows has numbers of its own for them
+            words = getattr(socket, "errorTab", {})  # Windows has error numbers of its own
             raise OSError(error, words.get(error) or os.strerror(error))
 
     def _connected(self) -> int:
         """How connecting ended, as an error number; raises TimeoutError while it has not."""
-        _, done, failed = select.select([], [self.sock], [self.sock], self.sock.gettimeout())  # failures: on Windows
+        # Windows reports a failure in the third list.
+        _, done, failed = select.select([], [self.sock], [self.sock], self.sock.gettimeout())
         if not done and not failed:
             raise TimeoutError
         return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -162,7 +163,7 @@ class Stream(imaplib.IMAP4):
                 raise TimeoutError("stopped in the middle of an answer")
 
     def _patiently(self, step: Callable[[], _T], what: str = "complete answer") -> _T:
-        """A step that waits for the server, within the deadline, and not much longer than until a stop."""
+        """Do a step that waits for the server; raise TimeoutError at the deadline, or soon after a stop."""
         while True:
             left = self._deadline - time.monotonic()
             if left <= 0:
@@ -174,10 +175,10 @@ class Stream(imaplib.IMAP4):
                 raise TimeoutError(f"stopped while waiting for a {what}")
 
     def wrap(self) -> None:
-        """Go on inside TLS; what came before it is refused, as it may come from somebody in between."""
+        """Go on inside TLS; text that came in clear before it is refused, as an attacker may have injected it."""
         if self._buffer:
             raise MailboxError(f"{self.host} sent text in clear after STARTTLS: the connection is tampered with")
-        name = self.host.rstrip(".")  # the dot that some write behind a name is none of a certificate's
+        name = self.host.rstrip(".")  # names in certificates have no dot at their end
         secured = self._context.wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
         self.sock = secured
         self.start_clock()

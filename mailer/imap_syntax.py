@@ -1,4 +1,7 @@
-"""How IMAP writes things (RFC 3501, section 9): folder names, FETCH and SEARCH responses. Pure; used by `imap`."""
+"""IMAP's syntax (RFC 3501, section 9): folder names, FETCH and SEARCH responses, and refusals.
+
+Pure. Called by `imap`, `imap_fetch` and `imap_login`.
+"""
 
 import re
 from base64 import b64encode
@@ -8,21 +11,20 @@ from typing import Any
 HIGHEST = (1 << 32) - 1  # the highest UID there can be
 _UID = re.compile(rb"[ (]UID (\d{1,10})\b", re.IGNORECASE)
 _WORD = re.compile(rb"\b\d{1,10}\b")
-# Without its end it goes on to the end of the text: looking for others in it would take quadratic time.
+# A string without its closing quote extends to the end of the text: a search for others in it would be quadratic.
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.?)*+)(?:"|\Z)', re.DOTALL)
-# No data is NIL, which only behind the end of a section is an answer.
+# NIL means that there is no data: that is an answer only for a window that does not begin at 0.
 _SECTION = re.compile(
     rb"BODY\[([\w.]*)\](?:<[1-9]\d*> NIL|(?:<\d+>)? (?:\{\d+\}$|" + _QUOTED.pattern + rb"))", re.IGNORECASE | re.DOTALL
 )
-# RFC 5530, and what Gmail, Microsoft 365 and Dovecot say: refusals that are about the moment, not about the login, the
-# folder or the mail.
+# Refusals that are about the moment, not the login, folder or mail: RFC 5530; Gmail, Microsoft 365 and Dovecot.
 _FOR_NOW = re.compile(
     r"\[(?:UNAVAILABLE|INUSE|LIMIT|THROTTLED)\]|too many simultaneous connections|exceeded .{0,20}bandwidth limits"
     r"|authenticated but not connected|temporary authentication failure",
     re.IGNORECASE,
 )
 
-# What some of them, and Exchange, Courier and Cyrus, say of a server in trouble, with no code.
+# What these servers, and Exchange, Courier and Cyrus, say without a code when the server is in trouble.
 _IN_TROUBLE = re.compile(
     r"server unavailable|temporar|try again later|system (?:i/o )?error|internal (?:server )?error|server (?:is )?busy"
     r"|mailbox is locked|time-?out|timed out",
@@ -37,7 +39,7 @@ def for_now(words: str) -> bool:
 
 
 def not_for_good(words: str) -> bool:
-    """Whether those of a refused login or folder do; of a mail, a server's bug is said for good."""
+    """Whether a refused login, folder or STORE may succeed later; not for mails, with which trouble may last."""
     in_trouble = "[SERVERBUG]" in words.upper() or _IN_TROUBLE.search(words) is not None
     return for_now(words) or (in_trouble and not _FOR_GOOD.search(words))
 
@@ -57,7 +59,7 @@ def mailbox_name(name: str) -> str:
 
 
 def responses(parts: Sequence[Any]) -> Iterator[tuple[int, dict[str, bytes]]]:
-    """FETCH responses as `imaplib` gives them: the UID of each, and its bodies by section (all, `2`, `2.MIME`)."""
+    """FETCH responses as `imaplib` gives them: the UID of each, and its bodies by section (empty, `2`, `2.MIME`)."""
     pieces: list[bytes] = []
     bodies: dict[str, bytes] = {}
     for part in parts:
@@ -67,7 +69,7 @@ def responses(parts: Sequence[Any]) -> Iterator[tuple[int, dict[str, bytes]]]:
             data = part[1] if literal else re.sub(rb"\\(.)", rb"\1", body[2] or b"")
             bodies[body[1].decode().upper()] = data
         pieces.append(_QUOTED.sub(b"", piece) if b'"' in piece else piece)
-        if not isinstance(part, tuple):  # what follows the last literal, or all there is
+        if not isinstance(part, tuple):  # the piece after the last literal, or the only one
             if uid := _UID.search(b" ".join(pieces)):
                 yield int(uid[1]), bodies
             pieces, bodies = [], {}

@@ -1,9 +1,9 @@
-"""Commands and answers on one connection to an IMAP server, by `imaplib` and the bounds of `imap_stream`.
-
-Raises `MailboxError` only; `imap_login` makes one and `imap` uses it.
+"""Commands and answers on one connection to an IMAP server, with `imaplib`, within the bounds of `imap_stream`.
 
 `imaplib` waits for the answer to each command; a FETCH is therefore sent and read here, so that the server can look for
 the next mails while the last ones are read.
+
+Raises `MailboxError` only. Called by `imap`, `imap_fetch` and `imap_login`.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from mailer.imap_stream import Stream
 from mailer.secrecy import Secrets
 from mailer.settings import Endpoint
 
-# What `imaplib` raises over foreign bytes, besides its own errors: it unpacks and decodes without looking.
+# What `imaplib` raises over malformed answers, besides its own errors: it unpacks and decodes them unchecked.
 _GARBAGE = (ValueError, TypeError, LookupError, AttributeError)
 _FETCH = re.compile(rb"\* \d+ FETCH ", re.IGNORECASE)
 _LITERAL = re.compile(rb"\{(\d+)\}\r?\n\Z")
@@ -28,7 +28,7 @@ _Answer = tuple[str, list[Any], str]  # status (OK, NO), the untagged responses,
 
 
 class Wire(Stream):
-    """A connection, greeted. `secrets` are those that the server's words are shown without."""
+    """A connection, its greeting read. `secrets` are removed from the server's words before these are shown."""
 
     def __init__(
         self, endpoint: Endpoint, context: ssl.SSLContext, timeout: float, stopping: Callable[[], bool],
@@ -36,21 +36,21 @@ class Wire(Stream):
     ) -> None:
         self.secrets = secrets
         self._fetches = 0
-        self._begun: tuple[str, str, int] | None = None  # the FETCH whose answer has not been read
-        # The one whose answer nobody has asked for yet, and how long that took.
+        self._begun: tuple[str, str, int] | None = None  # the FETCH that was sent ahead, its answer not read yet
+        # A FETCH that was sent ahead, with its answer, which was not asked for yet, and the seconds that it took.
         self._ahead: tuple[str, str, _Answer, float] | None = None
-        self.answered: Callable[[], object] = lambda: None  # to be called for each
-        self.seconds = 0.0  # that were waited for the answer to the last FETCH that was asked for
+        self.answered: Callable[[], object] = lambda: None  # called after each answer to a FETCH
+        self.seconds = 0.0  # spent waiting for the answer to the last FETCH that was asked for
         with self.translated(f"{endpoint.host}:{endpoint.port}"):
             super().__init__(endpoint, context, timeout, stopping)
 
     def command(self, name: str, *arguments: Any) -> tuple[str, str]:
-        """Send a command; its status (OK, NO), and the words of a refusal, made safe to show."""
+        """Send a command; return its status (OK, NO) and the words of a refusal, made safe to show."""
         status, _, words = self._answer_to(lambda: self.xatom(name, *arguments))
         return status, words
 
     def ask(self, name: str, *arguments: str, expected: int = 0) -> _Answer:
-        """Send a UID command: its status, the untagged responses that answer it, and the words of a refusal.
+        """Send a UID command; return its status, the untagged responses that answer it, and the words of a refusal.
 
         The answer may have `expected` bytes more than the usual allowance.
         """
@@ -83,14 +83,14 @@ class Wire(Stream):
             return answer
 
     def uid_fetch_ahead(self, uids: str, items: str, expected: int) -> None:
-        """Begin a `uid_fetch` that will be asked for next."""
+        """Send the `uid_fetch` that will be asked for next, without waiting for its answer."""
         with self.translated(self.host):
             self._settle()
             self._begin(uids, items)
             self._begun = uids, items, expected
 
     def _settle(self) -> None:
-        """Read the answer to the FETCH that was begun, if there is one: nothing else can be asked before."""
+        """Read the answer to the FETCH that was sent ahead, if there is one: no other command can be sent before."""
         if self._begun:
             (uids, items, expected), self._begun = self._begun, None
             self._ahead = uids, items, *self._finish(expected)
@@ -100,7 +100,7 @@ class Wire(Stream):
         self.send(f"F{self._fetches} UID FETCH {uids} {items}\r\n".encode())
 
     def _finish(self, expected: int) -> tuple[_Answer, float]:
-        """The answer to the FETCH that was begun last, and the seconds that it was waited for."""
+        """The answer to the FETCH that was begun last, and the seconds spent waiting for it."""
         self.expected = expected
         self.start_clock()
         self.expected = 0
@@ -110,7 +110,7 @@ class Wire(Stream):
         return answer, time.monotonic() - began
 
     def _read_fetch(self, tag: bytes) -> _Answer:
-        """The answer to a FETCH, its responses in the form of `imaplib`'s: text, and pairs of text and literal."""
+        """The answer to a FETCH, its responses as `imaplib` gives them: text, and pairs of text and literal."""
         parts: list[Any] = []
         while not (line := self.readline()).startswith(tag):
             if line[:5].upper() == b"* BYE" or line[:2] != b"* ":
@@ -150,6 +150,6 @@ class Wire(Stream):
 
 
 def _words(failure: Exception) -> str:
-    """What is said, also where `imaplib` passes on bytes, as of a greeting."""
+    """The words of an exception, decoded where `imaplib` passes on bytes, as of a greeting."""
     said = failure.args[0] if failure.args else ""
     return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(failure)

@@ -20,7 +20,7 @@ from mailer.progress import Logged, Mark, identity
 
 # How much of a log is read at once.
 _BLOCK = 65_536
-_LONGEST_LINE = 64 << 20  # far above any record: what is longer is none
+_LONGEST_LINE = 64 << 20  # bytes, far above any record: a longer line is none
 
 _log = logging.getLogger(__name__)
 
@@ -29,10 +29,10 @@ class Journal:
     """A log; `mark` is its end after the last append or recovery."""
 
     def __init__(self, path: Path, *, fsync: Callable[[int], None] = os.fsync) -> None:
-        self.path = Path(os.path.realpath(path))  # it is what a link leads to that is renamed
+        self.path = Path(os.path.realpath(path))  # log rotation renames the file itself, not a link to it
         self.mark = Mark()
         self._fsync = fsync
-        self._left_out: set[Path] = set()  # siblings that were complained of
+        self._left_out: set[Path] = set()  # files that have been warned of
 
     def append(self, lines: bytes) -> None:
         """Add whole lines and make them durable, or raise and leave the log as it was."""
@@ -45,7 +45,7 @@ class Journal:
                 if not before:
                     make_names_durable(self.path.parent, self._fsync)
             except BaseException:
-                # What the disk did not take entirely must not be found there later. If this fails too, the next
+                # Lines that the disk took only in part must not be found there later. If this fails too, the next
                 # append or start mends the log.
                 with contextlib.suppress(OSError):
                     os.ftruncate(file, before)
@@ -53,10 +53,10 @@ class Journal:
             self.mark = _mark(file)
 
     def recover(self, since: Mark) -> Iterator[Logged]:
-        """Cut off what a crash left torn, and tell the records written after the mark `since`.
+        """Cut off what a crash left torn, and yield the records written after the mark `since`.
 
-        Only the ends of the files are read: the log's and, when it was renamed since, those of its siblings; all of
-        them whole after a mark of nowhere. Only the log, under whatever name the mark tells it, is ever changed.
+        Reads the file of the mark from there on, and in whole the log, if it is another file, and siblings written to
+        later (all, for an empty mark). Changes only the log and the file of the mark, whatever its name is now.
         """
         for path in self._files(since):
             yield from self._recovered(path, since)
@@ -67,14 +67,14 @@ class Journal:
         with self._translated(), path.open("rb", buffering=_BLOCK) as file:
             found = _mark(file.fileno())
             known = found[:2] == since[:2]
-            # Others may be somebody's, who is writing to them just now.
+            # Other files stay as they are: somebody may be writing to them just now.
             if (known or path == self.path) and _last_line(file.fileno(), found.size) != found.size:
                 with self._opened(path) as writable:
                     _mend(writable)
                     found = _mark(writable)
             start = since.size if known and since.size <= found.size else None
             for offset, line in _lines(file, start or 0):
-                # A power cut can leave zeros where the end of a file was never written; elsewhere they are old.
+                # Behind the mark, zeros are what a power cut left of lines never written; elsewhere they are old.
                 if start is not None and b"\0" in line:
                     with self._opened(path) as writable:
                         os.ftruncate(writable, offset)
@@ -83,12 +83,12 @@ class Journal:
                     yield logged
 
     def _files(self, since: Mark) -> list[Path]:
-        """The files that can hold records made after the mark: the log, its former file, and siblings made later."""
+        """The files that can hold records made after the mark: the log, the file of the mark, and later siblings."""
         with self._translated():
             return sorted(path for path in self._siblings() if self._matters(path, since))
 
     def _siblings(self) -> list[Path]:
-        """The log, and what has its name in front; raises OSError, as `glob` would not. Some folders cannot be read."""
+        """The log and files named after it, or the log alone if the folder may not be read; raises OSError."""
         try:
             name = os.path.normcase(self.path.name)
             return [path for path in self.path.parent.iterdir() if os.path.normcase(path.name).startswith(name)]
@@ -102,10 +102,10 @@ class Journal:
             _log.warning("%s: cannot be read, and is left out", path)
 
     def _matters(self, path: Path, since: Mark) -> bool:
-        """Whether this is the log, the file of the mark, or a sibling that was written to after it and can be read."""
+        """Whether this is the log, the file of the mark, or a readable sibling that was written to later."""
         try:
             status = path.stat()
-        except OSError as failure:  # such as of one that was rotated away just now
+        except OSError as failure:  # such as for a file that was rotated away just now
             if path == self.path and not isinstance(failure, FileNotFoundError):
                 raise
             return False
@@ -155,7 +155,7 @@ def keep(path: Path, raw: bytes) -> None:
 
 
 def _write(file: int, data: bytes) -> None:
-    """One write, unless the system takes only a part of it."""
+    """Write the data, in one call unless the system takes only a part of it."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(file, rest) :]
@@ -167,7 +167,7 @@ def _mark(file: int) -> Mark:
 
 
 def _lines(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file from an offset on, each with its own offset; one that is too long comes in pieces."""
+    """The lines of a file from an offset on, each with its own offset; a line that is too long comes in pieces."""
     file.seek(start)
     end = start
     while piece := file.readline(_LONGEST_LINE if start == end else _BLOCK):
@@ -178,14 +178,14 @@ def _lines(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _mend(file: int) -> None:
-    """Give a log whose last line lacks its end that end, or, when that line is a part of a record, cut it off."""
+    """If the last line of a log lacks its line end, add that, or cut the line off if it is only a part of a record."""
     size = os.fstat(file).st_size
     start = _last_line(file, size)
     if start == size:
         return
     os.lseek(file, start, os.SEEK_SET)
     first, rest = os.read(file, 1), size - start - 1
-    # What begins like no record, and is nothing that a power cut leaves, is somebody's note.
+    # A line that begins neither like a record nor with a zero, as after a power cut, is somebody's note.
     if first not in (b"{", b"\0") or (rest <= _LONGEST_LINE and _logged(first + os.read(file, rest))):
         _write(file, b"\n")
     else:
@@ -193,7 +193,7 @@ def _mend(file: int) -> None:
 
 
 def _last_line(file: int, size: int) -> int:
-    """Where the last line begins: at the very end, when the line before it is complete."""
+    """Where the last line begins if it lacks its line end; the size of the file if it has one."""
     end, length = size, 1
     while end:
         start = max(0, end - length)
@@ -207,7 +207,7 @@ def _last_line(file: int, size: int) -> int:
 
 def _logged(line: bytes) -> Logged | None:
     """The mail that a line of a log is about; None for a line that is not such a record."""
-    if not line.startswith(b"{"):  # quickly seen, also of a gigabyte of anything else
+    if not line.startswith(b"{"):  # a quick test, even for a gigabyte of something else
         return None
     try:
         record = json.loads(line)

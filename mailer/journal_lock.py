@@ -1,4 +1,4 @@
-"""One collector writes to a log: its records name no mailbox, so that after a crash no other could tell its own.
+"""Lets only one collector write to a log: records name no mailbox, so after a crash two could not tell theirs apart.
 
 Called by `mailroom`.
 """
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 def only_writer(log: Path) -> Iterator[None]:
     """Keep the collectors of other mailboxes from this log; raises StateError (`passing`) when one of them has it.
 
-    The lock is SQLite's, which ends with the process, on an empty file of its own: a log can be renamed meanwhile.
+    The lock is SQLite's, which ends with the process. It has a file of its own, because the log may be renamed.
     """
     place = log.resolve()
     with contextlib.ExitStack() as held:

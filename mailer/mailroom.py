@@ -25,13 +25,13 @@ from mailer.supervisor import notify
 _LONGEST_FILE = 64 * 1024 * 1024  # bytes of a file that --read looks at
 
 _TRIES_OVER_A_MAIL = 3
-_UNTIL_TRIED = 8.0  # seconds at most to the next pass, while a mail that the server refused is to be tried again
+_UNTIL_TRIED = 8.0  # seconds to the next pass at most, while a mail that the server refused waits for another try
 
 _log = logging.getLogger("collector")
 
 
 def read_files(names: Iterable[str]) -> int:
-    """Print the record of each raw mail as JSON Lines; the exit code."""
+    """Print the record of each raw mail as JSON Lines; return the exit code."""
     code = ExitCode.DONE
     for name in names:
         try:
@@ -48,14 +48,14 @@ def read_files(names: Iterable[str]) -> int:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
-        except OSError as failure:  # a full disk, or a reader that has seen enough
+        except OSError as failure:  # a full disk, or a reader that closed the pipe
             _log.error("the record of %s cannot be written: %s", safe(name), failure.strerror)
             return ExitCode.TEMPORARY
     return code
 
 
 def check(settings: CollectorSettings) -> int:
-    """Prove the settings without changing anything: a line on stdout for each step, and the exit code."""
+    """Prove the settings without changing anything; print a line for each step, and return the exit code."""
     _require_state(settings)
     _require_logs(settings)
     mailbox = _mailbox(settings, launch.Stop())
@@ -69,11 +69,11 @@ def check(settings: CollectorSettings) -> int:
 
 
 def collect(settings: CollectorSettings, stop: launch.Stop, *, once: bool = False) -> int:
-    """Collect until `stop` is set, or once; the exit code."""
+    """Collect until `stop` is set, or make one pass when `once`; return the exit code."""
     _require_state(settings)
     _require_logs(settings)
     statedir.prepare(settings.state_dir)
-    # Nobody else is to touch the state or the logs: the locks come before everything.
+    # Take the locks before any work: no other collector may touch this state or these logs.
     login, host, folder = settings.account.login, settings.imap.host.lower(), settings.folder
     name = f"{login.lower()}@{host}/{'INBOX' if folder.upper() == 'INBOX' else folder}"
     with contextlib.ExitStack() as held:
@@ -138,7 +138,7 @@ def _collector(
 
 
 def _once(run_pass: Callable[[], tuple[int, int]], collector: Collector, stop: launch.Stop) -> tuple[int, int]:
-    """One pass; with some more tries where it fails over a mail, which would otherwise stop every run."""
+    """Make one pass, with a few more tries if it fails over a mail, as that mail would make every run fail."""
     for _ in range(_TRIES_OVER_A_MAIL):
         try:
             return run_pass()
@@ -149,19 +149,19 @@ def _once(run_pass: Callable[[], tuple[int, int]], collector: Collector, stop: l
 
 
 def _require_state(settings: CollectorSettings) -> None:
-    """Raise ConfigError, or StateError, for a state folder that cannot be written to, or holds no database of ours."""
+    """Raise ConfigError for a state folder that cannot be written to, StateError if its database cannot be used."""
     launch.require_writable("STATE_DIR", settings.state_dir)
     disk.check_database(settings.state_dir / DATABASE, ADVICE)
 
 
 def _require_logs(settings: CollectorSettings) -> None:
-    """Raise ConfigError for a log that no disk being freed again would let be written."""
+    """Raise ConfigError for a log that could not be written even if the disk had room."""
     for key, path in (("SUCCESS_LOG", settings.success_log), ("ERROR_LOG", settings.error_log)):
         try:
             path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            pass  # it will be made, or there is no such folder
-        except OSError as failure:  # such as links that go round in a circle, or a folder of somebody else
+            pass  # the log will be made, or its folder is missing (see below)
+        except OSError as failure:  # such as a loop of symbolic links, or a folder that may not be entered
             raise ConfigError(f"{key}: {path}: {failure.strerror}") from None
         if not path.parent.is_dir():
             raise ConfigError(f"{key}: {path} is in a folder that does not exist")

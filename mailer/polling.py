@@ -1,8 +1,8 @@
-"""The loop around passes: it goes on through every outage, and says so once, and once more if a login is refused in it.
+"""The loop around passes: it goes on through every outage, and logs each kind of failure in it once.
 
 Promises never to give up over a mailbox, a network or a disk that fails for a while: it waits longer each time, up to
-a limit, and tries again. Only a login or a folder that is refused before the first good pass ends it, as then somebody
-has to look at the settings.
+a limit, and tries again. Only a login or a folder that is refused before the first good pass ends the loop, as then
+somebody has to look at the settings.
 """
 
 import logging
@@ -14,7 +14,8 @@ from mailer.errors import ExitCode, MailboxError, StateError
 
 _log = logging.getLogger(__name__)
 
-# Seconds between tries: doubled up to the first; to the second after a refused login, as providers count those.
+# The longest waits between tries, in seconds: they double up to the first, and up to the second after a refused login,
+# as providers count those.
 _LONGEST = 60.0
 _LONGEST_LOGIN = 300.0
 
@@ -24,14 +25,14 @@ def keep_going(
     alive: Callable[[], None] = lambda: None, place: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.monotonic, spread: Callable[[], float] = random.random,
 ) -> None:
-    """Make one pass after the other until `pause(seconds)` says to stop; `alive` is called after each good one.
+    """Make one pass after the other until `pause(seconds)` says to stop; call `alive` after each good pass.
 
-    `period()` is how many seconds it is from a good one to the next.
-    `place` says how far the passes have come: one that fails, but has got on, is soon followed by the next.
+    `period()` gives the seconds from a good pass to the next.
+    `place()` says how far the passes have come: a failed pass that got further is soon followed by the next one.
     """
     began = clock()
-    failures = 0  # in a row, without getting on
-    told: set[ExitCode] = set()  # since it worked last
+    failures = 0  # in a row, without getting any further
+    told: set[ExitCode] = set()  # the kinds of failure logged since the last good pass
     ever = False
     while True:
         before = place()
@@ -51,10 +52,10 @@ def keep_going(
             if not ever and code in (ExitCode.LOGIN_REFUSED, ExitCode.CONFIG):
                 raise
             if code is ExitCode.LOGIN_REFUSED:
-                alive()  # a restart would not help, but end: at a start a refused login is final
+                alive()  # a restart by the watchdog would be fatal: a login refused at the start ends the script
             if not failures:
                 began = clock()
-            if code not in told:  # by its kind: the words of some servers are never twice the same
+            if code not in told:  # by kind: some servers never use the same words twice
                 told.add(code)
                 _log.error("%s; trying until it works again", failure)
             longest = _LONGEST_LOGIN if code is ExitCode.LOGIN_REFUSED else _LONGEST
@@ -65,6 +66,6 @@ def keep_going(
 
 
 def report(tickets: int, others: int) -> None:
-    """One line for a pass that brought mail."""
+    """Log one line for a pass that brought mail."""
     if tickets or others:
         _log.info("%d new: %d of tickets, %d other%s", tickets + others, tickets, others, "s" * (others != 1))

@@ -1,8 +1,8 @@
 """The position in each mailbox, durable in SQLite, and the lock that keeps a second collector away.
 
-Promises that a saved position is on disk when `begin` or `save` returns, and that nobody else works with the same
-state folder while this object lives: SQLite's exclusive lock ends with the process, however that ends. Refuses a
-folder in use (`StateError`, `passing`) and one that is damaged, full or read-only.
+Promises that a saved position is on disk when `begin` or `save` returns, and that no other collector works with the
+same state folder while this object lives: SQLite's exclusive lock ends with the process, however that ends. Raises
+`StateError` for a folder that is in use or full (`passing`) or read-only, and for a damaged database.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ FROM start JOIN progress USING (mailbox) WHERE mailbox = ?
 
 
 class Position:
-    """The saved position in one mailbox; `mailbox` names it apart from others in the same folder."""
+    """The saved position in one mailbox; the name `mailbox` tells it from others in the same state folder."""
 
     def __init__(self, folder: Path, mailbox: str) -> None:
         self._file = folder / DATABASE
@@ -42,14 +42,14 @@ class Position:
                 self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
                 self._database.execute("PRAGMA journal_mode=WAL")
                 (found,) = self._database.execute("PRAGMA integrity_check(1)").fetchone()
-                if found != "ok":  # what lacks its end would be read as zeros
+                if found != "ok":  # a missing end of the file would be read as zeros
                     raise sqlite3.DatabaseError(found)
                 self._database.execute("PRAGMA synchronous=FULL")
                 self._database.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT")
                 failing.pop_all()
 
     def load(self) -> Progress:
-        """What was saved last."""
+        """The progress that was saved last, or an empty one."""
         with self._translated():
             row = self._database.execute(_LOAD, (self._mailbox,)).fetchone()
             if row is None:
@@ -63,20 +63,20 @@ class Position:
             )
 
     def others(self) -> list[str]:
-        """Where nothing is saved of this mailbox: the others of which something is."""
+        """The names of the other mailboxes with a saved position, if this one has none."""
         with self._translated():
             names = [name for (name,) in self._database.execute("SELECT mailbox FROM start ORDER BY mailbox")]
         return [] if self._mailbox in names else names
 
     def begin(self, progress: Progress) -> None:
-        """Save a position in a mailbox that is read for the first time, or whose UIDVALIDITY changed."""
+        """Save a position in a mailbox that is read for the first time, or that was made anew or set back."""
         row = (self._mailbox, progress.uidvalidity, progress.next_uid, progress.pending)
         with self._translated(), self._transaction():
             self._database.execute("REPLACE INTO start VALUES (?, ?, ?, ?)", row)
             self._save(progress)
 
     def save(self, progress: Progress) -> None:
-        """Save what has changed since `begin`."""
+        """Save what may change after `begin`."""
         with self._translated(), self._transaction():
             self._save(progress)
 
@@ -113,7 +113,7 @@ class Position:
             raise self._unusable(failure) from failure
 
     def _unusable(self, failure: Exception) -> StateError:
-        text = f"{self._file}: {' '.join(str(failure).split())}"  # what SQLite finds is told in lines
+        text = f"{self._file}: {' '.join(str(failure).split())}"  # SQLite may tell its findings in several lines
         if type(failure) is sqlite3.DatabaseError:
             text += ADVICE
         return StateError(text, passing=may_pass(failure, self._file.parent))

@@ -1,9 +1,9 @@
 """How far a mailbox has been read: the values that the collector saves, compares and hands around.
 
-A mailbox is read in the order of its UIDs. On the first pass over a UIDVALIDITY the unseen mails below UIDNEXT are
-noted once, as `pending`, and never change; from then on everything at or above `next_uid` is taken, whatever its
-flags. `done` is the one pointer that moves: every UID up to it has been taken care of. Pure; `collect` moves the
-pointer, `position` keeps it, `journal` and `imap` fill in the rest.
+A mailbox is read in the order of its UIDs. On the first pass over a UIDVALIDITY the UIDs of the unseen mails below
+UIDNEXT are noted as `pending`, which never changes; from then on every mail at or above `next_uid` is taken, whatever
+its flags. `done` is the one pointer that moves: of the mails to be taken, all up to this UID are recorded or in
+`refused`. Pure; `collect` moves the pointer, `position` keeps it, `journal` and `imap` fill in the rest.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 
 class Mark(NamedTuple):
-    """The end of a log file at a time (its modification time, in nanoseconds), found again after it was renamed."""
+    """The end of a log file and its modification time (in nanoseconds); device and inode find a renamed file."""
 
     device: int = 0
     inode: int = 0
@@ -24,9 +24,9 @@ class Mark(NamedTuple):
 
 
 class Mail(NamedTuple):
-    """A mail as fetched: its beginning, whether that is all of it; `raw` is None when the server will not give it.
+    """A mail as fetched: its beginning, None if the server refuses it; `complete`: the beginning is all of the mail.
 
-    `refused`: it would not give more that is wanted; `cut`: what else there is cannot be found out.
+    `refused`: the server refuses more that is wanted; `cut`: there may be more text, but it could not be reached.
     """
 
     uid: int
@@ -52,7 +52,7 @@ class Logged(NamedTuple):
 
 
 class Selected(NamedTuple):
-    """What the server says about the mailbox when it is opened; `told`: it said the next UID, and just now."""
+    """What the server says about the mailbox when it is opened; `told`: it gave the next UID itself, and just now."""
 
     uidvalidity: int
     next_uid: int
@@ -61,11 +61,11 @@ class Selected(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The saved position in one mailbox; without a UIDVALIDITY it was never read before.
+    """The saved position in one mailbox; a mailbox that was never read has no UIDVALIDITY here.
 
     refused: mails that the server did not give, by UID; marking: the mails of the last batch, whose
-    \\Seen may not have been stored yet; marks: in the logs, success and error, nothing before them is of mails that
-    are still to come.
+    \\Seen may not have been stored yet; marks: places in the success and the error log before which there is no
+    record of a mail that is still to come.
     """
 
     uidvalidity: int = 0
@@ -83,12 +83,12 @@ _BEGINNING = 1000  # characters
 def identity(
     message_id: str | None, sender: str | None, subject: str | None, date: str | None, text: str | None
 ) -> str:
-    """What tells mails with the same numbers apart, as those of two mailboxes: the Message-ID, or else the others."""
+    """What tells mails with the same UID apart, as of two mailboxes: the Message-ID, or else all other values."""
     return str(message_id) if message_id else f"{sender}\n{subject}\n{date}\n{_digest(text or '')}"
 
 
 def _digest(text: object) -> str:
-    """The beginning of a text, which may have been cut, in a few characters."""
+    """A short digest of the beginning of a text, as its end may have been cut off."""
     return hashlib.blake2b(str(text)[:_BEGINNING].encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
@@ -98,7 +98,7 @@ def pack(uids: Iterable[int]) -> str:
 
 
 def unpack(text: str) -> "array[int]":
-    """The UIDs of a sequence set, four bytes each however many they are."""
+    """The UIDs of a sequence set, in an array that takes four bytes for each."""
     uids = array("I")
     for low, high in re.findall(r"(\d+)(?::(\d+))?", text):
         uids.extend(range(int(low), int(high or low) + 1))

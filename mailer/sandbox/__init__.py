@@ -1,1 +1,1 @@
-"""A mail server on loopback, SMTP in and IMAP out of memory: to try Mailer without an account, and to test it."""
+"""A mail server in memory, on loopback, with SMTP and IMAP: to try Mailer without an account, and to test it."""

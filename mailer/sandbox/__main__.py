@@ -18,14 +18,14 @@ from mailer.sandbox.screen import Screen
 
 ADMINISTRATOR = "helpdesk@example.com"
 PASSWORD = "sandbox"  # noqa: S105 - it guards nothing
-SERVER_PORT = 50007  # where client.py looks when it is not told
+SERVER_PORT = 50007  # where client.py connects to by default
 _START_SECONDS = 20.0
 _LOOK_SECONDS = 0.1
 _LOGS = {"success": "success_request.log", "error": "error_request.log"}
 
 
 def main(argv: list[str]) -> int:
-    """The command; its exit code."""
+    """Run the command; return its exit code."""
     parser = launch.Parser("python -m mailer.sandbox", description=__doc__, epilog="example: python -m mailer.sandbox")
     parser.add_argument("--mail-only", action="store_true", help="run the mail server alone, and show its settings")
     parser.add_argument("--smtp-port", type=port, default=0, metavar="P", help="(default: any free one)")
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 
 
 def port(text: str) -> int:
-    """A port number; argparse calls what is none an invalid port."""
+    """A port number; argparse puts the name of this function into its error message."""
     number = int(text)
     if not 0 <= number <= 65_535:
         raise ValueError
@@ -59,12 +59,12 @@ def port(text: str) -> int:
 def _mail_server(smtp_port: int, imap_port: int, screen: Screen) -> MailServer:
     mail = MailServer(
         smtp_port=smtp_port, imap_port=imap_port, password=PASSWORD, on_delivery=screen.mail, require_login=True,
-        uidvalidity=int(time.time()),  # another one each time, as its mail is: a collector may know the last one's
+        uidvalidity=int(time.time()),  # a new one each time, as the mail is new: a collector may know the last one
     )  # fmt: skip
     try:
         mail.start()
     except OSError as failure:
-        why = os.strerror(failure.errno or 0)  # its own words tell the address again
+        why = os.strerror(failure.errno or 0)  # the failure's own text repeats the address
         raise ConfigError(f"--smtp-port {smtp_port}, --imap-port {imap_port}: cannot listen ({why})") from failure
     return mail
 
@@ -123,12 +123,12 @@ def _run_everything(mail: MailServer, port: int, screen: Screen, stop: launch.St
 
 
 def _value(path: Path) -> str:
-    """A path as the settings file has it: a temporary folder may have a blank in its name."""
+    """A path quoted for the settings file: the name of a temporary folder may have a blank in it."""
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _word(path: Path) -> str:
-    """A path as it is typed in a command."""
+    """A path quoted for a command line."""
     return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
 
 
@@ -155,7 +155,7 @@ def _introduce(mail: MailServer, port: int, folder: Path, screen: Screen) -> Non
 
 
 def _watch(children: list[Child], folder: Path, screen: Screen, stop: launch.Stop) -> Child | None:
-    """Show records until told to stop, or until a child ends by itself, which is then the result."""
+    """Show records until told to stop, or until a child ends by itself; return that child."""
     positions = dict.fromkeys(_LOGS, 0)
     while not stop.wait(_LOOK_SECONDS):
         for name, file in _LOGS.items():
@@ -167,7 +167,7 @@ def _watch(children: list[Child], folder: Path, screen: Screen, stop: launch.Sto
 
 
 def _show_records(name: str, path: Path, position: int, screen: Screen) -> int:
-    """Show the records from this position of a log on; the position after them."""
+    """Show the records of a log from this position on; return the position after them."""
     try:
         with path.open("rb") as log:
             log.seek(position)
@@ -175,7 +175,7 @@ def _show_records(name: str, path: Path, position: int, screen: Screen) -> int:
     except FileNotFoundError:
         return position
     for line in lines:
-        if line.endswith(b"\n"):  # one that is being written is shown when it is whole
+        if line.endswith(b"\n"):  # a line that is still being written is shown later
             screen.record(name, line.decode())
             position += len(line)
     return position
@@ -189,7 +189,7 @@ def _failed(child: Child, screen: Screen) -> int:
     screen.say("", f"{child.script} has ended, with exit code {code}.")
     if child.script == "server.py" and child.port is None:
         screen.say("Where its port is taken, --server-port 0 takes any free one.")
-    return code if code > 0 else ExitCode.UNAVAILABLE  # it was killed, or ended without being asked to
+    return code if code > 0 else ExitCode.UNAVAILABLE  # it was killed (below 0), or ended unasked (0)
 
 
 if __name__ == "__main__":

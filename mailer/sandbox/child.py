@@ -14,18 +14,18 @@ from mailer.environment import BASE
 from mailer.sandbox.leash import GRACE
 
 MAX_LINE = 4096
-# A person's own settings stay out of it: the environment would win over the sandbox's .env.
+# Environment variables that the child does not get: a person's own settings would win over the sandbox's .env.
 _SETTINGS = re.compile(
     "(?:EMAIL|IMAP|SMTP|SERVER|MAIL|OAUTH|TICKET|RATE)_.*|PERIOD_CHECK|MARK_SEEN|SUCCESS_LOG|ERROR_LOG|STATE_DIR"
 )
 _LISTENING = re.compile(r"listening on \S+:([0-9]+)\s*")
 _LOGGED = re.compile(r"\S+ \S+ (?P<level>[A-Z]+) (?P<text>.*)", re.DOTALL)
-# The terminal's Ctrl-C is for the sandbox, which then ends its children in their order.
+# Ctrl-C at the terminal reaches the sandbox alone, which then ends its children one after the other.
 _DETACHED: dict[str, Any] = {"start_new_session": True} if os.name == "posix" else {"creationflags": 0x200}
 
 
 class Child:
-    """A running script. `on_trouble(script, text)` gets each line that is no log entry below a warning."""
+    """A running script. `on_trouble(script, text)` gets each line of stderr but log entries below a warning."""
 
     def __init__(self, script: str, env: Path, on_trouble: Callable[[str, str], None]) -> None:
         self.script = script
@@ -43,17 +43,17 @@ class Child:
         self._reader.start()
 
     def wait_until_listening(self, seconds: float) -> bool:
-        """Whether the script says that it listens, and goes on to run."""
+        """Wait until the script says that it listens; False if it ends before, or does not say so in time."""
         if self._listening.wait(seconds) and self.port is None:
-            self._reader.join()  # it has said its last word; now `ended` tells how it ended
+            self._reader.join()  # its output has ended; after this, `ended` knows the exit code
         return self.port is not None
 
     def ended(self) -> int | None:
-        """The exit code, once it has ended and all that it said has been passed on."""
+        """The exit code, or None until the script has ended and all its output has been passed on."""
         return None if self._reader.is_alive() else self._process.wait()
 
     def stop(self) -> None:
-        """Let go of the leash and wait for the end."""
+        """Let go of the leash and wait for the script to end."""
         with contextlib.suppress(OSError):
             if self._process.stdin:
                 self._process.stdin.close()

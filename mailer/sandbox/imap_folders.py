@@ -1,4 +1,4 @@
-"""What IMAP tells of the folders of an account that is logged in: which one a name means, STATUS and LIST."""
+"""What IMAP tells of the folders of the account that is logged in: find one by its name, STATUS and LIST."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from mailer.sandbox.imap_syntax import BadError, NoError, Token, decode_mailbox, encode_mailbox, text_of
 from mailer.sandbox.store import Folder
 
-MAX_WILDCARDS = 8  # in a pattern: each may multiply the time that a match takes
+MAX_WILDCARDS = 8  # in a pattern, as each may multiply the time that a match takes
 
 
 def find(folders: dict[str, Folder], mailbox: Token) -> tuple[str, Folder]:
@@ -24,7 +24,7 @@ def status(folders: dict[str, Folder], mailbox: Token, items: Token, uidvalidity
     messages = folder.messages.copy()
     values = {
         "MESSAGES": len(messages),
-        "RECENT": 0,  # the flag that went with IMAP4rev2
+        "RECENT": 0,  # the sandbox has no \Recent flag, which IMAP4rev2 dropped
         "UIDNEXT": folder.next_uid,
         "UIDVALIDITY": uidvalidity,
         "UNSEEN": sum("\\Seen" not in message.flags for message in messages),
@@ -37,7 +37,7 @@ def status(folders: dict[str, Folder], mailbox: Token, items: Token, uidvalidity
 
 def listing(folders: dict[str, Folder], reference: str, pattern: str) -> Iterator[str]:
     """The answers to LIST."""
-    if not pattern:  # a question for the hierarchy's separator
+    if not pattern:  # the client asks for the hierarchy delimiter
         yield '* LIST (\\Noselect) "/" ""'
         return
     wanted = decode_mailbox(reference + pattern)

@@ -10,7 +10,7 @@ from mailer.sandbox.wire import Connection
 # An atom is str, a quoted string or literal is bytes, a parenthesised list is a list.
 Token = str | bytes | list["Token"]
 
-MAX_COMMAND = 65_536  # with its literals
+MAX_COMMAND = 65_536  # bytes, with all literals
 MAX_DEPTH = 16
 _LITERAL = re.compile(rb"\{([0-9]{1,9})(\+?)\}\r?\n\Z")
 _TOKEN = re.compile(
@@ -34,7 +34,7 @@ class NoError(Exception):
 
 
 class UnreadableError(Exception):
-    """A command after which nothing can be made sense of: answered with NO, and the session is over."""
+    """A command after which the next one cannot be found: answered with NO, and the session is over."""
 
 
 def add_literals(line: bytes, connection: Connection) -> bytes:
@@ -126,7 +126,7 @@ def select(sequence_set: str, numbers: Sequence[int]) -> list[int]:
 
 
 def section(item: str) -> tuple[bool, str, Callable[[bytes], bytes]]:
-    """What a FETCH item asks of a message's bytes: whether it only peeks, its name in the answer, the cutter."""
+    """Parse the FETCH item of a body: whether it only peeks, its name in the response, and what cuts out its bytes."""
     found = _SECTION.fullmatch("BODY[]" if item.upper() == "RFC822" else item)
     if not found:
         raise BadError("Unknown item")

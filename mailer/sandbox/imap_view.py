@@ -1,4 +1,4 @@
-"""A selected folder as one IMAP client has been told that it is: SEARCH, FETCH, STORE, EXPUNGE, and what is new."""
+"""A selected folder as one IMAP client knows it: SEARCH, FETCH, STORE, EXPUNGE, and telling what has changed."""
 
 import imaplib
 import re
@@ -14,7 +14,7 @@ _SYSTEM = {flag.upper(): flag for flag in SYSTEM_FLAGS}
 
 
 class View:
-    """Messages by the numbers that the client knows them by; `write` takes the untagged answers."""
+    """The messages under the sequence numbers that the client knows; `write` sends untagged responses."""
 
     def __init__(self, folder: Folder, write: Callable[[bytes], None], *, read_only: bool) -> None:
         self.read_only = read_only
@@ -26,7 +26,7 @@ class View:
         self._changes = -1
 
     def perform(self, name: str, arguments: list[Token], *, by_uid: bool) -> str:
-        """SEARCH, FETCH or STORE with as many arguments as it needs; the tagged reply."""
+        """Do SEARCH, FETCH or STORE (the number of arguments has been checked); return the tagged reply."""
         chosen, *rest = arguments
         if name == "SEARCH":
             self.search(arguments, by_uid=by_uid)
@@ -39,13 +39,13 @@ class View:
         return f"OK {name} done"
 
     def search(self, keys: list[Token], *, by_uid: bool) -> None:
-        """Name the messages that match."""
+        """Send the numbers, or the UIDs, of the messages that match."""
         found = search(keys, self._messages)
         names = [self._messages[position].uid if by_uid else position + 1 for position in found]
         self._write(b" ".join([b"* SEARCH", *(b"%d" % name for name in names)]) + b"\r\n")
 
     def fetch(self, chosen: str, items: list[Token], *, by_uid: bool) -> None:
-        """Give the items of the chosen messages; a body that is not peeked at becomes read."""
+        """Send the items of the chosen messages; a body that is fetched without PEEK sets \\Seen."""
         if not items:
             raise BadError("No items")
         names, cutters, reads = ["UID"] if by_uid else [], {}, False
@@ -82,13 +82,13 @@ class View:
                 self._tell(position, ["UID", "FLAGS"] if by_uid else ["FLAGS"], {})
 
     def expunge(self) -> None:
-        """Remove what is marked as deleted; `tell_news` tells."""
+        """Remove the messages with the flag \\Deleted; `tell_news` tells the client."""
         if self.read_only:
             raise NoError("[READ-ONLY] The folder was opened to be read")
         self._folder.remove(lambda message: "\\Deleted" in message.flags)
 
     def summary(self, uidvalidity: int) -> list[str]:
-        """The untagged answers to SELECT that `tell_news` has not given."""
+        """The untagged responses to SELECT, apart from those that `tell_news` sends."""
         flags = " ".join(SYSTEM_FLAGS)
         kept = "" if self.read_only else flags + " \\*"
         unseen = [number for number, message in enumerate(self._messages, 1) if "\\Seen" not in message.flags]

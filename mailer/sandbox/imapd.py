@@ -1,7 +1,7 @@
-"""IMAP4rev1 (RFC 3501) with LITERAL+, SASL-IR and UNSELECT: the way out.
+"""The sandbox's IMAP server: IMAP4rev1 (RFC 3501) with LITERAL+, SASL-IR and UNSELECT.
 
-Left out, and answered with BAD: what needs the MIME structure (ENVELOPE, BODYSTRUCTURE, numbered parts, searching in
-texts) and what changes folders (CREATE, APPEND, COPY …).
+It answers BAD to what needs the MIME structure (ENVELOPE, BODYSTRUCTURE, numbered parts, searching in texts) and to
+what changes folders (CREATE, APPEND, COPY …).
 """
 
 import base64
@@ -42,7 +42,7 @@ class Session:
         self._ended = False
 
     def run(self) -> None:
-        """Answer commands until LOGOUT, or until there have been too many that are none."""
+        """Answer commands until LOGOUT, or until too many were answered with BAD."""
         self._write(f"* OK [CAPABILITY {self._capabilities()}] Mailer sandbox ready")
         errors = 0
         while not self._ended and errors < MAX_ERRORS:
@@ -57,7 +57,7 @@ class Session:
         self._connection.write(line.encode() + b"\r\n")
 
     def _next(self) -> str:
-        """Take a command and do it; the text of the tagged reply."""
+        """Read a command and do it; return the text of the tagged reply."""
         self._tag = "*"
         try:
             line = self._connection.read_line(MAX_COMMAND)
@@ -77,7 +77,7 @@ class Session:
             return f"NO {error}"
         except BadError as error:
             return f"BAD {error}"
-        except RecursionError:  # NOT of NOT of NOT
+        except RecursionError:  # too many NOT in a row
             return "BAD Too deep"
         except NoError as error:
             return f"NO {error}"
@@ -93,7 +93,7 @@ class Session:
             reply = self._view.perform(name, arguments, by_uid=by_uid)
         else:
             reply = str(getattr(self, f"_{name.lower()}")(*arguments))
-        if self._view:  # while messages go by numbers, the numbers stay as they are
+        if self._view:  # no EXPUNGE during FETCH, STORE or SEARCH by number (RFC 3501, section 7.4.1)
             self._view.tell_news(may_expunge=by_uid or name not in _BY_NUMBER_OR_UID)
         return reply
 

@@ -1,7 +1,7 @@
 """Runs a script so that it ends with the process that started it: `python -m mailer.sandbox.leash SCRIPT [FLAG ...]`.
 
 Standard input is the leash: a pipe that nobody writes to. When its other end is closed, because the sandbox ends or
-has been killed, the script is told to end as SIGTERM or Ctrl-C would. Needs nothing that an operating system lacks.
+has been killed, the script is told to end as SIGTERM or Ctrl-C would. This works on every operating system.
 """
 
 import _thread
@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-GRACE = 12.0  # seconds for a clean end: the server gives requests that it has begun ten
+GRACE = 12.0  # seconds for a clean end: the server gives the requests that it has begun ten seconds
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def _watch() -> None:
     if os.name == "posix":
         os.kill(os.getpid(), signal.SIGTERM)
     else:
-        _thread.interrupt_main(signal.SIGINT)  # there, SIGTERM would end the process at once
+        _thread.interrupt_main(signal.SIGINT)  # on Windows SIGTERM would end the process at once
     time.sleep(GRACE)
     os._exit(1)
 

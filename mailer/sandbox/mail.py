@@ -15,12 +15,12 @@ from mailer.sandbox.wire import Connection, Listener
 
 
 class MailServer:
-    """A context manager that listens on two ports, and the hands of a test inside the mailboxes.
+    """A context manager that listens on two ports, with methods by which tests reach into the mailboxes.
 
-    - `extensions`: what EHLO offers, and nothing else works; `require_login`: no mail without AUTH.
+    - `extensions`: those that EHLO offers (no others work); `require_login`: no mail is taken without AUTH.
     - `refuse(recipient)`: an SMTP reply such as "550 5.1.1 Nobody here", or None to take mail for that address.
-    - `on_delivery(sender, recipients, data)`, `on_command(line)`: called as it happens, from the connection's thread.
-    - `tls`: STARTTLS, and no login before it; with `implicit_tls` TLS from the first byte.
+    - `on_delivery(sender, recipients, data)`, `on_command(line)`: called at once, in the connection's thread.
+    - `tls`: STARTTLS is offered, and no login before it; with `implicit_tls`, TLS begins with the first byte.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class MailServer:
         self.stop()
 
     def start(self) -> None:
-        """Listen; after `stop` on the same ports again, with the mail still there."""
+        """Start to listen; after a `stop`, on the same ports again and with the same mail."""
         try:
             self._listeners.append(Listener(self.host, self.smtp_port, self._serve_smtp))
             self._listeners.append(Listener(self.host, self.imap_port, self._serve_imap))
@@ -97,7 +97,7 @@ class MailServer:
         flags: Iterable[str] = (),
         received: datetime | None = None,
     ) -> int:
-        """Put a message into a folder (created if need be), whatever its bytes; its UID."""
+        """Put a message into a folder (created if need be), whatever its bytes; return its UID."""
         self.store.reserve(len(raw), 1)
         return self._folder(recipient, folder).append(raw, flags, received).uid
 

@@ -18,7 +18,7 @@ _STYLES = {"mail": BOLD, "success": "32", "error": "33"}  # green and yellow; a 
 
 
 class Screen:
-    """Standard output: whole entries, from any thread, at once. `on_broken` is called when nobody reads any more."""
+    """Writes to standard output, whole entries from any thread. `on_broken` is called when nobody reads it any more."""
 
     def __init__(self, on_broken: Callable[[], None]) -> None:
         self._on_broken = on_broken
@@ -33,23 +33,23 @@ class Screen:
                 self._on_broken()
 
     def bold(self, text: str) -> str:
-        """The text, to be noticed."""
+        """The text in bold, if the terminal shows that."""
         return _paint(text, BOLD)
 
     def mail(self, sender: str, recipients: Iterable[str], data: bytes) -> None:
-        """A mail that has been delivered."""
+        """Show a mail that has been delivered."""
         mail = reading.read(data)
         who = [f"from {sender or '<>'}", f"to {', '.join(recipients)}"]
         self._entry("mail", mail.subject or "(no subject)", [*who, "", *mail.text.splitlines()])
 
     def record(self, log: str, line: str) -> None:
-        """A line that the collector has written into one of its logs."""
+        """Show a line that the collector has written into one of its logs."""
         record = json.loads(line)
         what = f"ticket {record['ticket']}" if "ticket" in record else f"reason: {record.get('reason')}"
         self._entry(log, f"{what}, from {record.get('from')}", [str(record.get("subject") or "(no subject)")])
 
     def trouble(self, script: str, text: str) -> None:
-        """What a script complains of."""
+        """Show what a script complains of."""
         self._entry(script.removesuffix(".py"), text, [])
 
     def _entry(self, kind: str, head: str, lines: list[str]) -> None:

@@ -1,6 +1,6 @@
 """What SMTP carries (RFC 5321): paths, addresses and parameters of MAIL and RCPT, and the text after DATA.
 
-A complaint is the SMTP reply to give.
+The text of an error is the SMTP reply to give.
 """
 
 import re
@@ -21,19 +21,19 @@ TOO_LONG = "550 5.6.0 A line is longer than 998 bytes"
 
 
 class RefusedError(Exception):
-    """The argument cannot be taken; the text is the reply."""
+    """The argument is refused; the text is the SMTP reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """An address with the parameters after it, in capitals."""
+    """An address, and the parameters after it, in capitals."""
 
     address: str
     parameters: tuple[str, ...]
 
 
 def path(word: str, argument: str) -> Path:
-    """The argument of MAIL (`word` FROM) or RCPT (TO)."""
+    """Parse the argument of MAIL (`word` is FROM) or RCPT (TO)."""
     found = _PATH.fullmatch(argument)
     if not found or found["word"].upper() != word:
         raise RefusedError(f"501 5.5.4 Syntax: {word}:<address>")
@@ -41,7 +41,7 @@ def path(word: str, argument: str) -> Path:
 
 
 def check_address(address: str, *, utf8: bool) -> None:
-    """Refuse what cannot be an address, or needs SMTPUTF8 and has not got it."""
+    """Refuse what cannot be an address, or is beyond ASCII in a transaction without SMTPUTF8."""
     if len(address.encode()) > _LONGEST_ADDRESS or not _MAILBOX.fullmatch(address):
         raise RefusedError("501 5.1.3 Bad address syntax")
     if not address.isascii() and not utf8:
@@ -63,15 +63,15 @@ def check_parameters(parameters: tuple[str, ...], offered: Container[str], max_m
 
 
 def read_text(connection: Connection, max_message: int) -> tuple[bytes, str | None]:
-    """The message after DATA without its dot-stuffing, and the reply when it is one that cannot be taken."""
+    """Read the message after DATA, and undo its dot-stuffing; return it, and the reply if it is refused."""
     text, size, fault, ended = bytearray(), 0, None, True
     while size <= 2 * max_message:
         try:
-            line = connection.read_line(MAX_TEXT_LINE + 1)  # and a dot that is stuffing
+            line = connection.read_line(MAX_TEXT_LINE + 1)  # one more for a stuffed dot
         except LineTooLongError as error:
             size, fault, ended = size + MAX_TEXT_LINE, fault or TOO_LONG, error.ended
             continue
-        if ended and line == b".\r\n":  # only between two <CR><LF>, or mail could be smuggled past other servers
+        if ended and line == b".\r\n":  # only between two <CR><LF>: otherwise SMTP smuggling is possible
             return bytes(text), fault
         ended = line.endswith(b"\r\n")
         line = line.removeprefix(b".")

@@ -1,6 +1,6 @@
-"""SMTP (RFC 5321) with the extensions of a submission server (RFC 6409): the way in.
+"""The sandbox's SMTP server (RFC 5321), with the extensions of a submission server (RFC 6409).
 
-Stricter than most servers, so that what passes here passes elsewhere: a message with a bare LF or a line of more
+It is stricter than most servers, so that what passes here passes elsewhere: a message with a bare LF or a line of more
 than 998 bytes is refused, and so is an address beyond ASCII without SMTPUTF8. A message is taken after the final
 dot or not at all.
 """
@@ -15,7 +15,7 @@ from mailer.sandbox.store import Rules, StoreFullError
 from mailer.sandbox.wire import Connection, LineTooLongError
 
 HOST = "sandbox.example.com"
-MAX_COMMAND = 12_288  # what RFC 4954 asks for where AUTH is spoken; other commands are shorter
+MAX_COMMAND = 12_288  # bytes, as RFC 4954 asks for with AUTH; other commands are shorter
 MAX_RECIPIENTS = 1000
 MAX_PROTOCOL_ERRORS = 20
 _WITHOUT_ARGUMENT = ("DATA", "RSET", "STARTTLS")
@@ -44,7 +44,7 @@ class Session:
         }  # fmt: skip
 
     def run(self) -> None:
-        """Answer commands until QUIT, or until there have been too many that are none."""
+        """Answer commands until QUIT, or until there have been too many protocol errors."""
         self._reply(f"220 {HOST} ESMTP Mailer sandbox")
         errors = 0
         while errors < MAX_PROTOCOL_ERRORS:
@@ -79,7 +79,7 @@ class Session:
             return str(refusal)
 
     def _offered(self) -> list[str]:
-        """The extensions on offer now: where TLS can be had, no login without it."""
+        """The extensions on offer now: where STARTTLS is one of them, AUTH is not."""
         in_clear = self._rules.tls is not None and not self._connection.encrypted
         offered = [name for name in self._rules.extensions if not (in_clear and name == "AUTH")]
         return [*offered, "STARTTLS"] if in_clear else offered

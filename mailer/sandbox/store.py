@@ -1,6 +1,6 @@
-"""The mail itself, in memory: accounts on demand, folders, messages with UIDs and flags; and the servers' rules.
+"""The mail itself, in memory: accounts on demand, folders, messages with UIDs and flags; and the rules of the servers.
 
-Thread-safe: lists are only appended to or replaced, flags replaced, so a session may go on reading what it has got.
+Thread-safe: lists are only appended to or replaced, and flags replaced, so a session may go on reading those it has.
 """
 
 import hmac
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-MAX_BYTES = 1 << 30  # of mail altogether; the memory of the machine is the person's, not ours
+MAX_BYTES = 1 << 30  # of mail altogether, so that the machine's memory is not filled
 SMTP_EXTENSIONS = ("PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "AUTH")
 SYSTEM_FLAGS = ("\\Answered", "\\Flagged", "\\Deleted", "\\Seen", "\\Draft")
 
@@ -71,12 +71,12 @@ class Store:
         self._lock = threading.Lock()
 
     def folders(self, address: str) -> dict[str, Folder]:
-        """An account's folders by name; INBOX is always one."""
+        """An account's folders by name; there is always an INBOX."""
         with self._lock:
             return self._folders.setdefault(address.casefold(), {"INBOX": Folder()})
 
     def reserve(self, size: int, copies: int) -> None:
-        """Count a message before it is stored; `StoreFullError` when there is no room for it."""
+        """Count the size of a message before it is stored; raises StoreFullError when there is no room for it."""
         size += 1000 * copies  # the copies share the bytes; each has its own entry in a folder
         with self._lock:
             if self._bytes + size > MAX_BYTES:
@@ -86,7 +86,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How the two servers behave; `MailServer` explains each."""
+    """How the two servers behave; `MailServer` explains each rule."""
 
     store: Store
     password: str = field(repr=False)
@@ -99,7 +99,7 @@ class Rules:
     tls: ssl.SSLContext | None = None
 
     def login(self, response: bytes) -> str | None:
-        """The user of a SASL PLAIN response (RFC 4616) when the password is right. Who acts for another is refused."""
+        """The user of a SASL PLAIN response (RFC 4616), None if the password is wrong or it acts for another."""
         authority, user, password = ([*response.split(b"\0"), b"", b""])[:3]
         right = hmac.compare_digest(password, self.password.encode()) and response.count(b"\0") == 2
         if not user or not right or authority not in (b"", user):

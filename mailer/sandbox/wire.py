@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 MAX_CONNECTIONS = 1000
 IDLE_SECONDS = 1800.0  # RFC 3501 asks for half an hour at least
-_PASSED_OVER = 1 << 20  # how much of a line that is too long is read away before the peer is cut off
+_PASSED_OVER = 1 << 20  # bytes of an overlong line that are skipped before the peer is cut off
 _OUTPUT_CHUNK = 1 << 18
 
 
 class LineTooLongError(Exception):
-    """The line was longer than allowed; it has been read away. `ended` is whether <CR><LF> ended it."""
+    """The line was longer than allowed, and has been skipped. `ended`: whether it ended with <CR><LF>."""
 
     def __init__(self, line: bytes) -> None:
         super().__init__("line too long")
@@ -41,7 +41,7 @@ class Connection:
         while (end := self._incoming.find(b"\n") + 1) == 0:
             if len(self._incoming) > limit:
                 passed_over += len(self._incoming) - 1
-                del self._incoming[:-1]  # all but what may be the CR of its end
+                del self._incoming[:-1]  # the last byte may be the CR of its end
                 if passed_over > _PASSED_OVER:
                     raise ConnectionError("endless line")
             self._receive()
@@ -57,7 +57,7 @@ class Connection:
         return self._take(count)
 
     def write(self, data: bytes) -> None:
-        """Send, at the latest when the next input is waited for."""
+        """Send the data, at the latest before the next wait for input."""
         self._outgoing += data
         if len(self._outgoing) > _OUTPUT_CHUNK:
             self.flush()
@@ -152,7 +152,7 @@ class Listener:
         try:
             self._serve(connection)
         except OSError:
-            pass  # gone, silent for too long, or no TLS: nobody is left to tell
+            pass  # the peer is gone or silent for too long, or TLS failed: nobody is left to tell
         finally:
             connection.close()
             with self._lock:
