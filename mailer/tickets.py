@@ -16,8 +16,8 @@ _WORDS = (
     "respuesta|resposta|enc|encaminhado|odp\\.?|odpowiedź|pd|odpověď|předat|přep|přeposláno|vá|válasz|továbbítás|"
     "továbbítva|atb\\.?|pārs\\.?|ats|fs|yml|odg|odgovor|răspuns|ynt|yanıt|cvp|cevap|i̇?lt|ilt|απ|απάντηση|σχετ|πρθ|"
     "отв|ответ|на|ha|пересл|переслано|переслать|пересылка|пер|відп|відповідь|адказ|жауап|отг|отговор|препр|прп|отн|одг|"
-    "proslijeđeno|回复|答复|转发|回覆|回復|答覆|轉寄|轉發|返信|回信|転送|답장|회신|전달|trả lời|tl|chuyển tiếp|bls|balas|trs|"
-    "ตอบ|ตอบกลับ|ส่งต่อ|השב|תגובה|הועבר|رد|الرد|إعادة توجيه|پاسخ"
+    "proslijeđeno|回复|答复|转发|回覆|回復|答覆|轉寄|轉發|返信|回信|転送|답장|회신|전달|trả lời|tl|chuyển tiếp|"
+    "bls|balas|trs|ตอบ|ตอบกลับ|ส่งต่อ|השב|תגובה|הועבר|رد|الرد|إعادة توجيه|پاسخ"
 )
 # One prefix, with the counter that some programs keep: `Re[2]:`, `Re(2):`, `Re^2:`, `Re-2:`; the colon may be a
 # full-width one.
