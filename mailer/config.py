@@ -1,7 +1,7 @@
 """Settings: a mapping of strings → frozen settings for one script, every problem reported at once.
 
-Refuses, with a `ConfigError` that names each key, whatever is missing or cannot be meant. Pure: `environment`
-reads the files and calls this.
+Raises a `ConfigError` that names the key of every missing or impossible value. Pure: `environment` reads the files.
+Called by the scripts, directly or through `environment`.
 """
 
 import re
@@ -31,7 +31,7 @@ KEYS = frozenset({
     "TICKET_STEP", "TICKET_OFFSET", "SUCCESS_LOG", "ERROR_LOG", "STATE_DIR",
 })  # fmt: skip
 
-# Those of them whose `~` is replaced where they are read: this module knows no home folder.
+# The keys in whose values `environment` replaces a `~`: this module knows no home folder.
 PATHS = frozenset({
     "SUCCESS_LOG", "ERROR_LOG", "STATE_DIR", "MAIL_CA_FILE", "SERVER_TLS_CERT", "SERVER_TLS_KEY", "SERVER_TLS_CA",
 })  # fmt: skip
@@ -40,7 +40,7 @@ PATHS = frozenset({
 _HIGHEST_START = 10**15
 _LONGEST_PERIOD = 1e9  # seconds, 30 years: far below what a clock can count
 _IMPLICIT_TLS_PORTS = (465, 993)
-# The account's address goes into the envelope and into header lines: nothing that could end either.
+# The account's address goes into the envelope and into header fields: it must hold nothing that could end either.
 _MAILBOX = re.compile(r"[^\s<>()\[\],;:\\\"\x00-\x1f\x7f-\x9f@]+@[^\s<>()\[\],;:\\\"\x00-\x1f\x7f-\x9f@]+")
 
 
@@ -104,7 +104,7 @@ def collector_settings(values: Mapping[str, str], base: Path) -> CollectorSettin
 
 
 def logs(values: Mapping[str, str], base: Path) -> tuple[Path, Path]:
-    """Where the two logs are, success and error: all that showing them needs."""
+    """The paths of the success log and the error log, the only settings that `--show` needs."""
     reader = Reader(values, base)
     success, error = (reader.place(f"{name}_LOG", f"{name.lower()}_request.log") for name in ("SUCCESS", "ERROR"))
     return reader.result((success, error))
@@ -113,7 +113,7 @@ def logs(values: Mapping[str, str], base: Path) -> tuple[Path, Path]:
 def client_settings(values: Mapping[str, str], base: Path) -> ClientSettings:
     """The settings of `client.py`; relative paths are taken from `base`."""
     reader = Reader(values, base)
-    # The server gives a delivery three times MAIL_TIMEOUT, and may keep a newcomer waiting for SERVER_TIMEOUT before.
+    # The server gives a delivery three times MAIL_TIMEOUT; before that, a newcomer may wait for SERVER_TIMEOUT.
     patience = 3 * reader.others_seconds("MAIL_TIMEOUT", "30") + 2 * reader.others_seconds("SERVER_TIMEOUT", "15")
     host, token = reader.host("SERVER_HOST", "127.0.0.1"), reader.secret("SERVER_TOKEN")
     authority = reader.path("SERVER_TLS_CA")
@@ -147,7 +147,7 @@ def _oauth(reader: Reader) -> OAuth:
     if not refresh_token:
         reader.complain("OAUTH_REFRESH_TOKEN", "is missing (or set EMAIL_TOKEN_COMMAND)")
     token_url = reader.text("OAUTH_TOKEN_URL")
-    if token_url and not may_have_secrets(token_url):  # and it is not shown: a password may be in it
+    if token_url and not may_have_secrets(token_url):  # not shown, as a password may be in it
         reader.complain("OAUTH_TOKEN_URL", "must be an https address, with no name or password in it")
     # A public client, as Microsoft's device sign-in makes them, has no client secret.
     return OAuth(

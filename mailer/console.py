@@ -1,7 +1,7 @@
 """What `client.py` does: take an address and a message, send them, and tell what came of it.
 
-With a person at the terminal, `conversation` asks for what no flag gave and for what was wrong. Without one, or with
-both flags, nothing is asked: a sentence for each problem on stderr and an exit code. Results alone go to stdout.
+With a person at the terminal, `conversation` asks for what no flag gave, and again for what was wrong. Without one, or
+with both flags, nothing is asked: each problem becomes a sentence on stderr. Results alone go to stdout.
 """
 
 import errno
@@ -21,7 +21,7 @@ from mailer.terminal import Terminal, complain, decode, interactive, is_terminal
 from mailer.translation import _, explain_all
 from mailer.validation import check
 
-# Far above the longest message: what is longer than even this is told a wrong length, and is too long all the same.
+# Far above the longest message. Longer input is cut here: the complaint about its length then names a wrong one.
 _LONGEST_INPUT = 64 << 20
 
 
@@ -49,7 +49,7 @@ def run(courier: Courier, *, email: str | None, message: str | None, file: Path 
 
 
 def _standard_input(email: str | None, message: str | None) -> tuple[str, str]:
-    """What no flag gave, exactly as it stands there; raises EOFError when there is nothing."""
+    """Address and message; what no flag gave is read unchanged from standard input. Raises EOFError if it is empty."""
     given = decode(sys.stdin.buffer.read(_LONGEST_INPUT)) if sys.stdin else ""
     if not given:
         raise EOFError
@@ -67,7 +67,7 @@ def _missing(email: str | None, message: str | None) -> str:
 
 
 def _send(courier: Courier, request: Request, as_json: bool) -> ExitCode:
-    """Send without asking anybody anything."""
+    """Send without asking the person anything."""
     try:
         check(request.email, request.message)
         reply = courier.deliver(request, complain if is_terminal(sys.stderr) else lambda _words: None)
@@ -98,7 +98,7 @@ def _show(reply: Reply | None, as_json: bool, results: TextIO | None) -> None:
 
 
 def _print(result: str, results: TextIO | None) -> None:
-    """The result where it belongs, or else on stderr: what came of the message is not to be lost with it."""
+    """Print the result on standard output or, if that fails, on stderr: the outcome must not be lost."""
     try:
         if not results:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -108,4 +108,4 @@ def _print(result: str, results: TextIO | None) -> None:
         complain(words.format(why=failure.strerror, result=result))
         if results and results is not sys.stdout:
             with suppress(OSError):
-                results.close()  # or Python would try it again, and complain
+                results.close()  # otherwise Python would try to write it again at exit, and complain

@@ -1,7 +1,7 @@
 """The conversation at the terminal: asks, checks at once, sends, and asks again for just what was wrong.
 
-What has been typed is in the draft before anything else happens to it, and stays there until the server has answered
-OK or the person wants it deleted. A request keeps its id for as long as its content stays. Called by `console`.
+Typed text goes into the draft before anything else happens to it, and stays there until the server has answered OK or
+the person deletes it. A request has a new id when its content changes or it is to be sent anew. Called by `console`.
 """
 
 import secrets
@@ -40,15 +40,15 @@ def converse(
 
 
 def _interrupt(*_: object) -> None:
-    """Ctrl-C, or what ends the client: one is enough, and a window that closes may send several."""
+    """Handle the first signal that ends the client, and ignore the others: a window that closes may send several."""
     _end_no_more()
     raise KeyboardInterrupt
 
 
 def _end_no_more() -> None:
-    """From here on nothing of that ends the client."""
+    """Ignore the signals that end the client from here on."""
     for ending in ENDINGS:
-        signal.signal(ending, lambda *_: None)  # where one is on its way, Python complains of SIG_IGN
+        signal.signal(ending, lambda *_: None)  # SIG_IGN makes Python complain of a pending one
 
 
 class _Conversation:
@@ -60,7 +60,7 @@ class _Conversation:
         self._form = Form(terminal, self._draft)
         self._request = Request("", "", _new_id())
         self.sent: Reply | None = None
-        self._twice = False  # whether it may have been sent under another id, or so long ago that no server knows
+        self._twice = False  # it may have been sent under another id, or too long ago for the server to remember
 
     def begin(self, email: str | None, message: str | None) -> None:
         """Complete what the flags gave, or take up a draft."""
@@ -72,9 +72,9 @@ class _Conversation:
         self._change(address, text)
 
     def send_until_settled(self) -> tuple[Reply | None, ExitCode]:
-        """Send, and mend what is wrong with the person's help, until it is sent or the person stops."""
+        """Send, and have the person correct what is wrong, until the message is sent or the person stops."""
         while True:
-            doubtful = self._draft.doubtful  # from an earlier time, of which this one may know nothing
+            doubtful = self._draft.doubtful  # from an earlier try, which this one may not settle
             self._keep(doubtful=True)
             self._terminal.say(_("Sending to {server} …").format(server=self._courier.server), FAINT)
             outcome: Reply | TransportError
@@ -83,7 +83,7 @@ class _Conversation:
             except TransportError as failure:
                 outcome = failure
             except KeyboardInterrupt as interrupt:
-                self._terminal.say("")  # after the ^C
+                self._terminal.say("")  # ends the line with the ^C
                 if isinstance(interrupt, UnsentInterrupt):
                     self._keep(doubtful)
                 raise
@@ -94,7 +94,7 @@ class _Conversation:
                 return outcome, ExitCode.DONE
             uncertain = exit_code(outcome) is ExitCode.UNCERTAIN
             if isinstance(outcome, Reply) and not outcome.retry and not uncertain:
-                # It was not sent, and the server would only repeat that to the same id, whatever has been mended since.
+                # It was not sent. To the same id the server would only repeat this answer, even when the cause is gone.
                 self._request = replace(self._request, id=_new_id())
             self._keep(doubtful or uncertain)
             if not self._mend(outcome):
@@ -103,7 +103,7 @@ class _Conversation:
                 return reply, ExitCode.UNCERTAIN if self._draft.doubtful else exit_code(outcome)
 
     def part(self) -> None:
-        """Say what becomes of a message that was not sent."""
+        """Say whether the message may have been sent, and whether its text is kept."""
         if not self._draft.written:
             self._draft.discard()
             return
@@ -136,7 +136,7 @@ class _Conversation:
         return "nothing" not in fields
 
     def _decide(self, outcome: Reply | TransportError) -> set[str | None]:
-        """Which field to change after an error that is about neither, or will pass; "nothing" when the person stops."""
+        """Ask what to do after an error of no field, or one that may pass: try again (None), a field, or "nothing"."""
         again = _("Try again")
         uncertain = isinstance(outcome, Reply) and exit_code(outcome) is ExitCode.UNCERTAIN
         if uncertain or self._twice:
@@ -149,7 +149,7 @@ class _Conversation:
         default = 4 if isinstance(outcome, Reply) and not outcome.retry else 1
         chosen = self._form.choose(default, again, _("Change your e-mail address"), _("Change the text"), stop)
         if chosen == 1 and uncertain:
-            # With the same id the server would only repeat its answer: what is wanted is a second mail.
+            # With the same id the server would only repeat its answer, but the person wants a second mail.
             self._request = replace(self._request, id=_new_id())
             self._twice = True
         return {(None, "email", "message", "nothing")[chosen - 1]}
@@ -183,17 +183,17 @@ class _Conversation:
     def _take(self, path: Path, kept: Request, doubtful: bool) -> None:
         try:
             self._draft.take(path, doubtful)
-        except OSError:  # as each system says it
+        except OSError:  # which one depends on the system
             self._terminal.say(_("Another client.py has taken it meanwhile."))
         else:
             self._request = replace(kept, id=kept.id or _new_id())
 
     def _letter(self, email: str) -> Request:
-        """The request with this address, and with its id as long as that is the same."""
+        """The request with this address; it keeps its id only if the address stays the same."""
         return replace(self._request, email=email, id=self._request.id if email == self._request.email else None)
 
     def _change(self, email: str, message: str) -> None:
-        """Other content is another request: it gets another id, and was never sent."""
+        """Take the new content. If it differs it makes another request, which gets a new id and was never sent."""
         if (email, message) != (self._request.email, self._request.message):
             self._request = Request(email, message, _new_id())
             self._draft.doubtful = self._twice = False

@@ -1,7 +1,7 @@
-"""One request on its way to Mailer's server: sent, asked about once more when its answer was lost, and what came of it.
+"""Takes one request to Mailer's server: sends it, once more if the answer is lost, and tells what came of it.
 
-The server recognises a repeat by the request's id and does not send it twice, so asking again is safe. What stays
-unknown is raised as such and never called a failure. Called by `console` and `conversation`.
+The server recognises a repeat by the request's id and does not mail the message twice, so asking again is safe. An
+unknown outcome is raised as unknown and never called a failure. Called by `console` and `conversation`.
 """
 
 import re
@@ -16,24 +16,24 @@ from mailer.protocol import Reply, Request
 from mailer.translation import _, translate
 
 Say = Callable[[str], None]
-REMEMBERED = 3600.0  # seconds for which the server knows a request that it has answered
-# A wait that is shorter than this needs no words.
+REMEMBERED = 3600.0  # seconds for which the server remembers its answer to a request
+# Seconds of waiting after which the person is told of the wait.
 _SILENCE = 2.0
-# What `exchange` says when there is no TLS, with Python's words for a certificate of another name; and what a server
-# of TLS does when it is spoken to without.
+# How the words of `exchange` begin when TLS fails, and what they hold when it is over the certificate or its name.
 _TLS_FAILED, _CERTIFICATE, _NAME = "TLS failed: ", "certificate", "certificate is not valid for"
-# What is wrong with the message is wrong with it at both times. Whatever else went wrong at the second time, a server
-# that has been restarted meanwhile, or another one, does not know what came of the first.
+# Errors of the second try that hold for the first one, too. Any other leaves the first one unknown: the server that
+# gives it may have been restarted meanwhile, or may be another one.
 _OF_BOTH = {
     Code.BAD_REQUEST, Code.FRAME_TOO_LARGE, Code.EMAIL_INVALID, Code.MESSAGE_EMPTY, Code.MESSAGE_TOO_LONG,
     Code.MESSAGE_INVALID, Code.DELIVERY_UNCERTAIN,
 }  # fmt: skip
+# What `exchange` says when a TLS server is spoken to without TLS.
 _LIKE_TLS = re.compile("closed|reset|aborted|no Mailer server")
 
 
 @dataclass(frozen=True, slots=True)
 class Courier:
-    """The way to one server: its name for people, how many seconds an answer may take, how to send, and if by TLS."""
+    """The way to one server: its name for people, how many seconds an answer may take, how to send, whether by TLS."""
 
     server: str
     patience: float
@@ -43,9 +43,9 @@ class Courier:
     def deliver(self, request: Request, say: Say) -> Reply:
         """The server's answer; raises TransportError, with `sent` when the message may be on its way all the same.
 
-        Of interrupts, UnsentInterrupt alone says that it is not.
+        After Ctrl-C only UnsentInterrupt means that the message was not sent.
         """
-        began = time.time()  # which goes on while the machine sleeps
+        began = time.time()  # unlike `monotonic`, it goes on while the machine sleeps
         try:
             return self._ask(request, say)
         except TransportError as lost:
@@ -56,7 +56,7 @@ class Courier:
             reply = self._ask(request, say)
         except TransportError as lost:
             raise TransportError(str(lost), sent=True) from lost
-        except UnsentInterrupt:  # which is true of the second time only
+        except UnsentInterrupt:  # this holds for the second try only
             raise KeyboardInterrupt from None
         if not {problem.code for problem in reply.problems} <= _OF_BOTH:
             raise TransportError(reply.problems[0].text, sent=True)
@@ -66,7 +66,7 @@ class Courier:
         words = _("Waiting for the answer of {server}, {seconds:.0f} seconds at most; Ctrl-C ends the wait.")
         notice = threading.Timer(_SILENCE, say, [words.format(server=self.server, seconds=self.patience)])
         notice.daemon = True
-        with suppress(RuntimeError):  # no thread is to be had: it was for comfort
+        with suppress(RuntimeError):  # no thread can be started; the notice is a mere comfort
             notice.start()
         try:
             return self.send(request)
@@ -96,7 +96,7 @@ def _no_tls(why: str) -> str:
 
 
 def exit_code(outcome: Reply | TransportError) -> ExitCode:
-    """How the script ends when this is the last that was heard."""
+    """The exit code of the script when this is the final outcome."""
     if isinstance(outcome, TransportError):
         return ExitCode.UNCERTAIN if outcome.sent else ExitCode.UNAVAILABLE
     codes = {problem.code for problem in outcome.problems}

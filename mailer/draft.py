@@ -1,9 +1,9 @@
 """Drafts: a message that was typed and not yet sent, in a private file, so that it is never lost.
 
-Each running client writes a file of its own, line by line as they are typed: a line of JSON with the address, the
-request's id, and whether it may have been sent, then the text as it is. A file that no client has locked is a waiting
-draft. A folder that cannot be used costs the draft and never the message: `trouble` then says why. Called by
-`conversation` and `form`.
+Each running client writes a file of its own: a line of JSON with the address, the request's id, and whether it may have
+been sent, then the text, line by line as it is typed. A file that no client has locked is a waiting draft. Where the
+folder cannot be used there is no draft, but the message can be sent: `trouble` says why. Called by `conversation` and
+`form`.
 """
 
 import errno
@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 try:
     import fcntl
-except ImportError:  # Windows, where a file that is in use cannot be taken anyway
+except ImportError:  # Windows, where an open file cannot be renamed, and so not taken
     fcntl = None  # type: ignore[assignment]
 
 from mailer.protocol import Request
@@ -28,7 +28,7 @@ _NAME = re.compile(r"draft-[0-9]+(?:-[0-9a-f]+)?")
 
 
 def state_folder() -> Path:
-    """The person's own folder for state (XDG Base Directory Specification), never the one of the scripts."""
+    """The person's own folder for state (XDG Base Directory Specification), not that of the scripts."""
     if os.name == "nt":
         return Path(os.environ.get("LOCALAPPDATA") or "~/AppData/Local").expanduser() / "mailer"
     given = Path(os.environ.get("XDG_STATE_HOME", ""))
@@ -43,8 +43,8 @@ class Draft:
         self.written = False  # whether there is a text worth keeping
         self.doubtful = False  # whether it may have been sent
         self.path: Path | None = None
-        self._last: Request | None = None  # as it was written whole
-        self._added: list[str] = []  # since then
+        self._last: Request | None = None  # as it was last written in full
+        self._added: list[str] = []  # what was added since then
         self._file: BinaryIO | None = None
         try:
             self.folder = state_folder()
@@ -52,16 +52,16 @@ class Draft:
         except (OSError, RuntimeError) as wrong:  # RuntimeError: there is no home
             self.trouble = str(wrong)
         else:
-            # In a container every client may be process 1: the rest of the name keeps apart what different ones wrote.
+            # In containers every client may be process 1: the random part keeps their drafts apart.
             self.path = self.folder / f"draft-{os.getpid()}-{secrets.token_hex(4)}"
 
     @property
     def may_have_been_sent(self) -> bool:
-        """Whether what it holds may have been, and not only another text before."""
+        """Whether the text in the draft may have been sent, and not only an earlier text."""
         return self.doubtful and bool(self._last is None or self._last.id)
 
     def write(self, request: Request) -> None:
-        """Replace the draft by this request, in one step. Without an `id` it was never sent, whatever else was."""
+        """Replace the draft by this request, in one step. A request without an `id` was never sent."""
         self.written = bool(request.message.strip())
         self._last, self._added = request, []
         doubtful = self.may_have_been_sent
@@ -73,12 +73,12 @@ class Draft:
             new.unlink(missing_ok=True)
             with ExitStack() as failing:
                 file = failing.enter_context(_open(new, os.O_CREAT | os.O_EXCL))
-                _lock(file)  # before it has the name that others look for
+                _lock(file)  # before it gets the name that other clients look for
                 file.write(_bytes(header + request.message))
                 file.flush()
                 self._rename(file, new)
                 failing.pop_all()
-            self.trouble = ""  # there may have been some before
+            self.trouble = ""  # clears that of an earlier write
         except OSError as wrong:
             self.trouble = str(wrong)
             if doubtful:
@@ -88,7 +88,7 @@ class Draft:
                 new.unlink(missing_ok=True)  # if it is still there
 
     def _doubt_in_place(self, path: Path) -> None:
-        """Have the former draft say that it may have been sent, as the new one cannot: that takes no room."""
+        """Mark the former draft as doubtful in place, when no new one can be written: that needs no disk space."""
         with suppress(OSError), path.open("r+b") as file:
             header = file.readline()
             file.seek(0)
@@ -108,30 +108,30 @@ class Draft:
             self.trouble = str(wrong)
 
     def _try_again(self) -> None:
-        """Write all of it, where it is not there, or not all."""
+        """Write the whole text anew, as a part of it may not be in the file."""
         if self._last:
             self.write(replace(self._last, message=self._last.message + "".join(self._added)))
 
     def close(self) -> None:
-        """Leave the draft as it is."""
+        """Close the file; the draft stays for a later client."""
         file, self._file = self._file, None
         if file is not None:
             try:
                 file.close()
-            except OSError as wrong:  # what it did not take before, it does not take now
+            except OSError as wrong:  # a failed write is tried again here, and fails again
                 self.trouble = self.trouble or str(wrong)
 
     def make_sure(self) -> None:
-        """Write it again where there is no file of it, as when an interrupt came while that was made, or not all."""
+        """Write the draft again if its file is incomplete or, as after an interrupt while it was made, missing."""
         if self.trouble or (self.path and not self.path.exists()):
             self._try_again()
 
     def discard(self) -> None:
-        """The text has been sent, or is no longer wanted."""
+        """Delete the draft: the text has been sent, or is no longer wanted."""
         self.written = self.doubtful = False
         self.close()
         if self.path:
-            with suppress(OSError):  # as on Windows, while a scanner looks at it: it is offered once more
+            with suppress(OSError):  # as on Windows, while a virus scanner reads it: it is offered again
                 self.path.unlink(missing_ok=True)
 
     def waiting(self) -> list[Path]:
@@ -155,14 +155,14 @@ class Draft:
         self.written, self.doubtful = True, doubtful
 
     def _rename(self, file: BinaryIO, path: Path) -> None:
-        """Make a file that is open this client's draft."""
+        """Make an open file this client's draft, in place of the former one."""
         if not self.path:
             raise FileNotFoundError(errno.ENOENT, self.trouble)
-        if fcntl is None:  # there an open file cannot be renamed, nor replaced
+        if fcntl is None:  # on Windows an open file can be neither renamed nor replaced
             file.close()
             self.close()
         path.replace(self.path)
-        self.close()  # what had the name before, and kept others from it
+        self.close()  # the former file of that name, and with it its lock
         self._file = file if fcntl else _open(self.path)
 
     def _left_behind(self, path: Path) -> bool:
@@ -179,7 +179,7 @@ class Draft:
 def read(path: Path) -> tuple[Request, datetime, bool]:
     """A draft, when it was last added to, and whether it may have been sent; raises OSError.
 
-    A file that was tampered with is all text.
+    A file without a valid first line is taken for text as a whole.
     """
     content = path.read_bytes().decode("utf-8", "replace")
     written = datetime.fromtimestamp(path.stat().st_mtime)
@@ -193,19 +193,19 @@ def read(path: Path) -> tuple[Request, datetime, bool]:
 
 
 def _open(path: Path, flags: int = 0) -> BinaryIO:
-    """A draft that is there, or is made with these flags, to be added to; raises OSError."""
+    """Open a draft to append to it, or create it if the flags say so; raises OSError."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0) | flags, 0o600), "ab")
 
 
 def _lock(file: BinaryIO) -> bool:
-    """Keep a draft from other clients until it is closed; False when one of them has it."""
+    """Lock a draft against other clients until it is closed; False when one of them has locked it."""
     try:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        return True  # nothing can be locked there
+        return True  # the file system has no locks
     return True
 
 

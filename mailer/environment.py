@@ -1,7 +1,7 @@
 """Where the settings come from: the `.env` file, the environment and the flags, as one mapping for `config`.
 
-Nothing else in Mailer looks for settings. Raises ConfigError for a file that cannot be read, or not in all its lines:
-the one that is left out may be what protects the server. Called by the scripts.
+No other module looks for settings. Raises ConfigError for a file of which a part cannot be read: the line that would
+be ignored may be the one that protects the server. Called by the scripts.
 """
 
 import difflib
@@ -22,11 +22,11 @@ from mailer.errors import ConfigError, safe
 BASE = Path(__file__).resolve().parent.parent  # the folder of the scripts
 _SECRETS = ("EMAIL_PASSWORD", "SERVER_TOKEN", "OAUTH_CLIENT_SECRET", "OAUTH_REFRESH_TOKEN")
 _LONGEST_ENV = 262_144  # characters
-_LONGEST_SECRET = 65_536  # bytes: a password file that is longer is some other file
-# What python-dotenv takes for a value, though it is meant to be none: a token that nobody knows would keep all out.
+_LONGEST_SECRET = 65_536  # bytes: a longer file is no password file
+# A comment that python-dotenv takes for the value (`KEY= # …`): as SERVER_TOKEN it would keep all clients out.
 _COMMENT_FOR_VALUE = re.compile(r"[^=]*=[^\S\n]+#")
 _BARE_KEY = re.compile("[A-Z][A-Z0-9_]*")
-_LIKENESS = 0.8  # of a key to the one that was meant; others' keys may be in the same file: EMAIL_HOST is not IMAP_HOST
+_LIKENESS = 0.8  # of a misspelled key to the right one; the file may hold keys of other programs, such as EMAIL_HOST
 
 _T = TypeVar("_T")
 
@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 def values(env: str | None, flags: Mapping[str, object], *, optional: bool = False) -> dict[str, str]:
     """The settings as strings: the `.env` file, over it the environment, over it the flags that were given.
 
-    A path's `~` is replaced; one that stands for no home folder stays, for `config` to complain of.
-    Raises ConfigError when the file cannot be read; `optional`: but for the one beside the scripts, if it is private.
+    A `~` in a path is replaced; where there is no such home folder it stays, and `config` complains of it. Raises
+    ConfigError when the file cannot be read; `optional`: a private one beside the scripts is left out with a warning.
     """
     found = {**_env_file(env, optional), **os.environ}
     found.update({key: str(value) for key, value in flags.items() if value is not None})
@@ -53,14 +53,14 @@ def _at_home(path: str) -> str:
 
 
 def with_password(values: Mapping[str, str]) -> dict[str, str]:
-    """The settings with the password out of EMAIL_PASSWORD_FILE, if it is to come from there; raises ConfigError."""
+    """The settings with the password read from EMAIL_PASSWORD_FILE, if it is to come from there; raises ConfigError."""
     file = values.get("EMAIL_PASSWORD_FILE", "").strip()
     wanted = file and not values.get("EMAIL_PASSWORD") and values.get("EMAIL_AUTH", "").strip().lower() != "oauth2"
     return {**values, "EMAIL_PASSWORD": _password(Path(file))} if wanted else dict(values)
 
 
 def settings(read: Callable[[Mapping[str, str], Path], _T], values: Mapping[str, str]) -> _T:
-    """What `read` makes of the settings with their password; raises ConfigError with the problems of both together."""
+    """What `read` makes of the values with their password; raises ConfigError with the problems of both together."""
     try:
         complete = with_password(values)
     except ConfigError as wrong:
@@ -92,10 +92,10 @@ def _env_file(env: str | None, optional: bool) -> dict[str, str]:
         if any(map(found.get, _SECRETS)):
             _warn_of_readers(path)
         _warn_of_misspellings(path, pairs)
-    except (OSError, ValueError) as failure:  # ValueError: not UTF-8
+    except (OSError, ValueError) as failure:  # ValueError: not UTF-8, or too long
         if isinstance(failure, FileNotFoundError) and not env:
             return {}
-        if isinstance(failure, PermissionError) and optional and not env:  # it is the administrator's
+        if isinstance(failure, PermissionError) and optional and not env:  # only the administrator may read it
             _log.warning("%s cannot be read, and is left out", path)
             return {}
         raise ConfigError(f"{path}: cannot be read ({failure})") from failure
@@ -105,8 +105,8 @@ def _env_file(env: str | None, optional: bool) -> dict[str, str]:
 def _complaint(statement: Binding) -> str | None:
     """What is wrong with a line of the file, if anything; without the value, which may be a secret."""
     key, text = statement.key, statement.original.string
-    line = statement.original.line + text[: len(text) - len(text.lstrip())].count("\n")  # it begins behind empty ones
-    no_pair = key and statement.value is None and not _BARE_KEY.fullmatch(key)  # such as KEY:value, or a token's rest
+    line = statement.original.line + text[: len(text) - len(text.lstrip())].count("\n")  # skips leading empty lines
+    no_pair = key and statement.value is None and not _BARE_KEY.fullmatch(key)  # like KEY:value, or a token's 2nd line
     if statement.error or no_pair:
         return f"line {line} is no KEY=value, or its quotes do not match"
     if key in KEYS and _COMMENT_FOR_VALUE.match(text):
@@ -115,13 +115,13 @@ def _complaint(statement: Binding) -> str | None:
 
 
 def _warn_of_readers(path: Path) -> None:
-    """Others who can read the file can read the secrets in it; Windows has no such bits."""
+    """Warn that other users can read the file, and so the secrets in it; Windows has no such permission bits."""
     if os.name == "posix" and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
         _log.warning("%s holds a secret and can be read by others: chmod 600 %s", path, path)
 
 
 def _warn_of_misspellings(path: Path, keys: Iterable[str]) -> None:
-    """Name the keys that are probably meant to be others; whatever else is in the file is somebody else's."""
+    """Warn of keys that are probably misspelled; other unknown keys belong to other programs."""
     for key in sorted(set(keys) - KEYS):
         if meant := difflib.get_close_matches(key.upper(), KEYS, 1, _LIKENESS):
             _log.warning("%s: %s is no setting and is ignored (did you mean %s?)", path, safe(key), meant[0])
@@ -132,7 +132,7 @@ def _password(path: Path) -> str:
         place = BASE / path.expanduser()
         with place.open("rb") as file:
             content = file.read(_LONGEST_SECRET + 1)
-        # What systemd hands over is the service's by an access list, which shows as the rights of a group.
+        # systemd lets a service read its credentials by an access-control list, which looks like a group's permission.
         if str(place.parent) != os.environ.get("CREDENTIALS_DIRECTORY"):
             _warn_of_readers(place)
         if len(content) > _LONGEST_SECRET:

@@ -1,7 +1,7 @@
-"""What can go wrong, said once: the stable codes of the wire, the exit codes, and one exception family.
+"""Everything that can go wrong, in one place: the stable codes of the wire, the exit codes, one family of exceptions.
 
-Every module raises these and only these across its border; foreign exceptions (`OSError`, `smtplib`, `imaplib`,
-`sqlite3`, `json`) are translated where they arise. Imports nothing of ours.
+Foreign exceptions (`OSError`, those of `smtplib`, `imaplib`, `sqlite3`, `json`) are translated into these in the part
+of Mailer where they arise, such as `smtp` or `imap`, before another part sees them. Imports nothing of Mailer.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Code(StrEnum):
-    """The codes a reply can carry. Clients and scripts hold on to these words: never rename one."""
+    """The codes a reply can carry. Clients and scripts depend on these words: never rename one."""
 
     BAD_REQUEST = "bad_request"
     FRAME_TOO_LARGE = "frame_too_large"
@@ -103,7 +103,7 @@ class DeliveryError(MailerError):
 
 
 class LoginError(MailerError):
-    """The account's secret is not to be had or not accepted; `temporary` when asking again later may help."""
+    """The account's password or access token cannot be obtained; `temporary` when asking again later may help."""
 
     def __init__(self, text: str, *, temporary: bool = False) -> None:
         super().__init__(text)
@@ -139,14 +139,14 @@ class UnsentInterrupt(KeyboardInterrupt):
 
 
 class MailboxError(MailerError):
-    """The mailbox cannot be read; `exit_code` is how a script that gives up over it ends."""
+    """The mailbox cannot be read; a script that gives up because of it ends with `exit_code`."""
 
     def __init__(self, text: str, exit_code: ExitCode = ExitCode.UNAVAILABLE) -> None:
         super().__init__(text)
         self.exit_code = exit_code
 
 
-# How OpenSSL says, in its versions, that what came is no TLS.
+# The reasons by which OpenSSL, in its various versions, says that the other side does not speak TLS.
 _NO_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"}
 
 
@@ -175,7 +175,7 @@ _BLANKS = re.compile(r"\s+")
 
 
 def safe(text: str, limit: int = 500) -> str:
-    """Foreign words as one printable line of at most `limit` characters that steers neither terminal nor log."""
+    """Foreign words as one printable line of at most `limit` characters, without any that control a terminal."""
     printable = "".join(
         " " if character.isspace() else "\N{REPLACEMENT CHARACTER}" if _steers(character) else character
         for character in text[: 4 * limit]
@@ -185,6 +185,6 @@ def safe(text: str, limit: int = 500) -> str:
 
 
 def _steers(character: str) -> bool:
-    """Controls, surrogates, and the format characters that turn the direction of text (but not emoji joiners)."""
+    """Whether it is a control, a surrogate, or a format character that may turn the text (but no emoji joiner)."""
     category = unicodedata.category(character)
     return category in ("Cc", "Cs") or (category == "Cf" and character not in "\u200c\u200d")

@@ -16,21 +16,21 @@ from mailer.terminal_editor import endings_noted
 from mailer.translation import _, explain_all
 from mailer.validation import check_email, check_message
 
-# One blank: readline 8.2 ends no empty line that has no prompt (its patch 7), so that it would not be seen.
+# One blank: without a prompt readline 8.2 shows no new line after an empty one (its patch 7 mends that).
 _PROMPT = " "
 # A dot, or the command for the editor, alone on the last line of what was typed or pasted at once.
 _COMMAND = re.compile(r"(?:^|\n)(\.|~e)\n*\Z")
 
 
 class Form:
-    """What is asked for, and what is told when an answer will not do."""
+    """Asks for each input, and explains why an answer is not valid."""
 
     def __init__(self, terminal: Terminal, draft: Draft) -> None:
         self._terminal = terminal
         self._draft = draft
 
     def explain(self, problems: Sequence[Problem], retry: bool = False) -> None:
-        """Say what is wrong; `retry`: the same may succeed later. What was pasted beyond it answers nothing."""
+        """Say what is wrong, and drop the rest of a paste, which must answer nothing; `retry`: it may succeed later."""
         self._terminal.drop_unread()
         for words in explain_all(problems, ":\n", retry=retry):
             self._terminal.say(words, RED)
@@ -75,11 +75,11 @@ class Form:
                 ask = True
 
     def _typed(self, request: Request) -> str:
-        """What is typed up to a dot or the end of input; the request's text is there to edit, or to keep."""
+        """The text typed up to a dot or the end of input; the request's text can be edited in place, or kept."""
         text = request.message if request.message.strip() else ""
         kept, value = ("", text) if self._terminal.can_edit(text) else (text, "")
         self._introduce(kept, value)
-        below = "\n" if value and self._terminal.can_edit(value + "\n") else ""  # where a dot ends the text
+        below = "\n" if value and self._terminal.can_edit(value + "\n") else ""  # an empty line for the dot
         lines: list[str] = []
         try:
             while True:
@@ -97,12 +97,12 @@ class Form:
         except EOFError:
             return "\n".join(lines) or kept
         except KeyboardInterrupt:
-            if self._terminal.unfinished and not kept:  # which nothing has replaced yet
+            if self._terminal.unfinished and not kept:  # an unfinished line replaces no kept text
                 self._add(self._terminal.unfinished.removesuffix(below), lines, request)
             raise
 
     def _introduce(self, kept: str, value: str) -> None:
-        """Say how a message is typed, and what can be done with the one that is kept, or is there to edit."""
+        """Say how to type a message, and what can be done with an earlier one: `kept`, or `value` to edit in place."""
         keys = _("Ctrl-Z and Enter") if os.name == "nt" else _("Ctrl-D")
         words = _("Your message; end it with a line holding a single dot, or {keys} (~e: editor):")
         self._terminal.say(words.format(keys=keys))
@@ -120,17 +120,17 @@ class Form:
         if lines:
             self._draft.add("\n" + typed)
         else:
-            # As long as it is another text, it is another request, which was never sent.
+            # With another text it is another request, which was never sent: it has no id yet.
             self._draft.write(replace(request, message=typed, id=request.id if typed == request.message else None))
         lines.append(typed)
 
     def _edit(self, lines: list[str], kept: str, request: Request) -> None:
-        """Have the text so far, or the one that is kept, edited; it becomes the first of the lines."""
+        """Open the text so far, or the kept one, in the person's editor; the result becomes the first of the lines."""
         text = "\n".join(lines) or kept
-        with endings_noted() as ended:  # until the text is in the draft: a window that is closed may send several
+        with endings_noted() as ended:  # until the text is in the draft; a window that closes may send several
             try:
                 text = self._terminal.edit(text, ended)
-            except (OSError, ValueError) as failure:  # ValueError: its command line has an open quote
+            except (OSError, ValueError) as failure:  # ValueError: an open quote in its command
                 self._terminal.say(_("The editor cannot be used: {why}").format(why=safe(str(failure))), RED)
             lines.clear()
             if text:

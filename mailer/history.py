@@ -1,7 +1,7 @@
-"""`collector.py --show`: the latest tickets, a line each, or the conversation of one, with what came back of it.
+"""`collector.py --show`: a line for each of the latest tickets, or all mails of one ticket with its bounces.
 
-Reads the logs and those rotated away from them, and changes nothing. Memory stays bounded however big they are: the
-latest are found from the end, and a conversation is shown as it is read. Lines that are no records are passed over;
+Reads the logs and the files rotated away from them, and changes nothing. Memory stays bounded however big they are: the
+latest tickets are found from the end, and a conversation is shown as it is read. Lines that are no records are skipped;
 text is made safe for terminals.
 """
 
@@ -29,7 +29,7 @@ from mailer.translation import _
 
 _LATEST = 50  # tickets: as many as a person looks through
 _BLOCK = 1 << 20
-_LONGEST_LINE = 64 << 20  # far above any record: what is longer is none
+_LONGEST_LINE = 64 << 20  # far above any record: a longer line is none
 _MARGIN = "  "  # so that no text can pass itself off as another mail
 _COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip"}
 
@@ -37,10 +37,10 @@ _COMPRESSED = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip"}
 def show(success_log: Path, error_log: Path, ticket: int | None, out: TextIO | None) -> ExitCode:
     """Write the latest tickets, or one ticket's conversation, to `out`; through a pager when it is a terminal.
 
-    Why there is nothing to show goes to stderr.
+    If there is nothing to show, the reason goes to stderr.
     """
     show_any_text()
-    out = out or StringIO()  # without a standard output nobody reads it
+    out = out or StringIO()  # nobody reads it where standard output is closed
     try:
         logs = _logs(success_log)
         errors = list(filter(Path.exists, _logs(error_log)))
@@ -61,15 +61,15 @@ def show(success_log: Path, error_log: Path, ticket: int | None, out: TextIO | N
 
 
 def _logs(log: Path) -> list[Path]:
-    """Those rotated away from the log (`NAME.1`, `NAME-20261122`), uncompressed, the oldest first; then the log."""
-    log = Path(os.path.realpath(log))  # where a link leads to: there are the others
+    """The uncompressed files rotated away from the log (`NAME.1`, `NAME-20261122`), the oldest first; then the log."""
+    log = Path(os.path.realpath(log))  # rotated files lie beside the target of a link
     found = [path for path in log.parent.glob(glob.escape(log.name) + "?*") if path.suffix not in _COMPRESSED]
     rotated = sorted(filter(_readable, found), key=lambda path: path.stat().st_mtime)
     return [*rotated, log] if log.exists() or not rotated else rotated
 
 
 def _readable(path: Path) -> bool:
-    """Whether it is a file that can be read; what cannot is told."""
+    """Whether it is a file that can be read; complains of one that cannot."""
     if path.is_file() and not os.access(path, os.R_OK):
         complain(_("The file cannot be read: {why}").format(why=path))
         return False
@@ -77,7 +77,7 @@ def _readable(path: Path) -> bool:
 
 
 def _latest(logs: list[Path], out: TextIO) -> Iterator[str]:
-    """A line for each of the tickets that had mail last, the newest first, about its newest mail."""
+    """A line about the newest mail of each of the latest tickets, the newest first."""
     seen: set[int] = set()
     for record in map(_record, itertools.chain.from_iterable(map(_backwards, reversed(logs)))):
         ticket = _number(record, "ticket") if record else None
@@ -105,7 +105,7 @@ def _conversation(logs: list[Path], error_logs: list[Path], ticket: int, out: Te
 
 
 def _mails(logs: list[Path], key: str, ticket: int) -> Iterator[dict[str, Any]]:
-    """The records that name the ticket under this key, once each: a copy of a log may lie beside it."""
+    """The records that name the ticket under this key, each once, as a copy of a log may lie beside it."""
     mark = f'"{key}": {ticket}'.encode()  # spares the parsing of all other lines
     known: set[bytes] = set()
     for line in itertools.chain.from_iterable(map(_forwards, logs)):
@@ -174,7 +174,7 @@ def _page(first: str, lines: Iterable[str], out: TextIO) -> None:
         return
     # What git tells `less`: end at once when all fits on a screen, show colours, leave the text there.
     environment = {"LESS": "FRX", **os.environ}
-    interrupt = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is the pager's, which would inherit SIG_IGN
+    interrupt = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the pager, which would inherit SIG_IGN
     try:
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, env=environment, encoding="utf-8", errors="replace"
@@ -192,5 +192,5 @@ def _write(first: str, lines: Iterable[str], stream: IO[str]) -> None:
         stream.writelines(lines)
         stream.flush()
     except BrokenPipeError:
-        # What is still in the buffer must not be tried again when Python ends (documentation of SIGPIPE in `signal`).
+        # Python must not try to write the rest of the buffer at exit (see the note on SIGPIPE in the docs of `signal`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

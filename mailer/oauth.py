@@ -1,8 +1,8 @@
-"""Access tokens (OAuth 2.0): from a command, or through the refresh grant (RFC 6749, section 6) over verified HTTPS.
+"""Access tokens (OAuth 2.0): from a command, or from a token endpoint by the refresh grant (RFC 6749, section 6).
 
-A token is kept until shortly before it ends and renewed when it was refused; threads that need one at the same time
-share one renewal, or its failure; `oauth_asking` bounds what it takes. Raises `LoginError` only, and no secret is ever
-in one, nor in a log. Called by `smtp` and `imap`, as the account's `secret`.
+A token is kept until shortly before it expires, and renewed when it is refused; threads that need a new one at the same
+time share one renewal, or its failure; `oauth_asking` bounds its time and memory. Raises `LoginError` only, and puts no
+secret into errors or logs. Called by `smtp_login` and `imap_login`, as the account's `secret`.
 """
 
 import json
@@ -19,13 +19,13 @@ from mailer.oauth_asking import PATIENCE, Endpoint, run
 from mailer.secrecy import Secrets
 from mailer.settings import OAuth
 
-# How long a token serves whose end is not known: commands renew theirs themselves, some minutes before.
+# How long a token of unknown lifetime is used: token commands renew theirs some minutes before it expires.
 _UNKNOWN_LIFE = 300.0  # seconds
-_MARGIN = 60.0  # seconds before its end from which a token is not used any more
-_TEMPORARY = (69, 75)  # EX_UNAVAILABLE and EX_TEMPFAIL of sysexits.h; a negative code is the signal that ended it
+_MARGIN = 60.0  # seconds before it expires from which on a token is no longer used
+_TEMPORARY = (69, 75)  # EX_UNAVAILABLE and EX_TEMPFAIL of sysexits.h; so is a negative code, which is a signal
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERRORS = 500
-# Words that may hold a token, and among them what support people ask for.
+# Words that may hold a token; trace ids among them are shown all the same, as support people ask for them.
 _LONG_WORD = re.compile(r"[\w.~+%=-]{16,}")
 _TRACE_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.?", re.IGNORECASE)
 _WORD = re.compile(r"[\w~+/%-]{6,}")
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class TokenSource:
-    """Gives the access token: the one at hand, or a renewed one when `fresh`; that takes `patience` seconds at most."""
+    """Gives the access token at hand, or a newer one when `fresh`; a renewal takes about `patience` seconds at most."""
 
     def __init__(
         self,
@@ -48,20 +48,20 @@ class TokenSource:
         self._patience = patience
         self._refresh_token = oauth.refresh_token or ""
         self._lock = threading.Lock()
-        self._told: tuple[int, str] | None = None  # how the command failed last
+        self._told: tuple[int, str] | None = None  # how the command failed last time, if it did
         self._token = ""
         self._good_until = 0.0
-        self._given = threading.local()  # the token that this thread had last: the one that was refused, if any
+        self._given = threading.local()  # the token that this thread got last; `fresh` means it was refused
         self._endpoint = Endpoint(oauth.token_url or "", context, stopping, patience)
         self._failure = LoginError("never asked")
-        self._failed = -math.inf  # when, on the clock of `time.monotonic`
+        self._failed = -math.inf  # when that was, by `time.monotonic`
 
     def __call__(self, fresh: bool) -> str:
         asked = time.monotonic()
         with self._lock:
             refused = fresh and getattr(self._given, "token", self._token) == self._token
             if refused or time.monotonic() >= self._good_until:
-                if self._failed > asked:  # while this thread waited: it does not wait as long once more
+                if self._failed > asked:  # while this thread waited: it does not try again itself
                     raise LoginError(str(self._failure), temporary=self._failure.temporary)
                 self._renew()
             self._given.token = self._token
@@ -76,13 +76,13 @@ class TokenSource:
         self._good_until = time.monotonic() + life - min(_MARGIN, life / 2)
 
     def _run_command(self) -> tuple[str, float]:
-        """The token that the command prints."""
+        """The token that the command prints, and the seconds for which it is used."""
         code, output, errors = run(self._oauth.command or "", self._stopping, self._patience)
         printed = output.decode("utf-8", "replace").strip()
         if code:
             last = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
-            reason = _WORD.sub(lambda word: "…" if word[0] in printed else word[0], last)  # it may have printed a token
-            # For the administrator: what the command says of itself is not for everybody who asks this server.
+            reason = _WORD.sub(lambda word: "…" if word[0] in printed else word[0], last)  # it may repeat a token
+            # The complaint is logged for the administrator: the clients of the server must not see it.
             told, self._told = self._told, (code, reason)
             level = logging.DEBUG if told == self._told else logging.WARNING
             _log.log(level, "EMAIL_TOKEN_COMMAND failed with %d: %s", code, self._safe(reason))
@@ -97,7 +97,7 @@ class TokenSource:
         if oauth.client_secret:
             form["client_secret"] = oauth.client_secret
         answer = self._fields(self._endpoint.post(form))
-        replaced = answer.get("refresh_token")  # as some endpoints do
+        replaced = answer.get("refresh_token")  # some endpoints issue a new one with each token
         self._refresh_token = replaced if replaced and isinstance(replaced, str) else self._refresh_token
         return _checked(answer["access_token"], "the token endpoint"), _life(answer.get("expires_in"))
 
@@ -108,7 +108,7 @@ class TokenSource:
             fields = json.loads(content)
         except (ValueError, RecursionError):
             fields = None
-        cut = status == 200 and not isinstance(fields, dict)  # or it comes from somebody in between
+        cut = status == 200 and not isinstance(fields, dict)  # or sent by a proxy in between
         fields = fields if isinstance(fields, dict) else {}
         if status == 200 and fields.get("access_token"):
             return fields
@@ -117,13 +117,13 @@ class TokenSource:
         raise LoginError(text, temporary=cut or status == _TOO_MANY_REQUESTS or status >= _SERVER_ERRORS)
 
     def _safe(self, reason: str) -> str:
-        """A foreign reason made safe to show, without any token, be it one that nobody here has seen."""
+        """A foreign reason made safe to show, without any token, even one that this object does not know."""
         secrets = Secrets(self._refresh_token, self._oauth.client_secret or "", self._token)
         return safe(_LONG_WORD.sub(_shown, secrets.hide(reason)))
 
 
 def _life(expires_in: object) -> float:
-    """The seconds for which a token is good: endpoints give them as a number, or as its digits, or not at all."""
+    """The seconds for which a token is good: endpoints give them as a number, as a string of digits, or not at all."""
     try:
         seconds = float(str(expires_in))
     except ValueError:
@@ -132,7 +132,7 @@ def _life(expires_in: object) -> float:
 
 
 def _shown(word: re.Match[str]) -> str:
-    """A long word, if it is no token: those have letters and digits."""
+    """The word itself if it cannot be a token, which has both digits and letters; otherwise an ellipsis."""
     digits = sum(map(str.isdigit, word[0]))
     return word[0] if not 0 < digits < len(word[0]) or _TRACE_ID.fullmatch(word[0]) else "…"
 

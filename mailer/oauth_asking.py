@@ -1,7 +1,8 @@
-"""Asking a command or a token endpoint, in bounded time and memory, whatever they do.
+"""Asks a command or a token endpoint for a token, in bounded time and memory, whatever these do.
 
-Nobody waits longer than `patience` seconds for an answer, nor takes more of it than `_LONGEST_ANSWER` bytes. A try that
-was given up ends: it leaves no process and, once it is connected, no thread. Raises `LoginError`. Part of `oauth`.
+A caller waits at most `patience` seconds for an answer, and a moment more for what it gives up to end; it gets at most
+`_LONGEST_ANSWER` bytes. What is given up leaves no process that can be killed and, once connected, no thread. Raises
+`LoginError`. Part of `oauth`.
 """
 
 import contextlib
@@ -23,34 +24,34 @@ from collections.abc import Callable
 from mailer.errors import LoginError, safe
 from mailer.settings import may_have_secrets
 
-PATIENCE = 30.0  # seconds, where nobody says otherwise
-_LONGEST_ANSWER = 1 << 16  # bytes; tokens have up to some thousand
-_LAST_STEPS = 1.0  # seconds; a thread that waits no more needs much less for them
-_MOMENT = 0.2  # seconds between two looks whether anybody still waits
-# Seconds between two looks at what a command does: in these, a flood brings some megabytes. At one that has ended there
-# are more, for half a second: its children may print a little later, and communicate() reads nothing where it is late.
+PATIENCE = 30.0  # seconds, by default
+_LONGEST_ANSWER = 1 << 16  # bytes; tokens have a few thousand at most
+_LAST_STEPS = 1.0  # seconds in which a process or thread that was given up has to end; it needs much less
+_MOMENT = 0.2  # seconds between two checks whether the script is stopping
+# Seconds between two looks at a command: in that time a flood prints some megabytes. After the command has ended there
+# are 50 more looks: its children may print a little later, and on a busy machine communicate() may read nothing yet.
 _LOOK, _LAST_LOOKS = 0.01, 50
-# The system has nothing left for one more process: EAGAIN is the owner's limit of these.
+# Errors of a system that cannot start one more process now; EAGAIN stands for the user's limit of processes.
 _FOR_NOW = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 def run(
     line: str, stopping: Callable[[], bool] = lambda: False, patience: float = PATIENCE
 ) -> tuple[int, bytes, bytes]:
-    """Run a command, without a shell: its exit code, what it printed, and what it complained of.
+    """Run a command without a shell: its exit code, its output and its error output.
 
-    It has ended when its own process has, whoever of its children still holds its output. When it is given up, they
-    all are ended.
+    The command has ended when its own process has, even if children still hold its output open. When it is given up,
+    its children are killed with it.
     """
     end = time.monotonic() + patience
     try:
         command = line if os.name == "nt" else shlex.split(line)
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        )  # the session is what makes a group of it and its children; Windows has none and takes no notice
+        )  # a new session puts the command and its children into one process group; Windows ignores it
     except (OSError, ValueError) as failure:  # ValueError: quotes without an end
         for_now = isinstance(failure, OSError) and failure.errno in _FOR_NOW
-        why = (isinstance(failure, OSError) and failure.strerror) or failure  # without its words, which may be secret
+        why = (isinstance(failure, OSError) and failure.strerror) or failure  # the command itself may be secret
         raise LoginError(f"EMAIL_TOKEN_COMMAND cannot be run ({safe(str(why))})", temporary=for_now) from None
     try:
         return _result(process, end, stopping)
@@ -60,12 +61,12 @@ def run(
     finally:
         for pipe in filter(None, (process.stdout, process.stderr)):
             pipe.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # what is somebody else's, as by sudo, cannot be ended
+        with contextlib.suppress(subprocess.TimeoutExpired):  # another user's process, as of sudo, cannot be killed
             process.wait(_LAST_STEPS)
 
 
 def _result(process: "subprocess.Popen[bytes]", end: float, stopping: Callable[[], bool]) -> tuple[int, bytes, bytes]:
-    """The exit code of a command that ends by then, and its output and complaints, if they are not too long."""
+    """The exit code, output and error output; raises LoginError if the command runs beyond `end` or prints too much."""
     looks = _LAST_LOOKS
     while looks:
         ended = process.poll() is not None
@@ -83,16 +84,16 @@ def _result(process: "subprocess.Popen[bytes]", end: float, stopping: Callable[[
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """End a command with the processes that it started; Windows has no groups of them, only its own can be ended."""
+    """Kill a command and the processes that it started; without process groups (Windows) the command alone."""
     if os.name == "nt":
         process.kill()
         return
-    with contextlib.suppress(OSError):  # nobody is left, or they are somebody else's by now
+    with contextlib.suppress(OSError):  # none is left, or they run as another user now
         os.killpg(process.pid, signal.SIGKILL)
 
 
 class Endpoint:
-    """A token endpoint, asked over verified HTTPS; secrets go where the settings say, and follow no redirect."""
+    """A token endpoint, asked over verified HTTPS (on this machine also HTTP); secrets follow no redirect."""
 
     def __init__(
         self,
@@ -108,7 +109,7 @@ class Endpoint:
         self._asking = threading.Thread()
 
     def post(self, form: dict[str, str]) -> tuple[int, bytes]:
-        """Status and content of the answer to a form."""
+        """Send a form; returns status and content of the answer."""
         outcome: list[tuple[int, bytes] | LoginError] = []
         opened: list[socket.socket] = []
         end = time.monotonic() + self._patience
@@ -121,20 +122,20 @@ class Endpoint:
             except OSError as failure:
                 text = f"the token endpoint cannot be asked ({safe(str(getattr(failure, 'reason', failure)))})"
                 outcome.append(LoginError(text, temporary=True))
-            except (ValueError, http.client.HTTPException) as failure:  # it quotes the answer, which may hold a token
+            except (ValueError, http.client.HTTPException) as failure:  # its text may quote a token
                 text = f"the token endpoint cannot be asked, or does not answer in HTTP ({type(failure).__name__})"
                 outcome.append(LoginError(text, temporary=True))
 
-        if not self._asking.is_alive():  # a name or a connection may take longer than anybody waits
+        if not self._asking.is_alive():  # the last try may still look up the name, or connect
             self._asking = threading.Thread(target=ask, name="token", daemon=True)
             self._asking.start()
             self._wait(end)
         if not outcome:
             for sock in opened:
                 with contextlib.suppress(OSError):
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)  # ends the wait of the thread
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)  # wakes the thread
             if opened:
-                self._asking.join(_LAST_STEPS)  # or whoever asks next would find it still there
+                self._asking.join(_LAST_STEPS)  # otherwise the next call would find it still running
             raise LoginError("the token endpoint gave no answer in time", temporary=True)
         if isinstance(outcome[0], LoginError):
             raise outcome[0]
@@ -145,13 +146,13 @@ class Endpoint:
             self._asking.join(min(left, _MOMENT))
 
     def _exchange(self, form: dict[str, str], opened: list[socket.socket], end: float) -> tuple[int, bytes]:
-        """Ask; `opened` gets the socket, and nothing is sent after `end`, when nobody waits any more."""
+        """Ask; the socket is added to `opened`, and nothing is sent after `end`, when the caller has given up."""
         if not may_have_secrets(self._url):
             raise LoginError("OAUTH_TOKEN_URL: secrets go over https only")
         headers = {"Accept": "application/json"}
         request = urllib.request.Request(self._url, urllib.parse.urlencode(form).encode(), headers)  # noqa: S310 - the scheme was checked
         try:
-            # Its own time-out comes when nobody waits any more: so the same reason is always told.
+            # This time-out comes after the caller's, so that the reason given is always the caller's.
             patience = self._patience + _LAST_STEPS
             with _opener(self._context, opened, end).open(request, timeout=patience) as answer:
                 return answer.status, answer.read(_LONGEST_ANSWER)
@@ -168,7 +169,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _opener(context: ssl.SSLContext, opened: list[socket.socket], end: float) -> urllib.request.OpenerDirector:
-    """What opens a URL over connections that others can end, and that send nothing when they are made too late."""
+    """An opener whose sockets are added to `opened`, for others to shut down; nothing is sent after `end`."""
 
     def watched(kind: type[http.client.HTTPConnection]) -> type[http.client.HTTPConnection]:
         class Watched(kind):  # type: ignore[valid-type,misc]  # one of two classes, which differ in nothing that matters here
@@ -188,6 +189,6 @@ def _opener(context: ssl.SSLContext, opened: list[socket.socket], end: float) ->
         def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
             return self.do_open(watched(http.client.HTTPSConnection), request, context=context)
 
-    # A company's proxy is used, but not for what goes in clear: that stays on this machine.
+    # A company's proxy is used for HTTPS only: HTTP stays on this machine.
     proxies = {scheme: proxy for scheme, proxy in urllib.request.getproxies().items() if scheme == "https"}
     return urllib.request.build_opener(Http, Https, _NoRedirect, urllib.request.ProxyHandler(proxies))

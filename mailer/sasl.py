@@ -1,8 +1,8 @@
-"""SASL (RFC 4422): which mechanism to use, and what to say first.
+"""SASL (RFC 4422): which mechanism to use, and its initial response.
 
-Chooses one mechanism and never another: PLAIN, then LOGIN, for a password; OAUTHBEARER, then XOAUTH2, for an access
-token. Challenge-response mechanisms are not used: they protect nothing inside TLS and cannot carry UTF-8. Pure:
-`smtp` and `imap` put the bytes on the wire.
+Chooses the first that the server offers of PLAIN and LOGIN for a password, of OAUTHBEARER and XOAUTH2 for an access
+token. Challenge-response mechanisms are not used: they add no protection inside TLS and cannot carry UTF-8. Pure:
+`smtp_login` and `imap_login` put the bytes on the wire.
 """
 
 from base64 import b64encode
@@ -19,7 +19,7 @@ TOKEN_MECHANISMS = ("OAUTHBEARER", "XOAUTH2")
 class Login:
     """An account at a mail server. `secret(fresh)` gives the password or an access token, renewed when `fresh`.
 
-    `secrets` are those that the server was told, or may know.
+    `secrets` are those that the server has been sent or may know: they are hidden in its words.
     """
 
     user: str
@@ -29,7 +29,7 @@ class Login:
 
 
 def password_login(user: str, password: str) -> Login:
-    """A login with a password, which the server may know from earlier on."""
+    """A login with a password; it is hidden from the start, as the server may know it from earlier logins."""
     first = b64encode(initial_response("PLAIN", user, password, "", 0)).decode()
     return Login(user, lambda _fresh: password, secrets=Secrets(password, first))
 
@@ -42,7 +42,7 @@ def choose(offered: Collection[str], login: Login) -> str | None:
 
 
 def initial_response(mechanism: str, user: str, secret: str, host: str, port: int) -> bytes:
-    """The client's first words, before base64: RFC 4616, RFC 7628; for LOGIN the user name alone."""
+    """The initial response before base64 (RFC 4616, RFC 7628); for LOGIN the user name alone."""
     if mechanism == "PLAIN":
         return f"\0{user}\0{secret}".encode()
     if mechanism == "LOGIN":

@@ -1,9 +1,9 @@
-"""Secrets in the words of others: mail servers and token endpoints may repeat what they were told.
+"""Hides secrets in the words of others: mail servers and token endpoints may repeat what they were sent.
 
-Promises that no form in which a secret is usually repeated is left of words that are shown: as it is, in another case,
-quoted, escaped (for HTML, too), as a `repr`, URL-encoded, with its blanks squeezed, in two lines, in base64 or hex,
-decoded wrongly, or (if it is long) a part of it. Nothing is worked out before there are words to show. Pure; used by
-`smtp`, `imap` and `oauth`.
+Promises to hide a secret in every form in which it is usually repeated: as it is, in another case, quoted, escaped (for
+HTML, too), as a `repr`, URL-encoded, with its blanks squeezed, on two lines, in base64 or hex, decoded wrongly, or (if
+it is long) in part. The patterns are made only when there are words to show. Pure; used by `smtp_wire`, `smtp_reply`,
+`imap_wire`, `oauth` and `sasl`.
 """
 
 import re
@@ -13,27 +13,27 @@ from html import escape
 from mailer.errors import safe
 
 _HIDDEN = "…"
-# A shorter secret is hidden only where it stands alone: in words like these it could be a part of many.
+# A secret shorter than this is hidden only as a whole word: many ordinary words may contain it.
 _SHORT = 4  # characters
-# Of a secret without blanks that is at least twice as long as this, such a part is hidden, with the word around it:
-# servers cut what they repeat, or go on in another line.
+# Of a secret without blanks that is at least twice this long, parts of this length are hidden, with the words around
+# them: servers cut what they repeat, or break it into lines.
 _PART = 16  # characters
-# A secret of at least so many characters is hidden also where it goes on in another line.
+# A secret of at least so many characters is hidden also where it is broken into lines.
 _BROKEN = 8  # characters
-_KEPT = 8  # secrets at most: access tokens are renewed for as long as a script runs
+_KEPT = 8  # secrets at most: a script that runs for long gets many access tokens
 _BACKSLASH = r"(?:\\|%5c)"
 
 
 class Secrets:
-    """What is not to be shown. Threads may share it."""
+    """The secrets that are not to be shown. Threads may share the object."""
 
     def __init__(self, *secrets: str) -> None:
-        # Each with the patterns that find it, once they were needed. Only single operations of dict: they are atomic.
+        # Each secret with its patterns, once they were needed. Needs no lock: single dict operations are atomic.
         self._patterns: dict[str, tuple[re.Pattern[str], ...]] = {}
         self.add(*secrets)
 
     def add(self, *secrets: str) -> None:
-        """Hide these too; of many, those that were added first are forgotten."""
+        """Hide these secrets, too; when there are more than `_KEPT`, the oldest are forgotten."""
         for secret in secrets:
             if secret.strip() and secret not in self._patterns:
                 self._patterns[secret] = ()
@@ -46,7 +46,7 @@ class Secrets:
 
     def hide(self, text: str) -> str:
         """Foreign words without the secrets."""
-        for secret in sorted(self._patterns, key=len, reverse=True):  # one may be a part of another
+        for secret in sorted(self._patterns, key=len, reverse=True):  # the longest first: one may be a part of another
             patterns = self._patterns.get(secret) or _patterns(secret)
             if secret in self._patterns:
                 self._patterns[secret] = patterns
@@ -56,7 +56,7 @@ class Secrets:
 
 
 def _patterns(secret: str) -> tuple[re.Pattern[str], ...]:
-    """What finds the whole of a secret, and then what finds parts of it."""
+    """The pattern that finds a whole secret and, for a long one, the pattern that finds parts of it."""
     encoded = b64encode(secret.encode("utf-8", "surrogatepass")).decode()
     url_safe = encoded.replace("+", "-").replace("/", "_")
     in_hex = secret.encode("utf-8", "surrogatepass").hex()
@@ -77,9 +77,9 @@ def _patterns(secret: str) -> tuple[re.Pattern[str], ...]:
 
 
 def _repeated(text: str) -> str:
-    """A pattern for a text in all forms that its characters can take; it takes linear time whatever it looks at."""
+    """A pattern for a text, with each character in any of its forms; it matches in linear time, whatever the input."""
     squeezed = re.sub(r"(\\)\\+|[ \t-\r]+", lambda run: run[1] or " ", text)
-    beginning = "" if _plain(squeezed[0]) else r"(?<!\\)(?<!%5c)"  # a run of backslashes is looked at once
+    beginning = "" if _plain(squeezed[0]) else r"(?<!\\)(?<!%5c)"  # a run of backslashes is tried once
     between = "\n?" if len(text) >= _BROKEN else ""
     return beginning + between.join(map(_character, squeezed))
 
@@ -111,5 +111,5 @@ def _character(character: str) -> str:
 
 
 def _plain(character: str) -> bool:
-    """Whether nobody escapes the character."""
+    """Whether the character is never escaped."""
     return character.isascii() and character.isalnum()

@@ -1,6 +1,6 @@
-"""The settings of each script, as values: what `config` makes of a mapping and everybody else is given.
+"""The settings of each script as frozen values, which `config` makes and all other modules are given.
 
-Secrets never show in a `repr`. Times are in seconds.
+Passwords, tokens and client secrets never show in a `repr`. Times are in seconds.
 """
 
 import ipaddress
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Security(StrEnum):
-    """How a connection to a mail server is protected; `auto` is resolved before it gets here."""
+    """How a connection to a mail server is protected; `config` turns `auto` into one of these."""
 
     TLS = "tls"
     STARTTLS = "starttls"
@@ -112,12 +112,12 @@ class ClientSettings:
 
 
 def may_have_secrets(url: str) -> bool:
-    """Whether secrets may go to this URL, and can: https, or http without leaving this machine. It has none itself."""
-    from urllib.parse import urlsplit  # here, because it would make the client's start slower
+    """Whether secrets may be sent to this URL: a usable https, or loopback http, address without a login in it."""
+    from urllib.parse import urlsplit  # imported here, because it would slow down the client's start
 
     try:
         parts = urlsplit(url)
-        host = (parts.hostname or "").encode("idna").decode()  # ValueError: no label is empty, or too long
+        host = (parts.hostname or "").encode("idna").decode()  # ValueError: a label is empty or too long
         usable = host and parts.port != 0 and "@" not in parts.netloc
     except ValueError:
         return False

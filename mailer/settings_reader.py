@@ -1,4 +1,4 @@
-"""Values out of a mapping of strings, by their types, with every complaint remembered. Called by `config`. Pure."""
+"""Takes typed values out of a mapping of strings, and collects all complaints. Called by `config`. Pure."""
 
 import ipaddress
 import re
@@ -11,9 +11,9 @@ from mailer.settings import Rate
 
 _T = TypeVar("_T")
 
-# A day: no time-out is meant to be longer, and those of sockets overflow some weeks above it.
+# A day: nobody means a time-out to be longer, and one of a socket overflows at some weeks.
 _LONGEST_SECONDS = 86_400.0
-# What would steer a terminal that shows it, or end a line.
+# Characters that would control the terminal that shows them, or end a line.
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _RATE = re.compile(r"([0-9]{1,9})/(hour|minute)(?:\s+burst\s+([0-9]{1,9}))?")
 
@@ -29,7 +29,7 @@ def _is_ipv6(host: str) -> bool:
 class Reader:
     """Takes values out of the mapping and remembers every complaint, so that all are reported together.
 
-    A value that is missing or bad is answered with a harmless stand-in of the right type: `result` never lets it out.
+    In place of a missing or bad value it returns a stand-in of the right type; `result` then raises ConfigError.
     """
 
     def __init__(self, values: Mapping[str, str], base: Path) -> None:
@@ -49,7 +49,7 @@ class Reader:
         return bool(self._values.get(key, "").strip())
 
     def text(self, key: str, default: str = "", *, any_letters: bool = False) -> str:
-        """A value without blanks around it; `any_letters`: a folder may have any script's blanks and joiners."""
+        """A value without blanks around it; `any_letters` allows blanks and joiners of any script, as in folders."""
         value = self._values.get(key, "").strip() or default
         if not value:
             self.complain(key, "is missing (see .env.example)")
@@ -66,7 +66,7 @@ class Reader:
         return host
 
     def secret(self, key: str) -> str | None:
-        """A value as it is, blanks included, that no complaint ever shows; without what is left of a CRLF."""
+        """A value as it is, blanks included, but without the CR of a CRLF; no complaint ever shows it."""
         value = self._values.get(key, "").removesuffix("\r")
         if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
             self.complain(key, "holds a NUL character, or bytes that are not UTF-8")
@@ -92,7 +92,7 @@ class Reader:
         return number
 
     def others_seconds(self, key: str, default: str) -> float:
-        """What another script needs, and complains of if it is bad: the default will do then."""
+        """Seconds for another script, which itself complains of a bad value; here the default replaces that."""
         return Reader(self._values, self._base).seconds(key, default)
 
     def choice(self, key: str, choices: Mapping[str, _T], default: str) -> _T:
@@ -106,7 +106,7 @@ class Reader:
 
     def place(self, key: str, default: str = "") -> Path:
         text = self.text(key, default, any_letters=True)
-        if text.startswith("~"):  # whoever has read it has put every home folder there is in place
+        if text.startswith("~"):  # `environment` has replaced it wherever there is a home folder
             self.complain(key, f"there is no such home folder as in {text!r}")
         return self._base / text
 

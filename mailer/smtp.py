@@ -1,8 +1,8 @@
-"""The outbox: one all-or-nothing transaction a message, over a few SMTP sessions that are kept and shared.
+"""The outbox: one all-or-nothing transaction for each message, over a few SMTP sessions that are kept open and shared.
 
-Promises three honest outcomes (`DeliveryError`, or none): sent, not sent, or uncertain; nothing is ever sent twice. A
-session that has gone stale is replaced and the transaction tried once more, if the final dot was not written. Called
-by `desk`.
+Promises three honest outcomes: sent, or a `DeliveryError` that says not sent or uncertain. Nothing is ever sent twice:
+the transaction is tried once more only if a kept session is lost before the final dot was written. Called by `desk`,
+and by `intake` to send.
 """
 
 import logging
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 def _nothing() -> None:
-    """Nobody needs to know."""
+    """The default `on_wait`: no caller needs to know."""
 
 
 class Outbox:
@@ -59,7 +59,7 @@ class Outbox:
     def deliver(self, envelope: Envelope) -> Steps[None]:
         """Give the message to the mail server for all recipients; raises DeliveryError unless it clearly took it."""
         deadline = time.monotonic() + _OPERATIONS * self._timeout
-        last_moment = deadline - self._timeout  # to begin: one operation's time is left for the answer then
+        last_moment = deadline - self._timeout  # to begin: this leaves one time-out for the final reply
         session = self._pool.take(last_moment)
         try:
             yield from self._transact(session, envelope, deadline)
@@ -80,7 +80,7 @@ class Outbox:
             session.leave()
 
     def give_up(self) -> None:
-        """End all that is under way: each delivery fails now, as one that was not sent or as an uncertain one."""
+        """End every delivery that is under way: each fails now, as not sent or as uncertain."""
         with self._lock:
             self._given_up = True
             sessions = list(self._sessions)
@@ -88,7 +88,7 @@ class Outbox:
             session.interrupt()
 
     def close(self) -> None:
-        """Take leave of the mail server. What is still under way is finished."""
+        """Close all free sessions; deliveries that are still under way are finished."""
         self._pool.close()
 
     def _open(self, deadline: float) -> Session:
@@ -99,7 +99,7 @@ class Outbox:
                     raise SessionLostError("this server is ending")
                 self._sessions.add(session)
             for _ in session.open(self._endpoint, self._login, self._context, deadline):
-                pass  # the steps are for `check` to tell
+                pass  # only `check` reports the steps
         return session
 
     def _transact(self, session: Session, envelope: Envelope, deadline: float) -> Steps[None]:
@@ -108,7 +108,7 @@ class Outbox:
         except DeliveryError:
             raise
         except BaseException as failure:
-            session.close()  # nobody knows where it stands
+            session.close()  # the state of its transaction is unknown
             if session.in_doubt and isinstance(failure, Exception):  # such as MemoryError
                 _log.exception("the answer to a message could not be read")
                 raise uncertain(f"{type(failure).__name__} in this server") from failure

@@ -1,8 +1,8 @@
-"""From a mail server's name to a connection that is protected as the settings say, and logged in: step by step.
+"""Makes a connection to a mail server, protects it as the settings say, and logs in, step by step.
 
-Refuses to send a secret before the TLS that was asked for is there and verified, to go on without STARTTLS, and
-plaintext injected before the handshake (CVE-2011-0411, CVE-2021-38371). Tries one mechanism, never one after another;
-an access token that is refused is renewed once. No secret is in what it raises. Called by `smtp_session`.
+Sends no secret before the required TLS is there and verified, does not go on without a required STARTTLS, and refuses
+plaintext injected before the handshake (CVE-2011-0411, CVE-2021-38371). Tries one mechanism only; an access token that
+is refused is renewed once. Its errors hold no secret. Called by `smtp_session`.
 """
 
 import base64
@@ -20,10 +20,10 @@ from mailer.smtp_wire import Wire
 
 _FULL_NAME = re.compile(r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
 _NO_SUCH_COMMAND = (500, 502)
-# Characters of a command (RFC 5321, section 4.5.3.1.4). What would make it longer, as some tokens do, is given when the
-# server asks for it (RFC 4954, section 4).
+# Characters of a command without its CRLF (RFC 5321, section 4.5.3.1.4). An initial response that would make AUTH
+# longer, as some tokens do, is sent when the server asks for it (RFC 4954, section 4).
 _LONGEST_COMMAND = 510
-_CHALLENGES = 3  # in one login: LOGIN's name and password, or a token's refusal, and one to spare
+_CHALLENGES = 3  # answered in one login: two for LOGIN (name, password), one for a refused token, and one to spare
 
 
 def steps(wire: Wire, endpoint: Endpoint, login: sasl.Login, context: ssl.SSLContext) -> Iterator[str]:
@@ -44,7 +44,7 @@ def steps(wire: Wire, endpoint: Endpoint, login: sasl.Login, context: ssl.SSLCon
             wire.fail("the mail server offers no STARTTLS: nothing is sent to it in clear")
         wire.expect(wire.ask("STARTTLS"), "refuses STARTTLS")
         wire.secure(host, context)
-        _introduce(wire)  # what was offered in clear may not be the server's words
+        _introduce(wire)  # what was offered in clear may have been forged
     if isinstance(wire.sock, ssl.SSLSocket):
         yield f"protected by {wire.sock.version()}, the certificate is trusted"
     yield _log_in(wire, endpoint, login)
@@ -55,7 +55,7 @@ def _introduce(wire: Wire) -> None:
     code, text = wire.ehlo(name)
     if code in _NO_SUCH_COMMAND:
         code, text = wire.helo(name)
-    reply = b"\n".join(b"%d %s" % (code, line) for line in text.split(b"\n"))  # as it came: smtplib gives it in parts
+    reply = b"\n".join(b"%d %s" % (code, line) for line in text.split(b"\n"))  # put together again after smtplib
     wire.expect((b"%d" % code, reply), "refuses EHLO")
 
 
@@ -96,7 +96,7 @@ def _authenticate(
         if code != b"334":
             break
         challenge = _decoded(words(whole))
-        reason = challenge if login.oauth else ""  # a token's refusal comes as a challenge that wants an answer
+        reason = challenge if login.oauth else ""  # why a token is refused comes as a challenge to be answered
         asks_for_name = mechanism == "LOGIN" and "user" in challenge.lower()
         code, whole = wire.ask(first if asks_for_name else answers[mechanism])
     return code, "" if code[:1] == b"2" else f"{wire.said(whole)} {wire.secrets.safe(reason)}".strip()
@@ -127,12 +127,12 @@ def _decoded(challenge: bytes) -> str:
 
 
 def _own_name(sock: socket.socket) -> str:
-    """What to introduce this machine as: its full name, or the address literal (RFC 5321, section 4.1.4)."""
+    """The name for EHLO: this machine's full name, or an address literal (RFC 5321, section 4.1.4)."""
     name = socket.gethostname()
     if _FULL_NAME.fullmatch(name) and not name.startswith("localhost."):
         return name
     try:
         address = sock.getsockname()[0].partition("%")[0]  # without a zone
-    except OSError:  # it has gone already, as the next call will tell
+    except OSError:  # the connection is lost, as the next command will report
         return "[127.0.0.1]"
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"

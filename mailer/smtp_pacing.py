@@ -1,8 +1,8 @@
-"""Logins that are refused again and again are tried less and less often: providers lock accounts over them.
+"""A login that is refused again and again is tried less and less often: providers lock accounts after many refusals.
 
-From the third refusal in a row on there is a pause after each one, in which whoever wants a session hears that refusal
-again, and the mail server is left alone. While nobody knows whether the login works, no more of them are under way than
-could be refused before the first pause. Called by `smtp`.
+From the third refusal in a row on, each starts a pause, in which no login is tried and every attempt to open a session
+gets that refusal again. Unless the last login succeeded, no more logins run at once than may be refused before the
+first pause. Called by `smtp`.
 """
 
 import contextlib
@@ -15,20 +15,20 @@ from typing import TypeGuard
 from mailer.errors import Code, DeliveryError, Outcome
 from mailer.smtp_reply import LoginDeferredError, SessionLostError
 
-_PATIENCE = 3  # refusals in a row, of which the last one brings the first pause
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds; each is twice as long as the one before
-_DOUBLINGS = 6  # from the one to the other
+_PATIENCE = 3  # refusals in a row; the last of them starts the first pause
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds; each pause is twice as long as the one before
+_DOUBLINGS = 6  # from the first pause to the longest
 
 
 class Pacing:
-    """Threads share it. `on_wait` is called by one that is about to wait for the outcome of others' logins."""
+    """Shared by threads. `on_wait` is called by a thread that is about to wait for the outcome of others' logins."""
 
     def __init__(self, on_wait: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._on_wait = on_wait
         self._clock = clock
         self._changed = threading.Condition()  # guards what follows
         self._under_way = 0
-        self._works = False  # the last login that was answered did
+        self._works = False  # whether the last login that got an answer succeeded
         self._failures = 0  # sessions that could not be opened for another reason
         self._refusals = 0  # in a row
         self._refusal = DeliveryError(Code.MAIL_AUTH_FAILED, "never tried", Outcome.PERMANENT)
@@ -36,7 +36,7 @@ class Pacing:
 
     @contextlib.contextmanager
     def opening(self, deadline: float) -> Iterator[None]:
-        """Around the opening of a session; raises the last refusal instead while there is a pause."""
+        """A context in which to open a session; during a pause it raises the last refusal instead."""
         began = self._begin(deadline)
         try:
             yield
@@ -53,16 +53,16 @@ class Pacing:
             if not self._changed.wait_for(lambda: self._settled(failures), max(deadline - time.monotonic(), 0)):
                 raise SessionLostError("the mail server does not answer the logins that are under way")
             now = self._clock()
-            # After a pause one goes first, and the others hear the refusal until it knows more.
+            # After a pause one thread tries, and the others get the last refusal until its outcome is known.
             if self._refusals >= _PATIENCE and (now < self._pause_ends or self._under_way):
                 raise DeliveryError(*self._refusal.problem, self._refusal.outcome)
             self._under_way += 1
             return now
 
     def _settled(self, failures: int) -> bool:
-        """Whether a login can be tried, or is not going to be; `failures` is their number when the wait began.
+        """Whether the wait is over; `failures` is the value of `_failures` when it began.
 
-        A mail server that cannot be reached is no reason to try one after another.
+        One more failure ends the wait, too: if the server cannot be reached, threads need not try one after another.
         """
         room = self._under_way + self._refusals < _PATIENCE
         return room or self._works or self._refusals >= _PATIENCE or self._failures != failures
@@ -81,7 +81,7 @@ class Pacing:
 
     def _refused(self, began: float, refusal: DeliveryError) -> None:
         if began <= self._paused_at:
-            return  # many that were under way together are one reason for a pause
+            return  # logins that were under way together start only one pause
         self._refusals += 1
         self._refusal = refusal
         if self._refusals >= _PATIENCE:

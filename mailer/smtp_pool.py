@@ -1,8 +1,8 @@
 """A few SMTP sessions, kept and shared: taken for one transaction, then given back.
 
-The session used last is used next, so that a quiet server keeps few of them busy; one that rested too long is closed
-when the next delivery comes. One that cannot be opened while others live is no error: who needs it waits for one of
-those, in turn, until its deadline. Called by `smtp`.
+The session used last is used next, so that a quiet server keeps few of them busy; one that has been idle for too long
+is closed during a later delivery. When a session cannot be opened while others are open, that is no error: the delivery
+queues for one of the others until its deadline. Called by `smtp`.
 """
 
 import contextlib
@@ -16,19 +16,19 @@ from mailer.errors import DeliveryError
 from mailer.smtp_reply import SessionLostError
 from mailer.smtp_session import Session
 
-# Mail servers close idle sessions after some minutes (RFC 5321, section 4.5.3.2.7: five); ours are closed before.
+# Mail servers close a session that is idle for minutes (RFC 5321, section 4.5.3.2.7: five); the pool closes it sooner.
 _LONGEST_IDLE = 60.0  # seconds
-# A session that rested for this long is asked whether it is still there; one that did not is simply used.
+# A session that has been idle for this long is checked for a lost connection before it is used.
 _RESTED = 1.0  # seconds
-# After the mail server refused one more session, and others live, it is spared attempts for this long.
+# After a session could not be opened while others are open, no new one is tried for this long.
 _CONTENT = 10.0  # seconds
 
-# Where one waits for a session; None means to look again.
+# Where one thread waits for a session; None tells it to look again.
 _Place = queue.SimpleQueue[Session | None]
 
 
 class Pool:
-    """At most `limit` sessions, each got ready by `open_session` before the deadline that it is given."""
+    """At most `limit` sessions, each opened by `open_session(deadline)`."""
 
     def __init__(
         self, open_session: Callable[[float], Session], limit: int, on_wait: Callable[[], None]
@@ -36,19 +36,19 @@ class Pool:
         self._open_session = open_session
         self._limit = limit
         self._on_wait = on_wait
-        # Free sessions, the one used last at the end. Taken and given back without a lock: both are atomic.
+        # Free sessions, the one used last at the end. They are popped and appended without a lock: both are atomic.
         self._free: list[Session] = []
         self._lock = threading.Lock()  # guards what follows
-        self._queue: deque[_Place] = deque()  # who waits for a session
+        self._queue: deque[_Place] = deque()  # the places of the threads that wait
         self._opening = self._living = 0
         self._content_until = 0.0
         self._closed = False
 
     def take(self, deadline: float, *, fresh: bool = False) -> Session:
-        """A session of one's own until it is given back: a free one (not when `fresh`), a new one, or waited for."""
+        """A session for the caller alone: a free one (unless `fresh`), a new one, or one that others give back."""
         failure: DeliveryError | None = None
         while True:
-            # Who comes later does not overtake those who wait.
+            # A newcomer does not overtake the threads that wait.
             session = None if fresh or self._queue else self._take_free()
             if session:
                 return session
@@ -67,7 +67,7 @@ class Pool:
                 return session
 
     def give_back(self, session: Session) -> None:
-        """Let others have the session, if it can still be used."""
+        """Make the session available to other threads, if it can still be used."""
         if self._closed or not session.sock:
             return self._retire(session)
         now = session.idle_since = time.monotonic()
@@ -82,7 +82,7 @@ class Pool:
         return None
 
     def close(self) -> None:
-        """Take leave of the mail server; sessions that are still in use follow when they are given back."""
+        """Close the free sessions; those that are still in use are closed when they are given back."""
         self._closed = True
         while self._free:
             self._retire(self._free.pop())
@@ -101,9 +101,9 @@ class Pool:
         return None
 
     def _open_or_queue(self, *, in_any_case: bool) -> _Place | None:
-        """The right to open a session (None), or else a place in the queue.
+        """None when the caller may open a session, otherwise its place in the queue.
 
-        `in_any_case`: also while the mail server is spared attempts.
+        `in_any_case`: the caller may do so even soon after a session could not be opened.
         """
         with self._lock:
             room = self._opening + self._living < self._limit
@@ -139,25 +139,25 @@ class Pool:
             self._wake(all_of_them=not self._living)
 
     def _wake(self, *, all_of_them: bool) -> None:
-        """Let those who wait look again, as there is room for a new session: the first one, or all of them."""
+        """Tell the first waiting thread, or all of them, to look again: there is room for a new session."""
         while self._queue:
             self._queue.popleft().put(None)
             if not all_of_them:
                 return
 
     def _hand_over(self) -> None:
-        """Give free sessions to those who wait for one."""
+        """Give free sessions to the waiting threads, in turn."""
         with self._lock:
             while self._queue and self._free:
                 try:
                     session = self._free.pop()
                 except IndexError:
-                    return  # another thread was quicker, and hands it over when it gives it back
+                    return  # another thread took it, and comes here when it gives it back
                 session.reused = True
                 self._queue.popleft().put(session)
 
     def _wait_in(self, place: _Place, deadline: float, failure: DeliveryError | None) -> Session | None:
-        """The session that was handed over, or None to look again."""
+        """Wait for a session that is handed over; None means to look again."""
         self._on_wait()
         try:
             return place.get(timeout=max(deadline - time.monotonic(), 0))

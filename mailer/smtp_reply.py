@@ -1,7 +1,7 @@
 """Replies of a mail server (RFC 5321, section 4.2): where one ends, what it says, and what a refusal means.
 
-Bounded and strict: what is neither a reply nor the beginning of one is recognised as such. Pure; called by the other
-`smtp` modules.
+Bounded and strict: bytes that are neither a reply nor the beginning of one are recognised. Pure; called by the other
+`smtp` modules, and by `desk` for its errors.
 """
 
 import re
@@ -12,14 +12,14 @@ from mailer.secrecy import Secrets
 # "250-text" lines, then "250 text" or "250", all with the same code.
 _REPLY = re.compile(rb"([2-5][0-9][0-9])(?:-[^\n]*\n\1)*(?: [^\n]*)?\r?\n")
 _BEGINNING = re.compile(rb"(?:([2-5][0-9][0-9])-[^\n]*\n(?:\1-[^\n]*\n)*)?[^\n]*")
-_LONGEST = 1 << 16  # bytes; the longest honest ones are EHLO's, of about one thousand
+_LONGEST = 1 << 16  # bytes; the longest normal replies, those to EHLO, have about one thousand
 
 # The first reply in what was received: code in group 1, the whole in group 0.
 first_reply = _REPLY.match
 
 
 class SessionLostError(DeliveryError):
-    """The session cannot go on, and the final dot has not been written: another session may do better."""
+    """The session cannot go on, and the final dot has not been written: a new session may succeed."""
 
     def __init__(self, text: str) -> None:
         super().__init__(Code.MAIL_UNAVAILABLE, text, Outcome.TEMPORARY)
@@ -45,7 +45,7 @@ def said(reply: bytes, secrets: Secrets) -> str:
 
 
 def refusal(code: bytes, text: str, *, of_person: bool = False) -> DeliveryError:
-    """A clear "no": for now (4xx) or for good (5xx); `of_person` when it is about the person's address."""
+    """The error for a negative reply: temporary (4xx) or permanent (5xx); `of_person`: it is about the address."""
     if code[:1] == b"4":
         return DeliveryError(Code.RECIPIENT_REFUSED if of_person else Code.MAIL_UNAVAILABLE, text, Outcome.TEMPORARY)
     return DeliveryError(Code.RECIPIENT_REFUSED if of_person else Code.MAIL_REJECTED, text, Outcome.PERMANENT)

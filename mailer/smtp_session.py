@@ -1,8 +1,8 @@
 """One SMTP session (RFC 5321): opened once, then any number of all-or-nothing transactions.
 
-Promises that either every recipient gets the message or none does, and that whoever calls knows which, or that nobody
-can know (`delivery_uncertain`). Raises `DeliveryError` only; as long as `sock` is there afterwards, the session can be
-used again. Called by `smtp`.
+Promises that either every recipient gets the message or none does, and tells the caller which of the two, or that
+nobody can know (`delivery_uncertain`). Raises `DeliveryError` only; unless `sock` is None afterwards, the session can
+be used again. Called by `smtp` and `smtp_pool`.
 """
 
 import contextlib
@@ -19,24 +19,24 @@ from mailer.smtp_reply import SessionLostError, refusal
 from mailer.smtp_wire import Wire
 from mailer.steps import WAIT, Steps, finish
 
-# The last line of defence: no address that could end its command, or add a parameter to it, goes out.
+# The last line of defence against an address that would end its command or add a parameter to it.
 _UNSAFE = re.compile(r"[\s<>\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LEADING_DOT = re.compile(rb"^\.", re.MULTILINE)
 _DATA = "DATA\r\n"
-# Refusals in a row after which a session is replaced: some servers answer late in one that has collected a few more.
+# Refused messages in a row after which a session is replaced: after a few more, some servers delay their replies.
 _MOST_REFUSED = 5
 
 
 class Session(Wire):
-    """A session; `reused` once it has served before, `idle_since` when it did last.
+    """A session. `reused`: it was kept in the pool before this use; `idle_since`: when it was last given back.
 
-    `in_doubt`: a message has been handed over, and nobody knows what became of it.
+    `in_doubt`: a message is being sent, or has been, and its reply has not been read.
     """
 
     def __init__(self, timeout: float, on_wait: Callable[[], None]) -> None:
         super().__init__(timeout, on_wait)
-        self._accepted = False  # whether a message was
-        self._refused = 0  # messages since then
+        self._accepted = False  # whether the server has accepted a message in this session
+        self._refused = 0  # messages in a row
         self._resetting = False  # RSET was sent, and its reply has not been read
         self._pipelining = self._takes_size = self._takes_utf8 = False
         self.reused = self.in_doubt = False
@@ -45,7 +45,7 @@ class Session(Wire):
     def open(
         self, endpoint: Endpoint, login: sasl.Login, context: ssl.SSLContext, deadline: float
     ) -> Iterator[str]:
-        """Get ready, and tell each step when it is done. Whatever ends this before the last step closes the session."""
+        """Connect and log in, with a line for each step that is done; unless all are done, the session is closed."""
         self.deadline = deadline
         self.secrets = login.secrets
         try:
@@ -57,17 +57,17 @@ class Session(Wire):
             raise
 
     def transact(self, envelope: Envelope, deadline: float) -> Steps[None]:
-        """Give the message to all recipients. When this returns the mail server has accepted it."""
+        """Give the message to the mail server for all recipients; it has accepted the message when this returns."""
         self.deadline = deadline
         yield from self._arrange([*self._envelope_commands(envelope), _DATA], envelope)
         self._be_in_step()
-        if self.deadline - time.monotonic() < self._patience / 2:  # nobody could tell then whether it was sent
+        if self.deadline - time.monotonic() < self._patience / 2:  # the final reply could come too late
             self.fail("the mail server is too slow: there is no time left to wait for its answer to the message")
         data = envelope.data
         if data[:1] == b"." or b"\n." in data:
             data = _LEADING_DOT.sub(b"..", data)
         data += b".\r\n"
-        self.in_doubt = True  # until there is an answer
+        self.in_doubt = True  # until its reply is read
         self.send(data)
         yield WAIT
         try:
@@ -83,12 +83,12 @@ class Session(Wire):
             self.close()
         if code[:1] == b"3":
             raise uncertain(self.said(whole))
-        self.leave()  # it may be this server's fault, where a balancer has others
+        self.leave()  # behind a balancer a new session may reach a server that accepts it
         raise refusal(code, f"the mail server refuses the message: {self.said(whole)}")
 
     @property
     def silent(self) -> bool:
-        """As `Wire` has it, as far as that can be seen: not while the reply to RSET is due."""
+        """As in `Wire`, but always true while the reply to RSET is due: that reply may be there already."""
         return self._resetting or super().silent
 
     def rehearse(self, envelope: Envelope) -> None:
@@ -97,17 +97,17 @@ class Session(Wire):
         self.expect(self.ask("RSET"), "refuses RSET")
 
     def leave(self) -> None:
-        """Say farewell and close, whatever the server makes of it."""
+        """Send QUIT and close the connection, without waiting for the reply."""
         with contextlib.suppress(SessionLostError):
             self.send(b"QUIT\r\n")
         self.close()
 
     def _arrange(self, commands: list[str], envelope: Envelope) -> Steps[None]:
-        """Send the commands, in one write where that is allowed; raise the first refusal after undoing the others."""
+        """Send the commands, in one write if the server offers PIPELINING; on a refusal, undo the rest and raise it."""
         self._finish_reset()
         self._be_in_step()
         refused: DeliveryError | None = None
-        of_data = False  # the first refusal
+        of_data = False  # whether the first refusal was that of DATA
         if self._pipelining:
             self.send("".join(commands))
             yield WAIT
@@ -131,9 +131,9 @@ class Session(Wire):
             raise refused
 
     def _refusal(self, index: int, envelope: Envelope, code: bytes, whole: bytes) -> DeliveryError:
-        """What it means that the command of this index is refused."""
+        """The error for the refusal of the command with this index."""
         words = self.said(whole)
-        # Some servers limit the messages of a session: then a new one is what they want.
+        # Some servers limit the messages in a session, and then refuse MAIL with 4xx: a new session is needed.
         if code == b"421" or (not index and code[:1] == b"4" and self._accepted):
             self.fail(f"the mail server ends the session: {words}")
         if code[:1] in b"23":
@@ -144,7 +144,7 @@ class Session(Wire):
         return refusal(code, f"the mail server refuses {what}: {words}", of_person=index == 1)
 
     def _undo(self, last: bytes, of_data: bool) -> None:
-        """Make the server forget the recipients that it took; `of_data`: it refused nothing before the message."""
+        """Make the server forget the recipients that it accepted; `of_data`: it refused nothing before DATA."""
         self._refused += 1
         if last == b"354":
             self.close()  # before the final dot, which discards the message (RFC 5321, section 4.1.1.4)
@@ -154,7 +154,7 @@ class Session(Wire):
             return
         with contextlib.suppress(SessionLostError):
             self.send(b"RSET\r\n")
-            self._resetting = True  # the reply is read when the session is used again: nobody has to wait for it
+            self._resetting = True  # the reply is read when the session is used next, so that nobody waits for it now
 
     def _finish_reset(self) -> None:
         if self._resetting:
@@ -183,7 +183,7 @@ class Session(Wire):
 
 
 def _no_utf8(sender: str) -> DeliveryError:
-    if not sender.isascii():  # then no address that a person gives would do
+    if not sender.isascii():  # then the person cannot mend it with another address
         text = f"the mail server does not send from {sender}, with letters beyond ASCII (it offers no SMTPUTF8)"
         return DeliveryError(Code.MAIL_REJECTED, text, Outcome.PERMANENT)
     text = "the mail server takes no address with letters beyond ASCII (it offers no SMTPUTF8)"
@@ -191,6 +191,6 @@ def _no_utf8(sender: str) -> DeliveryError:
 
 
 def uncertain(reason: str) -> DeliveryError:
-    """What is known of a message that was handed over, when nothing else is."""
+    """The error for a message that was handed over and got no clear reply."""
     text = f"the message was handed over and not clearly accepted, so it may have been sent: {reason}"
     return DeliveryError(Code.DELIVERY_UNCERTAIN, text, Outcome.UNCERTAIN)

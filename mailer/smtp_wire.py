@@ -1,8 +1,9 @@
 """Commands and replies on one SMTP connection: `smtplib.SMTP` with replies bounded in size and in time.
 
 However the server drips, stalls, floods or babbles, a reply takes at most `timeout` seconds and 64 KiB,
-and nothing goes on after `deadline`. Replies that came together are kept apart, so that commands may be sent together
-(RFC 2920). Every failure is a `SessionLostError`, and the connection is closed then. Called by `smtp_session`.
+and no operation lasts beyond `deadline`. Replies that arrive together are read one by one, so that commands may be
+pipelined (RFC 2920). A failure of the connection closes it and raises `SessionLostError`. Called by `smtp_session`
+and `smtp_login`.
 """
 
 import contextlib
@@ -20,27 +21,27 @@ from mailer.secrecy import Secrets
 from mailer.smtp_reply import SessionLostError, first_reply, may_become_reply, refusal, said, words
 
 _READ_SIZE = 1 << 12
-# Seconds to connect to one address of a mail server that has others: where its IPv6 leads nowhere, that is tried first
-# for each new session.
+# Seconds to connect to an address while others are left to try: where IPv6 does not work, every new session tries it
+# first.
 _ONE_OF_MANY = 5.0
 
 
 class Wire(smtplib.SMTP):
     """One connection. `deadline` (monotonic) ends whatever is going on; `on_wait` is called before each long wait.
 
-    `secrets` are those that the server's words are shown without.
+    `secrets` are hidden wherever the server's words are shown.
     """
 
     def __init__(self, timeout: float, on_wait: Callable[[], None]) -> None:
-        super().__init__(local_hostname="localhost", timeout=timeout)  # the name is given with EHLO
+        super().__init__(local_hostname="localhost", timeout=timeout)  # a stand-in: EHLO gives the real name
         self.deadline = time.monotonic() + timeout
         self.secrets = Secrets()
         self._patience = timeout
         self._place = "the mail server"
         self._on_wait = on_wait
-        self._buffer = b""  # what the server has said and nobody has read yet
+        self._buffer = b""  # received, and not yet read as a reply
         self._interrupted = False
-        self._far = False  # whether the last reply had to be waited for, as the next one will then
+        self._far = False  # whether the last reply had to be waited for: so will the next one
 
     def attach(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
         """Connect, with TLS from the start where there is a context."""
@@ -56,9 +57,9 @@ class Wire(smtplib.SMTP):
             others = len(addresses) - number
             try:
                 self.sock = sock = socket.socket(family, kind, protocol)
-                share = _time_left(end) / (others + 1)  # as any of them may be dead
+                share = _time_left(end) / (others + 1)  # any address may be dead
                 sock.settimeout(min(share, _ONE_OF_MANY) if others else share)
-                if not self._interrupted:  # looked at before and after
+                if not self._interrupted:  # checked before and after, as `interrupt` may come in between
                     sock.connect(address)
                 if self._interrupted:
                     raise ConnectionAbortedError("it was ended")
@@ -75,15 +76,15 @@ class Wire(smtplib.SMTP):
 
     def secure(self, host: str, context: ssl.SSLContext) -> None:
         """Go on over TLS with the server of this name."""
-        if self._buffer:  # CVE-2011-0411: what was said in clear would be taken as said inside TLS
+        if self._buffer:  # CVE-2011-0411: replies sent in clear would pass for replies inside TLS
             self.fail("the mail server sent more in clear before the TLS handshake: injected plaintext, refused")
         sock = self.connected()
         try:
             sock.settimeout(_time_left(self._end()))
-            # Here before the handshake, so that `interrupt` finds it.
+            # Assigned before the handshake, so that `interrupt` finds the new socket.
             name = host.rstrip(".")
             self.sock = secured = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
-            if self._interrupted:  # which may have met the socket that is wrapped now
+            if self._interrupted:  # `interrupt` may have met the old socket
                 raise ConnectionAbortedError("it was ended")
             secured.do_handshake()
         except ssl.SSLCertVerificationError as untrusted:
@@ -93,12 +94,12 @@ class Wire(smtplib.SMTP):
         be_quick(self.connected())
 
     def interrupt(self) -> None:
-        """End the connection from another thread: whoever waits for it fails at once, or makes none any more."""
+        """End the connection from another thread: the thread that uses it fails at once, or no longer connects."""
         self._interrupted = True
-        sock = self.sock  # which the thread that has the connection may take away meanwhile
+        sock = self.sock  # read once: the thread that uses the connection may close it meanwhile
         if sock:
             with contextlib.suppress(OSError):  # it has ended by itself
-                # Not SSLSocket's own method, which would take the TLS state away under the thread that reads.
+                # Not SSLSocket's own method, which drops the TLS state while the other thread may be reading.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def connected(self) -> socket.socket:
@@ -106,7 +107,7 @@ class Wire(smtplib.SMTP):
         return self.sock or self.fail("the connection is closed")
 
     def send(self, s: str | bytes) -> None:  # type: ignore[override]  # smtplib itself sends nothing else
-        """Hand over all of it to the system, or raise SessionLostError: then its last byte was not handed over."""
+        """Hand all of the data to the system; after a SessionLostError its last byte has not been handed over."""
         data = s.encode() if isinstance(s, str) else s
         sock = self.connected()
         try:
@@ -117,18 +118,18 @@ class Wire(smtplib.SMTP):
             self._send_slowly(sock, memoryview(data)[done:])
 
     def reply(self) -> tuple[bytes, bytes]:
-        """The next reply: its code, and the whole of it as it came."""
+        """The next reply: its code, and all of its bytes."""
         found = first_reply(self._buffer) or self._await_reply()
         self._buffer = self._buffer[found.end() :]
         return found[1], found[0]
 
     def getreply(self) -> tuple[int, bytes]:
-        """The next reply as smtplib wants it: the code, and the lines without it."""
+        """The next reply as smtplib wants it: the code, and the lines without the code."""
         code, whole = self.reply()
         return int(code), words(whole)
 
     def ask(self, line: str) -> tuple[bytes, bytes]:
-        """Send one command, and give the reply to it."""
+        """Send one command and return its reply."""
         self.send(f"{line}\r\n".encode())
         return self.reply()
 
@@ -137,7 +138,7 @@ class Wire(smtplib.SMTP):
         return said(reply, self.secrets)
 
     def expect(self, reply: tuple[bytes, bytes], otherwise: str) -> None:
-        """Raise unless the reply says that all is well."""
+        """Raise DeliveryError unless the reply is positive (2xx)."""
         code, whole = reply
         if code[:1] == b"2":
             return
@@ -153,7 +154,7 @@ class Wire(smtplib.SMTP):
 
     @property
     def silent(self) -> bool:
-        """Whether the connection is open and the server has said nothing that nobody asked for."""
+        """Whether the connection is open and the server has sent nothing unasked."""
         if not self.sock or self._buffer:
             return False
         try:
@@ -162,7 +163,7 @@ class Wire(smtplib.SMTP):
             return False
 
     def _end(self) -> float:
-        """When the operation that begins now has to be done."""
+        """When an operation that begins now has to end."""
         end = time.monotonic() + self._patience
         return end if end < self.deadline else self.deadline
 
@@ -181,7 +182,7 @@ class Wire(smtplib.SMTP):
         return found
 
     def _read(self, sock: socket.socket, end: float) -> bytes:
-        left = _time_left(end)  # the server may have said something all the time, and never enough
+        left = _time_left(end)  # raises TimeoutError: the server may send on and on, and never a whole reply
         if not self._far:
             try:
                 return sock.recv(_READ_SIZE)

@@ -1,7 +1,7 @@
-"""The person's terminal: words out, lines in, whole however long they are.
+"""The person's terminal: shows text and reads lines, whole however long they are.
 
 Lines are edited by readline where the platform has it (it also takes a bracketed paste of many lines as one answer).
-Nothing is drawn over, nothing is measured. Called by `console` and `history`.
+Output is never redrawn or measured. Called by `console`, `conversation`, `form`, `history` and the sandbox.
 """
 
 import codecs
@@ -23,18 +23,18 @@ except ImportError:
     termios = None  # type: ignore[assignment]
 
 RED, FAINT, BOLD = "31", "2", "1"
-# More than this is not put before the person to edit in place; the editor (`~e`) is the tool for it.
+# A text of more characters is not offered for editing in place; the editor (`~e`) is the tool for it.
 _EDITABLE = 4_000
-# What is left of a paste has all come when nothing comes for this long; a key that is held down ends the wait as well.
+# The rest of a paste has arrived when nothing comes for _PAUSE. The second limit is for a key that is held down.
 _PAUSE, _LONGEST_PASTE = 0.05, 2.0  # seconds
-# Have the terminal mark what is pasted. When readline 8.2 asks for it, empty lines follow after an end of input.
+# Bracketed paste, on and off. Mailer switches it: when readline 8.2 does so, empty lines follow an end of input.
 _MARK_PASTES, _MARK_NO_PASTES = b"\x1b[?2004h", b"\x1b[?2004l"
 # What is raised once there is no terminal any more.
 _GONE = (OSError, termios.error) if termios else (OSError,)
 
 
 class _ResumedError(Exception):
-    """The shell had the terminal for a while, and has given it back: what was asked has to be shown again."""
+    """The client was stopped by Ctrl-Z and has been resumed: the question has to be shown again."""
 
 
 class Terminal:
@@ -47,13 +47,13 @@ class Terminal:
                 self.results = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace")
             os.dup2(2, 1)
             sys.stdout = sys.stdout or os.fdopen(1, "w", encoding=sys.stderr.encoding, errors="replace")
-        sys.stderr = sys.stderr or sys.stdout  # `input` wants both
+        sys.stderr = sys.stderr or sys.stdout  # `input` needs both
         if isinstance(sys.stdin, io.TextIOWrapper):
-            sys.stdin.reconfigure(errors="surrogateescape")  # bytes of another charset are a mistake to tell
+            sys.stdin.reconfigure(errors="surrogateescape")  # `check_message` reports undecodable bytes
         self._said = sys.stderr if is_terminal(sys.stderr) else sys.stdout
         self._readline = line_editor()
         gnu = self._readline is not None and "libedit" not in (self._readline.__doc__ or "")
-        self._takes_pastes = gnu and not _is_dumb()  # whole, and edits several lines in place
+        self._takes_pastes = gnu and not _is_dumb()  # takes a paste whole, and edits several lines in place
         if self._readline and self._takes_pastes:
             self._readline.parse_and_bind("set enable-bracketed-paste off")
             self._readline.parse_and_bind(r'"\e[200~": bracketed-paste-begin')
@@ -63,13 +63,13 @@ class Terminal:
         self.unfinished = ""
 
     def __enter__(self) -> "Terminal":
-        """From here on every byte is handed over as it comes, between two lines too: a paste does not wait for us."""
+        """Have the terminal hand over each byte at once from here on, also between two lines: no paste has to wait."""
         if termios:
             mode = termios.tcgetattr(0)
             mode[3] &= ~(termios.ICANON if self._readline else termios.ICANON | termios.ECHO)
             mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
             termios.tcsetattr(0, termios.TCSANOW, mode)
-            if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:  # else Ctrl-Z is not to stop us
+            if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:  # otherwise Ctrl-Z is ignored and stays so
                 signal.signal(signal.SIGTSTP, self._on_stop)
         if self._takes_pastes:
             os.write(1, _MARK_PASTES)
@@ -79,19 +79,19 @@ class Terminal:
         if termios:
             with suppress(*_GONE):
                 try:
-                    self.drop_unread()  # what is left of a paste is not for the shell to run
+                    self.drop_unread()  # the shell must not run the rest of a paste
                 finally:
                     self._hand_back()
 
     def say(self, text: str, style: str = "") -> None:
-        """A line for the person."""
+        """Show the person a line."""
         print(paint(text, style, self._said), file=self._said, flush=True)
 
     def line(self, prompt: str = "", value: str = "") -> str:
         """What is typed, with `value` there to edit; several lines when they were pasted. Raises EOFError at the end.
 
-        An interrupt leaves what was typed in `unfinished`; a terminal that goes away does so without readline alone,
-        which empties its line before anybody hears of that.
+        An interrupt leaves the typed text in `unfinished`. So does a terminal that goes away, but not with readline,
+        which empties its line before it reports that.
         """
         try:
             return self._line(prompt, value)
@@ -107,7 +107,7 @@ class Terminal:
             except _ResumedError:
                 value = self._so_far()
             except (EOFError, KeyboardInterrupt):
-                if not sys.stdin.isatty():  # it has gone, which is no wish to send what is there so far
+                if not sys.stdin.isatty():  # the terminal has gone: no wish to send the text so far
                     raise KeyboardInterrupt from None
                 self.say("")
                 raise
@@ -115,7 +115,7 @@ class Terminal:
                 self._asking = False
 
     def drop_unread(self) -> None:
-        """Drop what nobody asked for: the rest of a paste that is not bracketed, which must answer nothing."""
+        """Drop unread input: the rest of a paste that is not bracketed must not answer the next question."""
         end = time.monotonic() + _LONGEST_PASTE
         while termios and time.monotonic() < end and select.select([0], [], [], _PAUSE)[0]:
             termios.tcflush(0, termios.TCIFLUSH)
@@ -127,15 +127,15 @@ class Terminal:
         if self._readline is None or len(value) > _EDITABLE or not value.replace("\n", "").isprintable():
             return False
         try:
-            value.encode(locale.getencoding())  # as readline takes it
+            value.encode(locale.getencoding())  # readline takes this charset
         except UnicodeError:
             return False
         return self._takes_pastes or "\n" not in value
 
     def edit(self, text: str, ended: list[int]) -> str:
-        """The text after the person's editor is done with it; raises OSError when there is none, or it failed.
+        """The text as the person's editor leaves it; raises OSError when there is no editor, or it failed.
 
-        `ended`: the signals that come meanwhile.
+        `ended` lists the signals that have come meanwhile.
         """
         self.__exit__()
         try:
@@ -158,7 +158,7 @@ class Terminal:
         return str((self._readline or self._plain).get_line_buffer())
 
     def _on_stop(self, *_: object) -> None:
-        """Ctrl-Z: the shell gets its terminal back, and we take it again when the shell goes on with us."""
+        """Ctrl-Z: give the terminal back to the shell, and take it again when the shell resumes the client."""
         self._hand_back()
         signal.raise_signal(signal.SIGTSTP)  # returns after the SIGCONT
         self.__enter__()
@@ -179,7 +179,7 @@ def interactive() -> bool:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether it is one; a stream that was closed before the script began is None."""
+    """Whether a stream is a terminal; one that was closed before the script began is None."""
     return stream is not None and stream.isatty()
 
 
@@ -187,17 +187,17 @@ def paint(text: str, style: str, stream: TextIO) -> str:
     """The text in a style, on a terminal that shows styles and for a person who wants them."""
     plain = os.environ.get("NO_COLOR") or _is_dumb()
     if os.name == "nt":
-        plain = plain or "WT_SESSION" not in os.environ  # the older console shows the codes themselves
+        plain = plain or "WT_SESSION" not in os.environ  # the older console prints the codes as text
     return f"\x1b[{style}m{text}\x1b[0m" if style and not plain and stream.isatty() else text
 
 
 def _is_dumb() -> bool:
-    """Whether it takes no escape sequences, or, as readline sees it, nobody says what it takes; Windows never does."""
+    """Whether the terminal takes no escape sequences; without TERM it is dumb, as for readline, except on Windows."""
     return os.environ.get("TERM", "" if os.name == "nt" else "dumb") == "dumb"
 
 
 def complain(words: str) -> None:
-    """Words for the person on stderr, as far as there is one that takes them: the exit code tells it, too."""
+    """Write words for the person to stderr, if it can be written to: the exit code tells the outcome, too."""
     with suppress(OSError):
         if sys.stderr:
             sys.stderr.write(f"{words}\n")
@@ -205,14 +205,14 @@ def complain(words: str) -> None:
 
 
 def show_any_text() -> None:
-    """Let no character that this locale lacks end the script."""
+    """Have characters that this locale lacks replaced, so that none of them ends the script."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
 
 
 def decode(data: bytes) -> str:
-    """A file's text: UTF-8, UTF-16 with its mark, or the locale's charset; what is none of these cannot be sent."""
+    """A file's text: UTF-8, UTF-16 with a byte order mark, or the locale's charset; other bytes will be refused."""
     utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     for encoding in ("utf-16" if utf_16 else "utf-8-sig", locale.getencoding()):
         with suppress(UnicodeError, LookupError):

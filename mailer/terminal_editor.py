@@ -1,6 +1,6 @@
-"""What edits a line at the terminal, readline or what stands in for it; and the person's own editor, for a text.
+"""Editors: readline, or a plain one in its place, for a line at the terminal; and the person's own for a whole text.
 
-Called by `terminal`.
+Called by `terminal`, `conversation` and `form`.
 """
 
 import locale
@@ -15,22 +15,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
-# What ends a conversation from outside; the draft is kept then.
+# The signals that end a conversation; the draft is kept then.
 ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGQUIT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _KEYS = {signal.SIGINT, getattr(signal, "SIGQUIT", signal.SIGINT)}
 _END_OF_INPUT, _ERASE, _KILL_LINE = b"\x04", b"\x7f\b", b"\x15"
 
 
 def line_editor() -> ModuleType | None:
-    """Readline, where there is one; in a C locale it would take the bytes of UTF-8 for commands."""
-    for name in ("C.UTF-8", "C.utf8", "UTF-8"):  # what Python tries by itself unless it is LC_ALL that says C
+    """Readline, where there is one; a C locale is replaced, in which it would take the bytes of UTF-8 for commands."""
+    for name in ("C.UTF-8", "C.utf8", "UTF-8"):  # as Python itself does unless LC_ALL says C
         with suppress(locale.Error):
             if locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX"):
                 locale.setlocale(locale.LC_CTYPE, name)
-                os.environ["LANGUAGE"] = os.environ.get("LANGUAGE") or os.environ.get("LC_ALL", "")  # as it was said
+                os.environ["LANGUAGE"] = os.environ.get("LANGUAGE") or os.environ.get("LC_ALL", "")  # the same language
                 os.environ["LC_ALL"] = name  # where readline looks
     try:
-        import readline  # here, because it takes over the terminal's settings as soon as it is there
+        import readline  # imported here, because that alone changes the terminal's settings
     except ImportError:
         return None
     return readline
@@ -38,9 +38,9 @@ def line_editor() -> ModuleType | None:
 
 @contextmanager
 def endings_noted() -> Iterator[list[int]]:
-    """While the person's editor is at work the signals are its own: those that have come.
+    """Only note the signals of ENDINGS while the person's editor is at work: the list of those that have come.
 
-    Behind that all are heard but those of Ctrl-C and Ctrl-\\, keys of editors: raises KeyboardInterrupt.
+    Afterwards raises KeyboardInterrupt if one has come, but for those of Ctrl-C and Ctrl-\\, which are keys of editors.
     """
     ended: list[int] = []
     handlers = {number: signal.signal(number, lambda number, _: ended.append(number)) for number in ENDINGS}
@@ -58,17 +58,17 @@ def _ends(signals: list[int]) -> bool:
 
 
 def edited(text: str, ended: list[int]) -> bytes:
-    """What the person's editor makes of a text; raises OSError when there is none, or it failed.
+    """What the person's editor makes of a text; raises OSError when there is no editor, or it failed.
 
-    When the terminal goes away meanwhile, as `ended` tells then, it is what the editor has left.
+    If the editor is killed or, as `ended` tells, the terminal goes away, it is the newest file that the editor left.
     """
     chosen = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("notepad" if os.name == "nt" else "vi")
     with tempfile.TemporaryDirectory(prefix="mailer-") as folder:
         file = Path(folder, "message.txt")
         file.write_text(text + "\n", encoding="utf-8", errors="replace")
-        windows = f"{chosen} {subprocess.list2cmdline([str(file)])}"  # where each program splits its line by itself
+        windows = f"{chosen} {subprocess.list2cmdline([str(file)])}"  # there each program splits its own command line
         code = subprocess.call(windows if os.name == "nt" else [*shlex.split(chosen), str(file)])
-        if code < 0 or _ends(ended):  # then some save what was not saved as `message.txt.save`
+        if code < 0 or _ends(ended):  # some editors then save to `message.txt.save`
             return max(Path(folder).glob("message.txt*"), key=lambda path: path.stat().st_mtime_ns).read_bytes()
         if code:
             raise OSError(f"{chosen}: exit code {code}")
@@ -76,17 +76,17 @@ def edited(text: str, ended: list[int]) -> bytes:
 
 
 class PlainEditor:
-    """Reads lines byte by byte: a terminal that collects lines itself loses what is over 4095 bytes."""
+    """Reads lines byte by byte: a terminal that collects lines itself loses what a line has beyond 4095 bytes."""
 
     def __init__(self) -> None:
         self._typed = bytearray()
 
     def get_line_buffer(self) -> str:
-        """What has been typed of the line, as `readline` calls it."""
+        """The line as typed so far; the name is that of readline."""
         return self._typed.decode(sys.stdin.encoding, "surrogateescape")
 
     def line(self, prompt: str, value: str) -> str:
-        """What is typed behind the value; raises EOFError at the end."""
+        """The value with what is typed behind it; raises EOFError at the end."""
         sys.stdout.write(prompt + value)
         sys.stdout.flush()
         self._typed[:] = value.encode(sys.stdin.encoding, "surrogateescape")
@@ -100,7 +100,7 @@ class PlainEditor:
             self._take(byte)
 
     def _take(self, byte: bytes) -> None:
-        """One byte from the keyboard, echoed; or what erases the last character, or all of the line."""
+        """Take one byte from the keyboard: echo it, or erase the last character or the whole line."""
         if byte in _ERASE or byte == _KILL_LINE:
             typed = self.get_line_buffer()
             kept = "" if byte == _KILL_LINE else typed[:-1]

@@ -23,7 +23,7 @@ def client_context(ca_file: Path | None, key: str = "MAIL_CA_FILE") -> ssl.SSLCo
 
 
 def token_context(ca_file: Path | None) -> ssl.SSLContext:
-    """The context for a token endpoint, whose authority may be one of the system's, and of MAIL_CA_FILE as well."""
+    """The context for a token endpoint: it trusts the system's authorities and those of MAIL_CA_FILE."""
     context = client_context(None)
     try:
         if ca_file:
@@ -34,9 +34,9 @@ def token_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def mail_context(endpoint: Endpoint, ca_file: Path | None) -> ssl.SSLContext:
-    """The context for a mail server, like `client_context`; where no TLS will be spoken, one that trusts nobody.
+    """The context for a mail server, like `client_context`; for a plain connection one that trusts nobody.
 
-    It saves 2.5 MB, which the system's authorities take.
+    That saves the 2.5 MB that the system's authorities take.
     """
     if endpoint.security is Security.PLAIN and not ca_file:
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -44,13 +44,13 @@ def mail_context(endpoint: Endpoint, ca_file: Path | None) -> ssl.SSLContext:
 
 
 def server_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
-    """A context for listening with this certificate chain; raises ConfigError, about the file that is at fault."""
+    """A context for listening with this certificate chain; raises ConfigError that names what is at fault."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     _require("SERVER_TLS_CERT", certificate, "certificate")
     _require("SERVER_TLS_KEY", key or certificate, "private key")
 
-    def passphrase() -> str:  # otherwise OpenSSL would ask at the terminal: a service has nobody to answer
+    def passphrase() -> str:  # otherwise OpenSSL asks at the terminal, where nobody answers a service
         raise ConfigError(f"SERVER_TLS_KEY: the key in {key or certificate} is encrypted, and has to be in clear")
 
     try:
@@ -65,7 +65,7 @@ def _unusable(key: str, ca_file: Path | None, failure: OSError) -> ConfigError:
 
 
 def _require(key: str, path: Path, what: str) -> None:
-    """Raise ConfigError unless the file is there and has such a part (RFC 7468), of which OpenSSL names neither."""
+    """Raise ConfigError unless the file can be read and has this part (RFC 7468): OpenSSL would name neither."""
     try:
         with path.open("rb") as file:
             content = file.read(_LONGEST)

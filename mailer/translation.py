@@ -1,6 +1,6 @@
 """The language of the conversation: English as written in the code, or Russian by the catalogue beside this module.
 
-Chosen as gettext does, from `LANGUAGE`, `LC_ALL`, `LC_MESSAGES` and `LANG`. Codes, the wire and the logs are never
+It is chosen as by gettext, from `LANGUAGE`, `LC_ALL`, `LC_MESSAGES` and `LANG`. Codes, the wire and the logs are never
 translated. After a change of words run `msgfmt -o mailer.mo mailer.po` in `locale/ru/LC_MESSAGES`; a test compares
 the code with both files.
 """
@@ -27,12 +27,12 @@ _TELLING = frozenset(Code) - {
     Code.FRAME_TOO_LARGE,
     Code.DELIVERY_UNCERTAIN,
 }
-# What the server says before it quotes the mail server; the code says the same, and in the person's language.
+# The server's words before it quotes the mail server; the code's meaning says the same in the person's language.
 _SAID_BY_THE_CODE = re.compile(r"\Athe mail server refuses [^:]*: ")
-_MOST = 8  # problems shown: no server of ours finds more
+_MOST = 8  # problems shown; Mailer's server never finds more
 _NUMBER = re.compile(r"U\+[0-9A-F]+|(?<!UTF-)[0-9]+(?:,[0-9]{3})*")
-# Sentences of other modules, of the server's and of the system, numbers left out: known here so that they are
-# translated, and need no explanation by their code.
+# Sentences of other modules, of the server and of the system, with {} for numbers. Those listed here are translated,
+# and are shown without the meaning of their code.
 KNOWN = frozenset(
     {
         "An e-mail address has the form name@example.com.",
@@ -70,7 +70,7 @@ def _(text: str) -> str:
 
 
 def explain(problem: Problem, between: str = ": ", *, retry: bool = False) -> str:
-    """A problem in words a person understands: its own where they are known, else what its code means, then its own.
+    """A problem in words a person understands: its text if that is known, else the code's meaning and then its text.
 
     `retry`: the reply says that the same may succeed later.
     """
@@ -84,14 +84,14 @@ def explain(problem: Problem, between: str = ": ", *, retry: bool = False) -> st
 
 
 def explain_all(problems: Sequence[Problem], between: str = ": ", *, retry: bool = False) -> Iterator[str]:
-    """A sentence for each problem, or for as many as a person reads."""
+    """A sentence for each of the first `_MOST` problems, and one that counts the others."""
     yield from (explain(problem, between, retry=retry) for problem in problems[:_MOST])
     if len(problems) > _MOST:
         yield _("… and {count} more.").format(count=len(problems) - _MOST)
 
 
 def translate(words: str) -> tuple[str, bool]:
-    """Words from elsewhere, made safe to show; and whether they are known, and so are in the person's language."""
+    """Foreign words made safe to show, translated if they are in KNOWN; and whether they are."""
     words = safe(words)
     sentence = _NUMBER.sub("{}", words)
     known = sentence in KNOWN and "{" not in words
@@ -107,7 +107,7 @@ def _catalogue() -> gettext.NullTranslations:
 
 
 def _can_show(words: str) -> bool:
-    """Whether the letters are there wherever we write; better English than question marks."""
+    """Whether stdout and stderr can show these letters: English is better than question marks."""
     try:
         for encoding in (getattr(stream, "encoding", None) for stream in (sys.stdout, sys.stderr)):
             words.encode(encoding or "utf-8")
