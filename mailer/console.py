@@ -17,7 +17,8 @@ from mailer.conversation import converse
 from mailer.courier import Courier, exit_code
 from mailer.errors import ExitCode, RequestError, TransportError, UnsentInterrupt
 from mailer.protocol import Reply, Request, reply_object
-from mailer.terminal import Terminal, complain, decode, interactive, is_terminal, show_any_text
+from mailer.streams import complain, decode, interactive, is_terminal, show_any_text
+from mailer.terminal import Terminal
 from mailer.translation import _, explain_all
 from mailer.validation import check
 

@@ -5,7 +5,6 @@ the person deletes it. A request has a new id when its content changes or it is 
 """
 
 import secrets
-import signal
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -16,8 +15,9 @@ from mailer.draft import Draft, read
 from mailer.errors import ExitCode, Problem, TransportError, UnsentInterrupt, safe
 from mailer.form import Form
 from mailer.protocol import Reply, Request
-from mailer.terminal import FAINT, RED, Terminal
-from mailer.terminal_editor import ENDINGS
+from mailer.streams import FAINT, RED
+from mailer.terminal import Terminal
+from mailer.terminal_editor import end_no_more, end_once
 from mailer.translation import _
 
 
@@ -25,8 +25,7 @@ def converse(
     terminal: Terminal, courier: Courier, email: str | None, message: str | None
 ) -> tuple[Reply | None, ExitCode]:
     """Hold the conversation; returns the last reply, if any, and how the script ends."""
-    for ending in ENDINGS:
-        signal.signal(ending, _interrupt)
+    end_once()
     conversation = _Conversation(terminal, courier)
     try:
         conversation.begin(email, message)
@@ -37,18 +36,6 @@ def converse(
         with suppress(OSError):
             conversation.part()
         return None, ExitCode.INTERRUPTED
-
-
-def _interrupt(*_: object) -> None:
-    """Handle the first signal that ends the client, and ignore the others: a window that closes may send several."""
-    _end_no_more()
-    raise KeyboardInterrupt
-
-
-def _end_no_more() -> None:
-    """Ignore the signals that end the client from here on."""
-    for ending in ENDINGS:
-        signal.signal(ending, lambda *_: None)  # SIG_IGN makes Python complain of a pending one
 
 
 class _Conversation:
@@ -89,7 +76,7 @@ class _Conversation:
                 raise
             if isinstance(outcome, Reply) and outcome.ok:
                 self.sent = outcome
-                _end_no_more()
+                end_no_more()
                 self._draft.discard()
                 return outcome, ExitCode.DONE
             uncertain = exit_code(outcome) is ExitCode.UNCERTAIN

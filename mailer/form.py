@@ -11,7 +11,8 @@ from dataclasses import replace
 from mailer.draft import Draft
 from mailer.errors import Problem, RequestError, safe
 from mailer.protocol import Request
-from mailer.terminal import RED, Terminal
+from mailer.streams import RED
+from mailer.terminal import Terminal
 from mailer.terminal_editor import endings_noted
 from mailer.translation import _, explain_all
 from mailer.validation import check_email, check_message

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 
 from mailer.errors import ExitCode, safe
-from mailer.terminal import BOLD, FAINT, complain, paint, show_any_text
+from mailer.streams import BOLD, FAINT, complain, paint, show_any_text
 from mailer.translation import _
 
 _LATEST = 50  # tickets: as many as a person looks through

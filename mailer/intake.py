@@ -67,18 +67,18 @@ class Intake:
     def handle(self, request: Request, host: str) -> Steps[Reply]:
         """The reply to a request from this host; raises nothing, whatever the request holds."""
         began = time.perf_counter()
-        repeated = False
+        quiet = False
         try:
             self._authorize(request, host)
-            repeated = True  # from here on, only a repetition raises RequestError
-            reply, repeated = yield from self._answers.once(request, lambda: self._answer(request, host))
+            quiet = True  # from here on, only a repetition raises RequestError
+            reply, quiet = yield from self._answers.once(request, lambda: self._answer(request, host))
         except RequestError as refused:
             reply = Reply(problems=refused.problems, retry=refused.retry)
         outcome = "OK" if reply.ok else reply.problems[0].code.value
         with self._counting:
             self._outcomes[outcome] += 1
         # A repetition was logged the first time, and costs its client nothing: it must not fill the log.
-        level = logging.DEBUG if repeated else logging.INFO if reply.ok else self._level(reply.problems[0].code)
+        level = logging.DEBUG if quiet else logging.INFO if reply.ok else self._level(reply.problems[0].code)
         _log.log(level, "%s", _Line(request.email, reply, time.perf_counter() - began))
         return reply
 

@@ -35,7 +35,7 @@ class Endpoint:
 class OAuth:
     """Where access tokens come from: a command, or the refresh grant (RFC 6749, section 6) at a token endpoint."""
 
-    command: str | None = None
+    command: str | None = field(default=None, repr=False)
     token_url: str | None = None
     client_id: str | None = None
     client_secret: str | None = field(default=None, repr=False)

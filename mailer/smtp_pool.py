@@ -21,7 +21,7 @@ _LONGEST_IDLE = 60.0  # seconds
 # A session that has been idle for this long is checked for a lost connection before it is used.
 _RESTED = 1.0  # seconds
 # After a session could not be opened while others are open, no new one is tried for this long.
-_CONTENT = 10.0  # seconds
+_SPARED = 10.0  # seconds
 
 # Where one thread waits for a session; None tells it to look again.
 _Place = queue.SimpleQueue[Session | None]
@@ -41,7 +41,7 @@ class Pool:
         self._lock = threading.Lock()  # guards what follows
         self._queue: deque[_Place] = deque()  # the places of the threads that wait
         self._opening = self._living = 0
-        self._content_until = 0.0
+        self._spared_until = 0.0
         self._closed = False
 
     def take(self, deadline: float, *, fresh: bool = False) -> Session:
@@ -107,7 +107,7 @@ class Pool:
         """
         with self._lock:
             room = self._opening + self._living < self._limit
-            if room and (in_any_case or not self._living or time.monotonic() > self._content_until):
+            if room and (in_any_case or not self._living or time.monotonic() > self._spared_until):
                 self._opening += 1
                 return None
             place: _Place = queue.SimpleQueue()
@@ -126,7 +126,7 @@ class Pool:
                 self._opening -= 1
                 self._living += opened
                 if not opened:
-                    self._content_until = time.monotonic() + _CONTENT
+                    self._spared_until = time.monotonic() + _SPARED
                     self._wake(all_of_them=not self._living)
 
     def _retire(self, session: Session) -> None:

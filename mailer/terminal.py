@@ -4,7 +4,6 @@ Lines are edited by readline where the platform has it (it also takes a brackete
 Output is never redrawn or measured. Called by `console`, `conversation`, `form`, `history` and the sandbox.
 """
 
-import codecs
 import io
 import locale
 import os
@@ -15,6 +14,7 @@ import time
 from contextlib import suppress
 from typing import TextIO
 
+from mailer.streams import decode, is_dumb, is_terminal, paint
 from mailer.terminal_editor import PlainEditor, edited, line_editor
 
 try:
@@ -22,7 +22,6 @@ try:
 except ImportError:
     termios = None  # type: ignore[assignment]
 
-RED, FAINT, BOLD = "31", "2", "1"
 # A text of more characters is not offered for editing in place; the editor (`~e`) is the tool for it.
 _EDITABLE = 4_000
 # The rest of a paste has arrived when nothing comes for _PAUSE. The second limit is for a key that is held down.
@@ -53,7 +52,7 @@ class Terminal:
         self._said = sys.stderr if is_terminal(sys.stderr) else sys.stdout
         self._readline = line_editor()
         gnu = self._readline is not None and "libedit" not in (self._readline.__doc__ or "")
-        self._takes_pastes = gnu and not _is_dumb()  # takes a paste whole, and edits several lines in place
+        self._takes_pastes = gnu and not is_dumb()  # takes a paste whole, and edits several lines in place
         if self._readline and self._takes_pastes:
             self._readline.parse_and_bind("set enable-bracketed-paste off")
             self._readline.parse_and_bind(r'"\e[200~": bracketed-paste-begin')
@@ -171,50 +170,3 @@ class Terminal:
         if self._takes_pastes:
             os.write(1, _MARK_NO_PASTES)
         termios.tcsetattr(0, termios.TCSANOW, self._mode)
-
-
-def interactive() -> bool:
-    """Whether there is a person: one who types, and who sees what is asked."""
-    return is_terminal(sys.stdin) and (is_terminal(sys.stdout) or is_terminal(sys.stderr))
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a stream is a terminal; one that was closed before the script began is None."""
-    return stream is not None and stream.isatty()
-
-
-def paint(text: str, style: str, stream: TextIO) -> str:
-    """The text in a style, on a terminal that shows styles and for a person who wants them."""
-    plain = os.environ.get("NO_COLOR") or _is_dumb()
-    if os.name == "nt":
-        plain = plain or "WT_SESSION" not in os.environ  # the older console prints the codes as text
-    return f"\x1b[{style}m{text}\x1b[0m" if style and not plain and stream.isatty() else text
-
-
-def _is_dumb() -> bool:
-    """Whether the terminal takes no escape sequences; without TERM it is dumb, as for readline, except on Windows."""
-    return os.environ.get("TERM", "" if os.name == "nt" else "dumb") == "dumb"
-
-
-def complain(words: str) -> None:
-    """Write words for the person to stderr, if it can be written to: the exit code tells the outcome, too."""
-    with suppress(OSError):
-        if sys.stderr:
-            sys.stderr.write(f"{words}\n")
-            sys.stderr.flush()
-
-
-def show_any_text() -> None:
-    """Have characters that this locale lacks replaced, so that none of them ends the script."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-
-
-def decode(data: bytes) -> str:
-    """A file's text: UTF-8, UTF-16 with a byte order mark, or the locale's charset; other bytes will be refused."""
-    utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    for encoding in ("utf-16" if utf_16 else "utf-8-sig", locale.getencoding()):
-        with suppress(UnicodeError, LookupError):
-            return data.decode(encoding)
-    return data.decode("utf-8", "surrogateescape")

@@ -36,6 +36,23 @@ def line_editor() -> ModuleType | None:
     return readline
 
 
+def end_once() -> None:
+    """Have the first signal of ENDINGS raise KeyboardInterrupt, and no other: a window that closes may send several."""
+
+    def end(*_: object) -> None:
+        end_no_more()
+        raise KeyboardInterrupt
+
+    for ending in ENDINGS:
+        signal.signal(ending, end)
+
+
+def end_no_more() -> None:
+    """Ignore the signals of ENDINGS from here on."""
+    for ending in ENDINGS:
+        signal.signal(ending, lambda *_: None)  # SIG_IGN makes Python complain of a pending one
+
+
 @contextmanager
 def endings_noted() -> Iterator[list[int]]:
     """Only note the signals of ENDINGS while the person's editor is at work: the list of those that have come.

@@ -42,7 +42,7 @@ FLOORS = {
         "sequence": {"mailer.sequence"},
         "console": {
             "mailer.console", "mailer.conversation", "mailer.courier", "mailer.draft", "mailer.form", "mailer.history",
-            "mailer.terminal", "mailer.translation",
+            "mailer.streams", "mailer.terminal", "mailer.translation",
         },
         "tls": {"mailer.tls"},
         "oauth": {"mailer.oauth"},

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from mailer import reading
 from mailer.errors import safe
-from mailer.terminal import BOLD, FAINT, RED, paint
+from mailer.streams import BOLD, FAINT, RED, paint
 
 MAX_LINES = 12  # of a mail's text; the whole of it is in the log
 _MARGIN = 21
