@@ -9,10 +9,8 @@ import codecs
 import re
 from functools import lru_cache
 from io import StringIO
-from itertools import pairwise
 
-from mailer import eastasian
-from mailer.letterpairs import LETTERS, PAIRS
+from mailer import cyrillic, eastasian
 
 # Names that Python does not know, or takes for a narrower charset than the one that is really sent under them.
 _ALIASES = {
@@ -39,26 +37,10 @@ _NOT_ASCII = re.compile(r"utf[-_]?(7|16|32)|iso2022|hz")
 _SQUEEZE = re.compile(r"[^a-z0-9]+")
 _WINDOWS = re.compile(r"^(?:win(?:dows)?|cp|ms|ansi)?(?=[0-9]{3,4}$)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# The more usual ones come first: where two fit equally well, as may happen with lower-case words, the first is taken.
-CYRILLIC = ("cp1251", "koi8_u", "cp866", "iso8859_5", "mac_cyrillic")
-# Texts decoded in their own charset score above 5.5; in a wrong one, and Western texts, below 4.
-_LIKELY = 4.7
-# Bytes that are searched for words with 8-bit letters, and bytes of such words that are scored: more change nothing.
-_LOOK_AT, _SAMPLE = 65_536, 1_000
 # A text is cut after `LONGEST` characters, a quarter more than are recorded. UTF-8 is decoded in pieces of `_PIECE`
 # bytes: all at once it takes four times the memory. Not all of Python's other decoders can be resumed.
 LONGEST = 1_310_720
 _PIECE = 65_536
-_CYRILLIC_PAIR = re.compile("[а-яёєіїґ]{2}", re.IGNORECASE)
-_OTHER = re.compile(f"[^{LETTERS[1:]}]+")
-# What is unusual in Cyrillic text: a capital after a small letter, a Latin letter beside a Cyrillic one, a punctuation
-# mark on the wrong side of a word, and a character that is neither a letter nor a usual mark.
-_SMALL, _ANY = "[а-яёєіїґ]", "[а-яёєіїґА-ЯЁЄІЇҐ]"
-_UNUSUAL = re.compile(
-    rf"{_SMALL}[А-ЯЁЄІЇҐ]|[a-zA-Z]{_ANY}|{_ANY}[a-zA-Z]|(?<!{_ANY})[’•…№»”—–](?={_ANY})|{_ANY}[№«„•]"
-    r"|[^\x00-\x7fа-яёєіїґА-ЯЁЄІЇҐ\xa0«»—–„“”’‘…№•©°]"
-)
-_QUOTATION_MARKS = re.compile("[«»„“”]")
 # A character of UTF-8, at the end of the data, that lacks its last bytes.
 _UNFINISHED = re.compile(rb"(?:[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})\Z")
 # The five bytes that windows-1252 leaves undefined.
@@ -154,7 +136,7 @@ def _misdeclared(data: bytes, name: str) -> str:
 
 def _is_nearly_right(text: str, name: str) -> bool:
     """Whether few non-ASCII characters are bad: under half in UTF-8, whose form is no accident; else an eighth."""
-    sample = text[:_LOOK_AT]
+    sample = text[:_PIECE]
     bad = sample.count("\ufffd")
     good = sum(character > "\x7f" for character in sample) - bad
     return bad < good if name == "utf-8" else bad * 7 <= good
@@ -183,29 +165,11 @@ def _detected(data: bytes) -> str | None:
         return mended
     if _is_nearly_right(mended, "utf-8"):
         return mended
-    sample = _sample(data)
-    scores = {name: _likeness(sample.decode(name, "replace")) for name in CYRILLIC}
-    best = max(scores, key=scores.__getitem__)
-    return _decode(data, best, "replace") if scores[best] >= _LIKELY else None
+    name = cyrillic.charset(data)
+    return _decode(data, name, "replace") if name else None
 
 
 def _is_cut(data: bytes, mended: str) -> bool:
     """Whether this is non-ASCII UTF-8 that was cut within its last character; `mended` is its text."""
     whole = mended.removesuffix("\ufffd")
     return not (whole.isascii() or "\ufffd" in whole) and _UNFINISHED.search(data, len(data) - 3) is not None
-
-
-def _sample(data: bytes) -> bytes:
-    """The words with 8-bit letters in them, as many as the statistics need."""
-    sample = b" ".join(word for word in data[:_LOOK_AT].split() if not word.isascii())
-    return sample[:_SAMPLE]
-
-
-def _likeness(text: str) -> float:
-    """How usual the letter pairs of the text are in Cyrillic, 0 to 9; lowered by what is unusual in Cyrillic text."""
-    if not _CYRILLIC_PAIR.search(text):
-        return 0
-    letters = _OTHER.sub(" ", text.lower())
-    pairs = [PAIRS[first + second] for first, second in pairwise(f" {letters} ") if first != " " or second != " "]
-    unusual = len(_UNUSUAL.findall(text)) + len(_QUOTATION_MARKS.findall(text)) % 2
-    return (sum(pairs) - 9 * unusual) / len(pairs)

@@ -3,7 +3,7 @@
 Each pair of letters has a digit: 9.6 + 0.85 * log2(share), limited to 0..9, where the share is how often the second
 letter follows the first. The blank stands for the edge of a word. Counted in 800,000 words, with equal weight for each
 language: the messages of GNU and GNOME programs in all three, the Russian and Bulgarian fortune files, and the
-Ukrainian manual pages, as Debian 12 packages them. Called by `charsets`.
+Ukrainian manual pages, as Debian 12 packages them. Called by `cyrillic`.
 """
 
 LETTERS = " абвгґдеёєжзиіїйклмнопрстуфхцчшщъыьэюя"
