@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mailer.courier import REMEMBERED, Courier, exit_code
-from mailer.draft import Draft, read
+from mailer.draft import Draft
+from mailer.draft_file import read
 from mailer.errors import ExitCode, Problem, TransportError, UnsentInterrupt, safe
 from mailer.form import Form
 from mailer.protocol import Reply, Request

@@ -9,30 +9,14 @@ folder cannot be used there is no draft, but the message can be sent: `trouble` 
 import errno
 import json
 import os
-import re
 import secrets
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-try:
-    import fcntl
-except ImportError:  # Windows, where an open file cannot be renamed, and so not taken
-    fcntl = None  # type: ignore[assignment]
-
+from mailer.draft_file import LOCKS, encoded, is_waiting, lock, open_draft, state_folder
 from mailer.protocol import Request
-
-_NAME = re.compile(r"draft-[0-9]+(?:-[0-9a-f]+)?")
-
-
-def state_folder() -> Path:
-    """The person's own folder for state (XDG Base Directory Specification), not that of the scripts."""
-    if os.name == "nt":
-        return Path(os.environ.get("LOCALAPPDATA") or "~/AppData/Local").expanduser() / "mailer"
-    given = Path(os.environ.get("XDG_STATE_HOME", ""))
-    return (given if given.is_absolute() else Path("~/.local/state").expanduser()) / "mailer"
 
 
 class Draft:
@@ -72,9 +56,9 @@ class Draft:
         try:
             new.unlink(missing_ok=True)
             with ExitStack() as failing:
-                file = failing.enter_context(_open(new, os.O_CREAT | os.O_EXCL))
-                _lock(file)  # before it gets the name that other clients look for
-                file.write(_bytes(header + request.message))
+                file = failing.enter_context(open_draft(new, os.O_CREAT | os.O_EXCL))
+                lock(file)  # before it gets the name that other clients look for
+                file.write(encoded(header + request.message))
                 file.flush()
                 self._rename(file, new)
                 failing.pop_all()
@@ -102,7 +86,7 @@ class Draft:
             self._try_again()
             return
         try:
-            self._file.write(_bytes(text))
+            self._file.write(encoded(text))
             self._file.flush()
         except OSError as wrong:
             self.trouble = str(wrong)
@@ -136,17 +120,19 @@ class Draft:
 
     def waiting(self) -> list[Path]:
         """The drafts of clients that are gone, the newest first."""
+        if self.trouble:
+            return []
         try:
-            found = [path for path in self.folder.iterdir() if self._left_behind(path)] if not self.trouble else []
+            found = [path for path in self.folder.iterdir() if path != self.path and is_waiting(path)]
             return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
         except OSError:
             return []
 
     def take(self, path: Path, doubtful: bool) -> None:
         """Make a waiting draft this client's own; raises OSError when another client was quicker."""
-        file = _open(path)
+        file = open_draft(path)
         try:
-            if not _lock(file):
+            if not lock(file):
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             self._rename(file, path)
         except OSError:
@@ -158,56 +144,9 @@ class Draft:
         """Make an open file this client's draft, in place of the former one."""
         if not self.path:
             raise FileNotFoundError(errno.ENOENT, self.trouble)
-        if fcntl is None:  # on Windows an open file can be neither renamed nor replaced
+        if not LOCKS:  # on Windows an open file can be neither renamed nor replaced
             file.close()
             self.close()
         path.replace(self.path)
         self.close()  # the former file of that name, and with it its lock
-        self._file = file if fcntl else _open(self.path)
-
-    def _left_behind(self, path: Path) -> bool:
-        """Whether it is a draft and its client is gone."""
-        if not _NAME.fullmatch(path.name) or path == self.path:
-            return False
-        try:
-            with _open(path) as file:
-                return _lock(file)
-        except OSError:
-            return False
-
-
-def read(path: Path) -> tuple[Request, datetime, bool]:
-    """A draft, when it was last added to, and whether it may have been sent; raises OSError.
-
-    A file without a valid first line is taken for text as a whole.
-    """
-    content = path.read_bytes().decode("utf-8", "replace")
-    written = datetime.fromtimestamp(path.stat().st_mtime)
-    header, _newline, text = content.partition("\n")
-    try:
-        known = json.loads(header)
-        name = known["id"] and str(known["id"])
-        return Request(str(known["email"]), text, name), written, bool(known.get("doubtful"))
-    except (ValueError, LookupError, TypeError):
-        return Request("", content, None), written, False
-
-
-def _open(path: Path, flags: int = 0) -> BinaryIO:
-    """Open a draft to append to it, or create it if the flags say so; raises OSError."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0) | flags, 0o600), "ab")
-
-
-def _lock(file: BinaryIO) -> bool:
-    """Lock a draft against other clients until it is closed; False when one of them has locked it."""
-    try:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # the file system has no locks
-    return True
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "replace")
+        self._file = file if LOCKS else open_draft(self.path)

@@ -6,21 +6,16 @@ by renaming, without a signal. Refuses to go on (`StateError`) when the disk doe
 """
 
 import contextlib
-import json
 import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from mailer.disk import make_names_durable, may_pass
 from mailer.errors import StateError
-from mailer.progress import Logged, Mark, identity
-
-# How much of a log is read at once.
-_BLOCK = 65_536
-_LONGEST_LINE = 64 << 20  # bytes, far above any record: a longer line is none
+from mailer.journal_lines import BLOCK, last_line, lines, logged, mend, write
+from mailer.progress import Logged, Mark
 
 _log = logging.getLogger(__name__)
 
@@ -37,10 +32,10 @@ class Journal:
     def append(self, lines: bytes) -> None:
         """Add whole lines and make them durable, or raise and leave the log as it was."""
         with self._opened(self.path, os.O_CREAT) as file:
-            _mend(file)
+            mend(file)
             before = os.fstat(file).st_size
             try:
-                _write(file, lines)
+                write(file, lines)
                 self._fsync(file)
                 if not before:
                     make_names_durable(self.path.parent, self._fsync)
@@ -64,23 +59,23 @@ class Journal:
             self.mark = _mark(log)
 
     def _recovered(self, path: Path, since: Mark) -> Iterator[Logged]:
-        with self._translated(), path.open("rb", buffering=_BLOCK) as file:
+        with self._translated(), path.open("rb", buffering=BLOCK) as file:
             found = _mark(file.fileno())
             known = found[:2] == since[:2]
             # Other files stay as they are: somebody may be writing to them just now.
-            if (known or path == self.path) and _last_line(file.fileno(), found.size) != found.size:
+            if (known or path == self.path) and last_line(file.fileno(), found.size) != found.size:
                 with self._opened(path) as writable:
-                    _mend(writable)
+                    mend(writable)
                     found = _mark(writable)
             start = since.size if known and since.size <= found.size else None
-            for offset, line in _lines(file, start or 0):
+            for offset, line in lines(file, start or 0):
                 # Behind the mark, zeros are what a power cut left of lines never written; elsewhere they are old.
                 if start is not None and b"\0" in line:
                     with self._opened(path) as writable:
                         os.ftruncate(writable, offset)
                     break
-                if logged := _logged(line):
-                    yield logged
+                if mail := logged(line):
+                    yield mail
 
     def _files(self, since: Mark) -> list[Path]:
         """The files that can hold records made after the mark: the log, the file of the mark, and later siblings."""
@@ -154,64 +149,6 @@ def keep(path: Path, raw: bytes) -> None:
         raise StateError(words, passing=may_pass(failure, path.parent)) from failure
 
 
-def _write(file: int, data: bytes) -> None:
-    """Write the data, in one call unless the system takes only a part of it."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(file, rest) :]
-
-
 def _mark(file: int) -> Mark:
     status = os.fstat(file)
     return Mark(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-def _lines(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file from an offset on, each with its own offset; a line that is too long comes in pieces."""
-    file.seek(start)
-    end = start
-    while piece := file.readline(_LONGEST_LINE if start == end else _BLOCK):
-        yield start, piece
-        end += len(piece)
-        if piece.endswith(b"\n"):
-            start = end
-
-
-def _mend(file: int) -> None:
-    """If the last line of a log lacks its line end, add that, or cut the line off if it is only a part of a record."""
-    size = os.fstat(file).st_size
-    start = _last_line(file, size)
-    if start == size:
-        return
-    os.lseek(file, start, os.SEEK_SET)
-    first, rest = os.read(file, 1), size - start - 1
-    # A line that begins neither like a record nor with a zero, as after a power cut, is somebody's note.
-    if first not in (b"{", b"\0") or (rest <= _LONGEST_LINE and _logged(first + os.read(file, rest))):
-        _write(file, b"\n")
-    else:
-        os.ftruncate(file, start)
-
-
-def _last_line(file: int, size: int) -> int:
-    """Where the last line begins if it lacks its line end; the size of the file if it has one."""
-    end, length = size, 1
-    while end:
-        start = max(0, end - length)
-        os.lseek(file, start, os.SEEK_SET)
-        found = os.read(file, end - start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
-        end, length = start, _BLOCK
-    return 0
-
-
-def _logged(line: bytes) -> Logged | None:
-    """The mail that a line of a log is about; None for a line that is not such a record."""
-    if not line.startswith(b"{"):  # a quick test, even for a gigabyte of something else
-        return None
-    try:
-        record = json.loads(line)
-        names = map(record.get, ("message_id", "from", "subject", "date", "text"))
-        return Logged(int(record["uidvalidity"]), int(record["uid"]), identity(*names))
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
-        return None

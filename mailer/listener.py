@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable
 
 from mailer.crew import Crew, stand_aside
+from mailer.decoder import Decoder
 from mailer.door import Arrival, Door, busy
 from mailer.errors import Code, Problem, RequestError
 from mailer.idlers import FAIR_WAIT, Idlers
-from mailer.protocol import Reply, Request, decode_request, encode_reply
+from mailer.protocol import Reply, Request, encode_reply
 from mailer.steps import REST, Steps
 from mailer.transport import Connection
 
@@ -32,13 +33,6 @@ _FAREWELL = 0.05
 # When more than _FEW threads are taken, a connection that goes on asking pauses after each request, for _SHARE seconds
 # for each thread above that number: otherwise newcomers would get nothing of the interpreter.
 _FEW, _SHARE = 16, 0.0003
-# A MiB of JSON made to be costly takes a tenth of a second to decode, and no other thread gets the interpreter then.
-# So frames larger than _LARGE, which honest ones hardly are, are decoded one at a time, with a pause of _RESPITE times
-# as long after each; while there are _MOST_LARGE of them, further ones are answered with `busy`.
-_LARGE = 1 << 16  # bytes
-_RESPITE = 2
-_MOST_LARGE = 16
-
 _log = logging.getLogger(__name__)
 
 
@@ -65,8 +59,7 @@ class Listener:
         self._idlers = Idlers()
         self._door = Door(listening, context, self._idlers.close_longest)
         self._crew = Crew(workers, min(at_once, _AT_ONCE), self._next_visit)
-        self._at_decoder = threading.BoundedSemaphore(_MOST_LARGE)
-        self._decoding = threading.Lock()  # held while a large frame is decoded
+        self._decoder = Decoder()
         self._stopping = False
 
     def start(self) -> None:
@@ -171,7 +164,7 @@ class Listener:
             if not self._idlers.leave(connection) or payload is None:
                 return False
             connection.in_hand = True
-            request = self._decode(payload)
+            request = self._decoder.decode(payload)
         except RequestError as wrong:
             _log.debug("%s: %s", host, wrong.problems[0].code.value)
             connection.send(encode_reply(Reply(problems=wrong.problems, retry=wrong.retry)))
@@ -196,22 +189,6 @@ class Listener:
         """Note that this thread is going to wait for the peer of a connection, and stand aside."""
         self._idlers.enter(connection)
         stand_aside()
-
-    def _decode(self, payload: bytes) -> Request:
-        if len(payload) <= _LARGE:
-            return decode_request(payload)
-        stand_aside()
-        if not self._at_decoder.acquire(blocking=False):
-            raise RequestError(*busy().problems, retry=True)
-        try:
-            with self._decoding:
-                began = time.monotonic()
-                try:
-                    return decode_request(payload)
-                finally:
-                    time.sleep(_RESPITE * (time.monotonic() - began))
-        finally:
-            self._at_decoder.release()
 
 
 def _apologise(connection: Connection) -> None:

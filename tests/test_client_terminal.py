@@ -20,7 +20,8 @@ from unittest import mock
 if os.name != "posix":
     raise unittest.SkipTest("there are no pseudo-terminals here")
 
-from mailer.draft import Draft, read
+from mailer.draft import Draft
+from mailer.draft_file import read
 from mailer.protocol import Request
 from mailer.terminal import Terminal
 from tests.sandbox.certificates import LOOPBACK

@@ -31,7 +31,8 @@ FLOORS = {
         "intake": {"mailer.intake", "mailer.answers", "mailer.limits"},
         "collect": {"mailer.collect", "mailer.polling"},
         "transport": {
-            "mailer.transport", "mailer.listener", "mailer.crew", "mailer.door", "mailer.idlers", "mailer.exchange",
+            "mailer.transport", "mailer.listener", "mailer.crew", "mailer.decoder", "mailer.door", "mailer.idlers",
+            "mailer.exchange",
         },
         "patience": {"mailer.patience"},
         "disk": {"mailer.disk"},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from mailer import idlers, listener, patience
+from mailer import decoder, idlers, patience
 from mailer.crew import stand_aside
 from mailer.door import listen
 from mailer.errors import Code, Problem, TransportError
@@ -605,15 +605,15 @@ class Floods(unittest.TestCase):
         decoding, go = threading.Event(), threading.Event()
 
         def decode(payload: bytes) -> Request:
-            if len(payload) > listener._LARGE:
+            if len(payload) > decoder._LARGE:
                 decoding.set()
                 go.wait(10)
             return decode_request(payload)
 
-        with mock.patch.object(listener, "decode_request", decode), _serving(workers=30) as port:
+        with mock.patch.object(decoder, "decode_request", decode), _serving(workers=30) as port:
             self.addCleanup(go.set)
             with contextlib.ExitStack() as stack:
-                socks = [stack.enter_context(_connect(port)) for _ in range(listener._MOST_LARGE + 4)]
+                socks = [stack.enter_context(_connect(port)) for _ in range(decoder._MOST_LARGE + 4)]
                 for sock in socks:
                     sock.sendall(large)
                     sock.shutdown(socket.SHUT_WR)
@@ -622,7 +622,7 @@ class Floods(unittest.TestCase):
                 waiting = threading.Timer(0.5, go.set)
                 waiting.start()
                 codes = [code for sock in socks for code in _codes(_replies(sock))]
-        self.assertEqual((codes.count("OK"), codes.count("busy")), (listener._MOST_LARGE, 4))
+        self.assertEqual((codes.count("OK"), codes.count("busy")), (decoder._MOST_LARGE, 4))
 
     def test_large_frames_are_decoded_one_at_a_time(self) -> None:
         decoding = most = 0
@@ -636,7 +636,7 @@ class Floods(unittest.TestCase):
             return decode_request(payload)
 
         large = _frame(b'{"email": "a@b.de", "message": "x", "more": [' + b"1e9," * 40_000 + b"1]}")
-        with mock.patch.object(listener, "decode_request", decode), _serving(workers=16) as port:
+        with mock.patch.object(decoder, "decode_request", decode), _serving(workers=16) as port:
             with contextlib.ExitStack() as stack:
                 socks = [stack.enter_context(_connect(port)) for _ in range(12)]
                 for sock in socks:
