@@ -34,9 +34,10 @@ _MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _WORDS, _CONTROLS = re.compile(rb"[a-zA-Z] [a-zA-Z]|<[a-zA-Z!]"), re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]")
 # Charsets in which ASCII bytes may mean something else.
 _NOT_ASCII = re.compile(r"utf[-_]?(7|16|32)|iso2022|hz")
+_SHIFT = re.compile(rb"\x1b|~\{|\+[A-Za-z0-9+/]")  # how they switch between sets of characters
 _SQUEEZE = re.compile(r"[^a-z0-9]+")
 _WINDOWS = re.compile(r"^(?:win(?:dows)?|cp|ms|ansi)?(?=[0-9]{3,4}$)")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_SURROGATE, _BEYOND_ASCII = re.compile("[\ud800-\udfff]"), re.compile("[^\0-\x7f]")
 # A text is cut after `LONGEST` characters, a quarter more than are recorded. UTF-8 is decoded in pieces of `_PIECE`
 # bytes: all at once it takes four times the memory. Not all of Python's other decoders can be resumed.
 LONGEST = 1_310_720
@@ -121,7 +122,8 @@ def _decode(data: bytes, name: str, errors: str = "strict") -> str:
 
 def _misdeclared(data: bytes, name: str) -> str:
     """Decode bytes that are invalid in their declared charset: replace a few bad ones, or guess another charset."""
-    if name != "utf-8" and not data.isascii() and is_utf8(data):  # others hardly ever happen to be that
+    shifts = _NOT_ASCII.match(name) and _SHIFT.search(data)  # what has these is in that charset
+    if name != "utf-8" and not shifts and not data.isascii() and is_utf8(data):  # others hardly ever happen to be that
         return _decode(data, "utf-8")
     if name == "cp1252":
         return _western(data)
@@ -136,7 +138,8 @@ def _misdeclared(data: bytes, name: str) -> str:
 
 def _is_nearly_right(text: str, name: str) -> bool:
     """Whether few non-ASCII characters are bad: under half in UTF-8, whose form is no accident; else an eighth."""
-    sample = text[:_PIECE]
+    first = _BEYOND_ASCII.search(text)
+    sample = text[first.start() :][:_PIECE] if first else ""
     bad = sample.count("\ufffd")
     good = sum(character > "\x7f" for character in sample) - bad
     return bad < good if name == "utf-8" else bad * 7 <= good

@@ -11,6 +11,8 @@ _CHARSETS = ("cp1251", "koi8_u", "cp866", "iso8859_5", "mac_cyrillic")
 _LIKELY = 4.7
 # Bytes that are searched for words with 8-bit letters, and bytes of such words that are scored: more change nothing.
 _LOOK_AT, _SAMPLE = 65_536, 1_000
+_LONGEST_WORD = 100
+_8_BIT = re.compile(rb"[\x80-\xff]")
 _CYRILLIC_PAIR = re.compile("[а-яёєіїґ]{2}", re.IGNORECASE)
 _OTHER = re.compile(f"[^{LETTERS[1:]}]+")
 # What is unusual in Cyrillic text: a capital after a small letter, a Latin letter beside a Cyrillic one, a punctuation
@@ -33,7 +35,9 @@ def charset(data: bytes) -> str | None:
 
 def _sample(data: bytes) -> bytes:
     """The words with 8-bit letters in them, as many as the statistics need."""
-    sample = b" ".join(word for word in data[:_LOOK_AT].split() if not word.isascii())
+    first = _8_BIT.search(data)
+    start = max(first.start() - _LONGEST_WORD, 0) if first else 0
+    sample = b" ".join(word for word in data[start : start + _LOOK_AT].split() if not word.isascii())
     return sample[:_SAMPLE]
 
 

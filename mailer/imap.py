@@ -63,6 +63,7 @@ class Mailbox:
         self._takes_marks = False
         self._selected = Selected(0, 0)
         self._count = 0
+        self._broke: set[int] = set()  # the UIDs over which the connection broke in `gives_others`
 
     def open(self) -> Selected:
         """Connect, log in and select the folder, unless an earlier connection still works."""
@@ -128,18 +129,24 @@ class Mailbox:
     def gives_others(self, refused: Collection[int]) -> bool:
         """Whether the server gives one of a few mails other than those refused.
 
-        They are chosen at random, so that a mail that breaks the connection is not met every time. Those below the
-        highest refused UID come first, as most of them have been given before.
+        They are chosen at random. Those below the highest refused UID come first, as most of them have been given
+        before, and last those over which the connection broke when they were asked for here.
         """
         some = random.sample(range(1, self._count + 1), min(self._count, _PROBES))
         for sequence in (pack(sorted(some)) or "1", "1,*"):  # some numbers of the former may be too high by now
             _, parts, _ = self._live().ask("SEARCH", sequence)
             others = [uid for uid in numbers(parts) if uid not in refused]
             random.shuffle(others)
-            others.sort(key=lambda uid: uid > max(refused, default=0))
-            if any(beginnings(self._live(), [uid], 1) for uid in others):
+            others.sort(key=lambda uid: (uid in self._broke, uid > max(refused, default=0)))
+            if any(map(self._gives, others)):
                 return True
         return False
+
+    def _gives(self, uid: int) -> bool:
+        self._broke.add(uid)  # for as long as nothing else is known
+        given = bool(beginnings(self._live(), [uid], 1))
+        self._broke.discard(uid)
+        return given
 
     def mark(self, uids: Sequence[int]) -> bool:
         """Set \\Seen on these mails; return whether that is done, or not wanted. A refusal is only logged."""

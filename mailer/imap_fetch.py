@@ -107,8 +107,8 @@ def _window(wire: Wire, uid: int, section: str, start: int, length: int) -> byte
 
 def _is_there(wire: Wire, uid: int) -> bool:
     """Whether a mail has not been deleted meanwhile: of one that has, some servers give nothing, as behind its end."""
-    _, parts, _ = wire.ask("SEARCH", "UID", str(uid))
-    return uid in numbers(parts)
+    status, parts, _ = wire.ask("SEARCH", "UID", str(uid))
+    return status != "OK" or uid in numbers(parts)
 
 
 def _windows(wire: Wire, uids: Sequence[int], section: str, start: int, length: int) -> dict[int, bytes]:

@@ -24,7 +24,7 @@ from mailer.supervisor import notify
 
 _LONGEST_FILE = 64 * 1024 * 1024  # bytes of a file that --read looks at
 
-_TRIES_OVER_A_MAIL = 3
+_TRIES_OVER_A_MAIL = 6
 _UNTIL_TRIED = 8.0  # seconds to the next pass at most, while a mail that the server refused waits for another try
 
 _log = logging.getLogger("collector")
@@ -138,14 +138,17 @@ def _collector(
 
 
 def _once(run_pass: Callable[[], tuple[int, int]], collector: Collector, stop: launch.Stop) -> tuple[int, int]:
-    """Make one pass, with a few more tries if it fails over a mail, as that mail would make every run fail."""
-    for _ in range(_TRIES_OVER_A_MAIL):
+    """Make one pass, with more tries as long as it fails over mails, as those would make every run fail."""
+    failures = 0  # in a row, without getting any further
+    while True:
+        before = collector.place()
         try:
             return run_pass()
         except MailboxError as failure:
-            if failure.exit_code not in PASSING or not collector.over_a_mail or stop.is_set():
+            failures = failures + 1 if collector.place() == before else 1
+            passing = failure.exit_code in PASSING and collector.over_a_mail and not stop.is_set()
+            if not passing or failures > _TRIES_OVER_A_MAIL:
                 raise
-    return run_pass()
 
 
 def _require_state(settings: CollectorSettings) -> None:

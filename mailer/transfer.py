@@ -45,7 +45,7 @@ def _base64(data: bytes) -> tuple[bytes, bool]:
     if _WORDS.search(rest) and not _BASE64_LINE.search(rest):
         return headers.base64(data[:end]) + (b"\n" if end else b"") + rest, end > 0
     line = _BASE64_LINE.search(data)
-    if not end and line and _WORDS.search(data, 0, line.start()):
+    if line and line.start() >= end and _WORDS.search(data, 0, line.start()):
         text, whole = _base64(data[line.start() :])
         return data[: line.start()] + text, whole
     return headers.base64(data), False

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mailer.sandbox.mail import MailServer
-from tests.support.scripted import Conversation, ScriptedServer, hang, refused_port
+from tests.support.scripted import Conversation, ScriptedServer, close, hang, refused_port
 from tests.support.waiting import wait_until
 from tests.test_imap import IMAP
 
@@ -218,6 +218,22 @@ class Running(CollectorCase):
                 wait_until(lambda: silent.conversations)
                 process.terminate()
                 self.assertEqual(process.wait(10), 0)
+
+    def test_one_pass_gets_over_mails_over_which_the_connection_breaks(self) -> None:
+        def give(conversation: Conversation) -> None:
+            first, _, last = conversation.lines[-1].split()[3].partition(b":")
+            for uid in range(int(first), int(last or first) + 1):
+                if uid < 12:
+                    close(conversation)
+                conversation.send(b"* 1 FETCH (UID %d BODY[]<0> {%d}\r\n%b)\r\n" % (uid, len(mail), mail))
+            conversation.send(b"%tag% OK done\r\n")
+
+        mail = TICKET.format(7).encode()
+        found = b"* SEARCH 9 10 11 12\r\n%tag% OK found\r\n"
+        with ScriptedServer({**IMAP, "UID SEARCH": found, "UID FETCH": give}, imap=True) as server:
+            done = self.run_script("--once", IMAP_PORT=str(server.port))
+        self.assertEqual((done.returncode, [record["uid"] for record in self.records("success")]), (0, [12]), done)
+        self.assertIn("to be tried again by a later run: 3", done.stderr)
 
     def test_a_refused_mail_is_tried_again_before_a_long_period_is_over(self) -> None:
         refusals = 0

@@ -419,6 +419,17 @@ class Fetching(ImapCase):
                 found = fetch(self.opened(server.port), [9], all_of_it)
                 self.assertEqual(found, [Mail(9, mail, complete=False, cut=True)])
 
+    def test_a_search_that_is_refused_does_not_say_that_a_mail_was_deleted(self) -> None:
+        mail = b"x" * 65_536
+        first = b"* 1 FETCH (UID 9 BODY[]<0> {65536}\r\n%s)\r\n%%tag%% OK done\r\n" % mail
+        end = b"* 1 FETCH (UID 9 BODY[]<65536> NIL)\r\n%tag% OK done\r\n"
+        refusal = b"%tag% NO [SERVERBUG] internal error\r\n"
+        whole, refused = Mail(9, mail, complete=True), Mail(9, mail, complete=False, refused=True)
+        for second, found in ((end, whole), (refusal, refused)):
+            table: Table = {**IMAP, "UID FETCH": [first, second], "UID SEARCH": refusal}
+            with self.subTest(second), ScriptedServer(table, imap=True) as server:
+                self.assertEqual(fetch(self.opened(server.port), [9], all_of_it), [found])
+
     def test_a_refusal_for_now_is_an_outage_and_nothing_about_the_mail(self) -> None:
         failure = self.failure(lambda: self.answer(b"%tag% NO [UNAVAILABLE] storage is away\r\n"))
         self.assertIs(failure.exit_code, ExitCode.TEMPORARY)
@@ -460,6 +471,20 @@ class Fetching(ImapCase):
             self.assertIn(given, range(1, 30), "whether it does is left to chance")
             for _ in range(30):  # but for those before the refused one, which were given once
                 self.assertTrue(self.opened(server.port).gives_others([10]))
+
+    def test_a_mail_over_which_the_connection_broke_before_is_asked_for_last(self) -> None:
+        def break_over_9(conversation: Conversation) -> None:
+            uid = conversation.lines[-1].split()[3]
+            if uid == b"9":
+                close(conversation)
+            conversation.send(b"* 1 FETCH (UID " + uid + b" BODY[]<0> {1}\r\nx)\r\n%tag% OK done\r\n")
+
+        with ScriptedServer({**IMAP, "UID FETCH": break_over_9}, imap=True) as server:
+            box = self.opened(server.port)
+            self.failure(lambda: box.gives_others([10]))
+            box.close()
+            box.open()
+            self.assertTrue(box.gives_others([10]))
 
     def test_numbers_of_mails_that_are_gone_by_now_hide_none(self) -> None:
         body = b"* 1 FETCH (UID 11 BODY[]<0> {1}\r\nx)\r\n%tag% OK done\r\n"

@@ -43,6 +43,25 @@ class Mistakes(unittest.TestCase):
                 fields = f"Content-Type: text/plain; charset={charset}\r\n\r\n"
                 self.assertEqual(read(FROM + fields.encode() + text.encode()).text, text)
 
+    def test_what_a_gateway_adds_in_utf_8_does_not_hide_the_charset_of_the_text(self) -> None:
+        table = {"iso-2022-jp": "プリンター" * 9, "hz": "打印机坏了" * 9, "utf-7": "Größe über " * 9}
+        for charset, text in table.items():
+            with self.subTest(charset):
+                fields = f"Content-Type: text/plain; charset={charset}\r\n\r\n"
+                found = read(FROM + fields.encode() + text.encode(charset) + b" \xc2\xa0")
+                self.assertTrue(found.text.startswith(text.rstrip()), found.text)
+
+    def test_a_charset_is_told_by_what_comes_late(self) -> None:
+        style = "<style>" + "p { margin: 0 }\n" * 8_000 + "</style>"
+        words = "Größe über alles, Straße und Mühe. "
+        fields = FROM + b"Content-Type: text/html; charset=utf-8\r\n\r\n"
+        self.assertTrue(read(fields + (style + words * 9).encode() + b"\xfc").text.startswith(words))
+        russian = "Принтер на третьем этаже снова не отвечает с утра"
+        for charset in ("cp1251", "koi8-r"):
+            with self.subTest(charset):
+                found = read(FROM + b"Content-Type: text/html\r\n\r\n" + (style + russian).encode(charset))
+                self.assertEqual(found.text, russian)
+
     def test_a_few_bad_bytes_do_not_make_another_charset_of_utf_8(self) -> None:
         for fields in (b"Content-Type: text/plain; charset=utf-8\r\n", b""):
             table = {"Größe, über": b"\xa0", "Straße: schön": b"m\xfc", "Été à Noël, là-bas": b"\xed\xa0\xbd\xe9"}
@@ -125,7 +144,8 @@ class Mistakes(unittest.TestCase):
         text = "Der Drucker im zweiten Stock druckt jede Seite doppelt; über Mittag geht nichts mehr."
         before, behind = "*** EXTERNAL MAIL: mind the links ***\n\n", "This list is for members\n"
         encoded = base64.encodebytes(text.encode()).decode()
-        for above, below in ((before, ""), ("", behind), (before, behind)):
+        table = [(above, "") for above in (before, f"\n{before}", f"CAUTION\n{before}")]
+        for above, below in (*table, ("", behind), (before, behind)):
             with self.subTest(above, below=below):
                 found = mail(fields, (above + encoded + below).encode())
                 self.assertEqual(found.text.rstrip("\n"), f"{above}{text}\n{below}".rstrip("\n"))
