@@ -1,7 +1,7 @@
 """The person's terminal: shows text and reads lines, whole however long they are.
 
 Lines are edited by readline where the platform has it (it also takes a bracketed paste of many lines as one answer).
-Output is never redrawn or measured. Called by `console`, `conversation`, `form`, `history` and the sandbox.
+Output is never redrawn or measured. Called by `console`, `conversation` and `form`.
 """
 
 import io
@@ -116,8 +116,9 @@ class Terminal:
     def drop_unread(self) -> None:
         """Drop unread input: the rest of a paste that is not bracketed must not answer the next question."""
         end = time.monotonic() + _LONGEST_PASTE
-        while termios and time.monotonic() < end and select.select([0], [], [], _PAUSE)[0]:
-            termios.tcflush(0, termios.TCIFLUSH)
+        with suppress(*_GONE):
+            while termios and time.monotonic() < end and select.select([0], [], [], _PAUSE)[0]:
+                termios.tcflush(0, termios.TCIFLUSH)
 
     def can_edit(self, value: str) -> bool:
         """Whether `line` can put this value before the person to edit in place."""

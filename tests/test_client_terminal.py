@@ -20,6 +20,8 @@ from unittest import mock
 if os.name != "posix":
     raise unittest.SkipTest("there are no pseudo-terminals here")
 
+import termios
+
 from mailer.draft import Draft
 from mailer.draft_file import read
 from mailer.protocol import Request
@@ -694,6 +696,11 @@ class DraftTest(TerminalTestCase):
             draft.make_sure()
             self.assertEqual((draft.trouble, self.kept()), ("", ["one\ntwo\nthree\nfour\nfive"]))
             draft.discard()
+
+    def test_a_terminal_that_has_gone_has_nothing_to_drop(self) -> None:
+        gone = termios.error(errno.EIO, "Input/output error")
+        with mock.patch("select.select", return_value=([0], [], [])), mock.patch("termios.tcflush", side_effect=gone):
+            Terminal.__new__(Terminal).drop_unread()
 
     def test_what_would_steer_the_terminal_is_not_edited_in_place(self) -> None:
         terminal = Terminal.__new__(Terminal)
