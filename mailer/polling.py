@@ -20,6 +20,35 @@ _LONGEST = 60.0
 _LONGEST_LOGIN = 300.0
 
 
+class _Outage:
+    """Failures in a row: what of them was logged, and how long to wait after each."""
+
+    def __init__(self, clock: Callable[[], float], spread: Callable[[], float]) -> None:
+        self._clock = clock
+        self._spread = spread
+        self._began = 0.0
+        self._failures = 0  # without getting any further
+        self._told: set[ExitCode] = set()  # the kinds of failure logged
+
+    def go_on(self, failure: Exception, code: ExitCode, *, got_further: bool) -> float:
+        """Take one more failure, and log it if it is the first of its kind; returns the seconds to wait."""
+        if not self._failures:
+            self._began = self._clock()
+        if code not in self._told:  # by kind: some servers never use the same words twice
+            self._told.add(code)
+            _log.error("%s; trying until it works again", failure)
+        self._failures = 1 if got_further else self._failures + 1
+        longest = _LONGEST_LOGIN if code is ExitCode.LOGIN_REFUSED else _LONGEST
+        return min(longest, 2.0 ** min(self._failures - 1, 20)) * (0.5 + self._spread() / 2)
+
+    def end(self) -> None:
+        """Log that it is over, if there was one."""
+        if self._failures:
+            _log.warning("collecting again after %.0f s", self._clock() - self._began)
+        self._failures = 0
+        self._told.clear()
+
+
 def keep_going(
     run_pass: Callable[[], tuple[int, int]], *, period: Callable[[], float], pause: Callable[[float], bool],
     alive: Callable[[], None] = lambda: None, place: Callable[[], object] = lambda: None,
@@ -30,19 +59,15 @@ def keep_going(
     `period()` gives the seconds from a good pass to the next.
     `place()` says how far the passes have come: a failed pass that got further is soon followed by the next one.
     """
-    began = clock()
-    failures = 0  # in a row, without getting any further
-    told: set[ExitCode] = set()  # the kinds of failure logged since the last good pass
+    outage = _Outage(clock, spread)
     ever = False
     while True:
         before = place()
         try:
             taken = run_pass()
-            if failures:
-                _log.warning("collecting again after %.0f s", clock() - began)
+            outage.end()
             report(*taken)
-            failures, ever = 0, True
-            told.clear()
+            ever = True
             alive()
             wait = period()
         except (MailboxError, StateError) as failure:
@@ -53,14 +78,7 @@ def keep_going(
                 raise
             if code is ExitCode.LOGIN_REFUSED:
                 alive()  # a restart by the watchdog would be fatal: a login refused at the start ends the script
-            if not failures:
-                began = clock()
-            if code not in told:  # by kind: some servers never use the same words twice
-                told.add(code)
-                _log.error("%s; trying until it works again", failure)
-            longest = _LONGEST_LOGIN if code is ExitCode.LOGIN_REFUSED else _LONGEST
-            failures = failures + 1 if place() == before else 1
-            wait = min(longest, 2.0 ** min(failures - 1, 20)) * (0.5 + spread() / 2)
+            wait = outage.go_on(failure, code, got_further=place() != before)
         if pause(wait):
             return
 
