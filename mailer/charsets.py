@@ -37,6 +37,8 @@ _NOT_ASCII = re.compile(r"utf[-_]?(7|16|32)|iso2022|hz")
 _SHIFT = re.compile(rb"\x1b|~\{|\+[A-Za-z0-9+/]")  # how they switch between sets of characters
 _SQUEEZE = re.compile(r"[^a-z0-9]+")
 _WINDOWS = re.compile(r"^(?:win(?:dows)?|cp|ms|ansi)?(?=[0-9]{3,4}$)")
+# Characters beyond ASCII but for those that a capital with an accent and a blank or dots in windows-1252 look like.
+_USUAL = re.compile("[^\0-\x7f\u0180-\u02ff\ufffd]")
 _SURROGATE, _BEYOND_ASCII = re.compile("[\ud800-\udfff]"), re.compile("[^\0-\x7f]")
 # A text is cut after `LONGEST` characters, a quarter more than are recorded. UTF-8 is decoded in pieces of `_PIECE`
 # bytes: all at once it takes four times the memory. Not all of Python's other decoders can be resumed.
@@ -122,27 +124,26 @@ def _decode(data: bytes, name: str, errors: str = "strict") -> str:
 
 def _misdeclared(data: bytes, name: str) -> str:
     """Decode bytes that are invalid in their declared charset: replace a few bad ones, or guess another charset."""
+    if name == "utf-8":
+        return guess(data)
     shifts = _NOT_ASCII.match(name) and _SHIFT.search(data)  # what has these is in that charset
-    if name != "utf-8" and not shifts and not data.isascii() and is_utf8(data):  # others hardly ever happen to be that
+    if not shifts and not data.isascii() and is_utf8(data):  # other charsets hardly ever happen to be that
         return _decode(data, "utf-8")
     if name == "cp1252":
         return _western(data)
     decoder = eastasian.DECODERS.get(name)
     text = decoder(data)[: LONGEST + 1] if decoder else _decode(data, name, "replace")
     if data.isascii():  # always valid UTF-8, so that guessing would prove nothing
-        return text[: LONGEST + 1]
-    if _is_nearly_right(text, name):
         return text
-    return _detected(data) or (_western(data) if name == "utf-8" else text)
+    bad, good = _judged(text)
+    return text if bad * 7 <= good else _detected(data) or text
 
 
-def _is_nearly_right(text: str, name: str) -> bool:
-    """Whether few non-ASCII characters are bad: under half in UTF-8, whose form is no accident; else an eighth."""
+def _judged(text: str) -> tuple[int, int]:
+    """How many characters could not be decoded, and how many beyond ASCII could, where the first of them are."""
     first = _BEYOND_ASCII.search(text)
     sample = text[first.start() :][:_PIECE] if first else ""
-    bad = sample.count("\ufffd")
-    good = sum(character > "\x7f" for character in sample) - bad
-    return bad < good if name == "utf-8" else bad * 7 <= good
+    return sample.count("\ufffd"), len(_USUAL.findall(sample))
 
 
 def _western(data: bytes) -> str:
@@ -164,12 +165,13 @@ def _detected(data: bytes) -> str | None:
         return _decode(data, "utf-8")
     except UnicodeDecodeError:
         mended = _decode(data, "utf-8", "replace")
-    if _is_cut(data, mended):
-        return mended
-    if _is_nearly_right(mended, "utf-8"):
+    bad, good = _judged(mended)
+    if bad * 7 <= good or _is_cut(data, mended):
         return mended
     name = cyrillic.charset(data)
-    return _decode(data, name, "replace") if name else None
+    if name:
+        return _decode(data, name, "replace")
+    return mended if bad < good else None  # the form of UTF-8 is no accident
 
 
 def _is_cut(data: bytes, mended: str) -> bool:

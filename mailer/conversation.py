@@ -151,7 +151,7 @@ class _Conversation:
                     return
 
     def _offer(self, path: Path, *, last: bool) -> bool:
-        """Whether the person goes on with this draft."""
+        """Whether the person goes on with this draft, or wants to see no other."""
         kept, written, doubtful = read(path)
         words = _("A message to {email} that was not sent is kept, from {time:%Y-%m-%d %H:%M}:")
         if doubtful:
@@ -160,21 +160,24 @@ class _Conversation:
         self._terminal.say("  " + safe(kept.message, 70))
         keep = _("Keep it for later and write another one") if last else _("Keep it for later")
         delete = _("Delete it and write another one") if last else _("Delete it")
-        chosen = self._form.choose(1, _("Go on with it"), keep, delete)
-        if chosen == 1:
-            self._take(path, kept, doubtful)
+        another = [] if last else [_("Write another one")]
+        chosen = self._form.choose(1, _("Go on with it"), keep, delete, *another)
+        if chosen == 1 and self._take(path, kept, doubtful):
             self._twice = doubtful and time.time() - written.timestamp() > REMEMBERED
-        elif chosen == 3:
+            return True
+        if chosen == 3:
             path.unlink()
-        return chosen == 1
+        return chosen == 4
 
-    def _take(self, path: Path, kept: Request, doubtful: bool) -> None:
+    def _take(self, path: Path, kept: Request, doubtful: bool) -> bool:
+        """Whether the draft is this client's now."""
         try:
             self._draft.take(path, doubtful)
         except OSError:  # which one depends on the system
             self._terminal.say(_("Another client.py has taken it meanwhile."))
-        else:
-            self._request = replace(kept, id=kept.id or _new_id())
+            return False
+        self._request = replace(kept, id=kept.id or _new_id())
+        return True
 
     def _letter(self, email: str) -> Request:
         """The request with this address; it keeps its id only if the address stays the same."""

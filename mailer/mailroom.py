@@ -20,6 +20,7 @@ from mailer.journal_lock import only_writer
 from mailer.position import ADVICE, DATABASE, Position
 from mailer.reading import read
 from mailer.settings import CollectorSettings
+from mailer.streams import is_dumb
 from mailer.supervisor import notify
 
 _LONGEST_FILE = 64 * 1024 * 1024  # bytes of a file that --read looks at
@@ -89,7 +90,7 @@ def collect(settings: CollectorSettings, stop: launch.Stop, *, once: bool = Fals
 def _collect(settings: CollectorSettings, position: Position, stop: launch.Stop, once: bool) -> int:
     imap, period = settings.imap, settings.period
     mailbox = _mailbox(settings, stop)
-    meter = Meter(sys.stderr or io.StringIO(), rewrite=os.environ.get("TERM") != "dumb")
+    meter = Meter(sys.stderr or io.StringIO(), rewrite=not is_dumb())
 
     def progress(done: int, total: int) -> None:
         _alive()

@@ -61,7 +61,7 @@ class Reader:
         """A host's name, or its address, which may be in brackets as in a URL."""
         value = self.text(key, default)
         host = value[1:-1] if value[:1] == "[" and value[-1:] == "]" else value
-        if "/" in host or (":" in host and not _is_ipv6(host)):
+        if (value and not host) or "/" in host or (":" in host and not _is_ipv6(host)):
             self.complain(key, f"must be the name or the address of a host, with no port, not {value!r}")
         return host
 

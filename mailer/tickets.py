@@ -5,11 +5,13 @@ forward prefixes. Called by `compose` on the way out, by `reading` and `bounces`
 """
 
 import re
+import unicodedata
 
 # What mail programs write before the subject of a reply or a forwarded mail, by language: English; German; Danish,
 # Norwegian and Swedish; Finnish; Dutch; French; Italian; Spanish and Portuguese; Polish; Czech; Hungarian; Estonian,
 # Latvian and Lithuanian; Icelandic and Welsh; Croatian, Slovenian and Romanian; Turkish; Greek; Russian, Ukrainian,
-# Bulgarian and Serbian; Chinese; Japanese and Korean; Vietnamese, Indonesian and Thai; Hebrew, Arabic and Persian.
+# Belarusian, Kazakh, Bulgarian and Serbian; Chinese; Japanese and Korean; Vietnamese, Indonesian and Thai; Hebrew,
+# Arabic and Persian.
 _WORDS = (
     "re|reply|fwd?|forward|aw|antwort|wg|weitergeleitet|sv|svar|vedr\\.?|ang|vs|vastaus|vl|vb|vidarebefordrat|antw\\.?|"
     "antwoord|betr|doorst|doorgestuurd|tr|r[ée]f\\.?|ré\\.?|rép\\.?|réponse|rif|i|r|risposta|inoltra|rv|resp?|res\\.|"
@@ -39,7 +41,8 @@ def recognise(subject: str) -> int | None:
     """The ticket of a decoded, unfolded subject; None when it is no ticket subject."""
     if "Mailer" not in subject:
         return None
-    found = _SUBJECT.fullmatch(" ".join(subject.translate(_NO_MARKS).split()))
+    composed = unicodedata.normalize("NFC", subject.translate(_NO_MARKS))
+    found = _SUBJECT.fullmatch(" ".join(composed.split()))
     return int(found[1]) if found else None
 
 

@@ -768,12 +768,22 @@ class DraftTest(TerminalTestCase):
         with FakeServer() as server, self.person(server.port) as person:
             for text, choice in (("text 1", "2"), ("text 2", "3"), ("text 3", "1")):
                 person.sees(text)
-                person.sees("and write another one" if text == "text 3" else "Delete it\r\n")
+                person.sees("and write another one" if text == "text 3" else "4  Write another one\r\n")
                 person.answers("Number", choice + "\r")
             person.answers("e-mail address", "\r")
             person.answers("Your message", "\r.\r" if GNU_READLINE else "\r")
             self.assertEqual(person.ends(), 0)
             self.assertEqual((server.requests[0]["message"], self.kept()), ("text 3", ["text 1"]))
+
+    def test_one_need_not_go_through_all_drafts(self) -> None:
+        self.drafts.mkdir()
+        for number in range(3):
+            (self.drafts / f"draft-{number}").write_text('{"email": "bob@example.com", "id": "1"}\nold')
+        with FakeServer() as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Number", "4\r")
+            person.answers("Your message", "new\r.\r")
+            self.assertEqual(person.ends(), 0)
+            self.assertEqual((server.requests[0]["message"], self.kept()), ("new", ["old"] * 3))
 
     def test_drafts_of_one_process_id_are_not_written_over(self) -> None:
         with mock.patch.dict(os.environ, self.at_home()):

@@ -296,7 +296,7 @@ class Hosts(unittest.TestCase):
 
     def test_a_port_or_a_url_is_no_host(self) -> None:
         for host in ("mail.example.com:587", "127.0.0.1:25", "http://mail.example.com", "smtps://mail.example.com:465",
-                     "[::1]:25", "mail.example.com/", "::1::"):  # fmt: skip
+                     "[::1]:25", "mail.example.com/", "::1::", "[]"):  # fmt: skip
             with self.subTest(host), self.assertRaises(ConfigError) as wrong:
                 _server(SMTP_HOST=host)
             self.assertIn("SMTP_HOST: must be the name or the address of a host", wrong.exception.problems[0])

@@ -108,7 +108,7 @@ class TheFile(Folder):
             self.assertNotIn("secret", first)
 
     def test_an_empty_value_in_the_file_is_none(self) -> None:
-        self.write("SMTP_HOST=\nSMTP_PORT\nEMAIL_LOGIN=''")
+        self.write("SMTP_HOST=\nSMTP_PORT\nhttp_proxy\nEMAIL_LOGIN=''")
         self.assertEqual(self.values(), {})
 
     @unittest.skipUnless(os.name == "posix", "needs file modes")

@@ -162,6 +162,13 @@ class TransactionTest(OutboxTestCase):
             self.assertTrue(text.isprintable(), text)
             self.assertIn("red", text)
 
+    def test_it_introduces_itself_by_a_full_name_or_its_address(self) -> None:
+        table = {"desk.example.com": b"desk.example.com", "desk": b"[127.0.0.1]", "localhost.localdomain": b"[127.0.0.1]"}
+        for name, said in table.items():
+            with self.subTest(name), ScriptedServer(SMTP) as server, mock.patch("socket.gethostname", return_value=name):
+                self.assertEqual(result(self.outbox(server.port)), "sent")
+                self.assertEqual(server.lines[0], b"ehlo %b\r\n" % said)
+
     def test_a_refused_introduction_is_told_whole(self) -> None:
         refusal = b"550-first line\r\n550-second\r\n550 third\r\n"
         for table in ({**SMTP, "EHLO": refusal}, {**SMTP, "EHLO": b"500 what?\r\n", "HELO": refusal}):
