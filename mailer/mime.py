@@ -2,7 +2,7 @@
 
 Promises a tree for any bytes, in time linear in them: at most `PARTS` parts and `DEPTH` levels; what is beyond is
 not parsed, and a defect says so. A multipart is split at its own boundary before its parts are parsed, so the end of a
-part also ends a multipart in it that lacks its last boundary. Called by `reading`, `content`, `imap_fetch` and `imap_parts`.
+part also ends a multipart in it that lacks its last boundary. Called by `reading`, `content` and `imap_fetch`.
 """
 
 import re

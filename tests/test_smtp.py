@@ -163,9 +163,11 @@ class TransactionTest(OutboxTestCase):
             self.assertIn("red", text)
 
     def test_it_introduces_itself_by_a_full_name_or_its_address(self) -> None:
-        table = {"desk.example.com": b"desk.example.com", "desk": b"[127.0.0.1]", "localhost.localdomain": b"[127.0.0.1]"}
+        literal = b"[127.0.0.1]"
+        table = {"desk.example.com": b"desk.example.com", "desk": literal, "localhost.localdomain": literal}
         for name, said in table.items():
-            with self.subTest(name), ScriptedServer(SMTP) as server, mock.patch("socket.gethostname", return_value=name):
+            named = mock.patch("socket.gethostname", return_value=name)
+            with self.subTest(name), ScriptedServer(SMTP) as server, named:
                 self.assertEqual(result(self.outbox(server.port)), "sent")
                 self.assertEqual(server.lines[0], b"ehlo %b\r\n" % said)
 
