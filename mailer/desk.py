@@ -37,7 +37,11 @@ def check(settings: ServerSettings) -> int:
     sequence.check(settings.state_dir)
     if settings.tls_cert:
         tls.server_context(settings.tls_cert, settings.tls_key)
-    _listen(settings, 0).close()  # not the real port, which a running server may have
+    _listen(settings, 0).close()
+    try:
+        _listen(settings, settings.port).close()
+    except ConfigError as taken:
+        _log.warning("%s; that is right if it is this server that is running", taken)
     try:
         launch.print_steps(_outbox(settings, threading.Event()).check(address, address))
     except DeliveryError as failure:

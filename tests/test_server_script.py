@@ -172,7 +172,11 @@ class Check(unittest.TestCase):
     def test_a_server_that_runs_is_in_nobodys_way(self) -> None:
         with MailServer() as mail, socket.create_server(("127.0.0.1", 0)) as running:
             port = running.getsockname()[1]
-            self.assertEqual(self.check(mail.smtp_port, SERVER_PORT=port)[0], 0)
+            code, _, errors = self.check(mail.smtp_port, SERVER_PORT=port)
+            self.assertEqual(code, 0)
+            self.assertIn(f"WARNING SERVER_HOST, SERVER_PORT: cannot listen on 127.0.0.1:{port}", errors)
+        with MailServer() as mail:
+            self.assertEqual(self.check(mail.smtp_port, SERVER_PORT=refused_port())[2], "")
 
     def test_a_certificate_that_is_not_to_be_trusted_is_69(self) -> None:
         for name in ("self_signed", "wrong_host", "expired") if LONG else ("self_signed",):
