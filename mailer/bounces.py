@@ -5,6 +5,7 @@ ticket the returned message is searched, too. Called by `reading` for mail that 
 """
 
 import re
+from collections.abc import Iterator
 
 from mailer import headers, mime, tickets
 
@@ -59,11 +60,13 @@ def reason(root: mime.Part, subject: str) -> str:
     return "auto_reply" if empty_path or root.kind == "multipart/report" else "subject"
 
 
-def _is_delivery_report(root: mime.Part) -> bool:
-    if root.kind != "multipart/report":
+def _is_delivery_report(part: mime.Part) -> bool:
+    if part.kind == "multipart/mixed" and part.children:  # a gateway or a list may have put its own around the report
+        return _is_delivery_report(part.children[0])
+    if part.kind != "multipart/report":
         return False
-    report = root.parameters.get("report-type", "").lower()
-    return report == "delivery-status" or any(part.kind == "message/delivery-status" for part in root.children)
+    report = part.parameters.get("report-type", "").lower()
+    return report == "delivery-status" or any(child.kind == "message/delivery-status" for child in part.children)
 
 
 def related_ticket(root: mime.Part, reason: str) -> int | None:
@@ -85,7 +88,20 @@ def related_ticket(root: mime.Part, reason: str) -> int | None:
 
 def _of_returned(root: mime.Part) -> int | None:
     """The ticket of the message that a bounce or an automatic reply returns, as a part or within its text."""
-    returned = root.raw[root.start : min(root.end, root.start + _SEARCH_LIMIT)]
+    texts = (root.raw[root.start : min(root.end, root.start + _SEARCH_LIMIT)], *_decoded(root))
+    return next((found for found in map(_ticket_in, texts) if found is not None), None)
+
+
+def _decoded(part: mime.Part) -> Iterator[bytes]:
+    """The messages in a mail that were encoded, such as in base64."""
+    for child in part.children:
+        if child.raw is not part.raw:
+            yield child.raw[:_SEARCH_LIMIT]
+        yield from _decoded(child)
+
+
+def _ticket_in(returned: bytes) -> int | None:
+    """The ticket that a returned message names, wherever it stands in this text."""
     if b"<ticket." in returned:
         found = tickets.ticket_of_message_id(returned.decode("ascii", "replace"))
         if found is not None:

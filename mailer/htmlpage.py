@@ -57,16 +57,16 @@ class Page:
         """End the line. An empty one is written only with `keep`, where the writer of the mail asked for it."""
         if not self.line:
             return self.empty_line(second=True) if keep else None
-        line = "".join(self.line)
+        whole = "".join(self.line)
         self.line.clear()
-        line = line.rstrip() if self.preformatted else _squeezed(line)
+        line = whole.rstrip() if self.preformatted else _squeezed(whole)
         if not line.isascii() and (not line.isprintable() or "\u034f" in line):
             line = substitute(_INVISIBLE, lambda _: "", line).rstrip()
         if line:
             self._add(self._margin + self.mark + line)
             self.mark = ""
-        elif keep:
-            self.empty_line(second=True)
+        elif keep or "\xa0" in whole:  # a no-break space has a line of its own, as in `<div>&nbsp;</div>`
+            self.empty_line(second=keep)
         return None
 
     def _add(self, line: str) -> None:

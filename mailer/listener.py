@@ -130,7 +130,8 @@ class Listener:
             return
         connection: Connection | None = None
         try:
-            connection = Connection(sock, self._timeout, self._wait_for, self._context)
+            connection = Connection(sock, self._timeout, self._wait_for, self._context, host)
+            self._idlers.come(connection)
             yield from self._converse(connection, host)
         except OSError as failure:
             _log.debug("%s: %s", host, failure)
@@ -140,7 +141,7 @@ class Listener:
                 _apologise(connection)
         finally:
             if connection:
-                self._idlers.leave(connection)
+                self._idlers.go(connection)
                 connection.close()
 
     def _converse(self, connection: Connection, host: str) -> Steps[None]:

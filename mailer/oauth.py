@@ -23,8 +23,9 @@ from mailer.settings import OAuth
 _UNKNOWN_LIFE = 300.0  # seconds
 _MARGIN = 60.0  # seconds before it expires from which on a token is no longer used
 _TEMPORARY = (69, 75)  # EX_UNAVAILABLE and EX_TEMPFAIL of sysexits.h; so is a negative code, which is a signal
-_TOO_MANY_REQUESTS = 429
-_SERVER_ERRORS = 500
+# Statuses, and errors with any status, by which an endpoint says that it may do better later.
+_LATER, _SERVER_ERRORS = (408, 425, 429), 500
+_ERRORS_FOR_NOW = ("temporarily_unavailable", "server_error", "slow_down")
 # Words that may hold a token; trace ids among them are shown all the same, as support people ask for them.
 _LONG_WORD = re.compile(r"[\w.~+%=-]{16,}")
 _TRACE_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.?", re.IGNORECASE)
@@ -114,7 +115,8 @@ class TokenSource:
             return fields
         reason = " ".join(str(fields[key]) for key in ("error", "error_description") if key in fields)
         text = f"the token endpoint gives no token: {self._safe(reason) or f'status {status}'}"
-        raise LoginError(text, temporary=cut or status == _TOO_MANY_REQUESTS or status >= _SERVER_ERRORS)
+        for_now = status in _LATER or status >= _SERVER_ERRORS or fields.get("error") in _ERRORS_FOR_NOW
+        raise LoginError(text, temporary=cut or for_now)
 
     def _safe(self, reason: str) -> str:
         """A foreign reason made safe to show, without any token, even one that this object does not know."""

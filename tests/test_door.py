@@ -221,11 +221,12 @@ class IdlersTest(unittest.TestCase):
     def setUp(self) -> None:
         self.idlers = Idlers()
 
-    def connection(self) -> Connection:
+    def connection(self, host: str = "") -> Connection:
         ours, peer = socket.socketpair()
         self.addCleanup(peer.close)
-        connection = Connection(ours, 5)
+        connection = Connection(ours, 5, host=host)
         self.addCleanup(connection.close)
+        self.idlers.come(connection)
         return connection
 
     def test_the_one_that_has_been_waited_for_longest_is_closed(self) -> None:
@@ -235,6 +236,26 @@ class IdlersTest(unittest.TestCase):
         wait_until(self.idlers.close_longest)
         self.assertEqual([self.idlers.leave(each) for each in (first, second, third)], [False, True, True])
         self.assertIsNone(first.receive())
+
+    def test_it_is_one_of_the_host_with_most_connections(self) -> None:
+        crowd, other, busy = [self.connection("a") for _ in range(3)], self.connection("b"), self.connection("a")
+        for connection in (other, *crowd):
+            self.idlers.enter(connection)
+        for _ in crowd:
+            wait_until(self.idlers.close_longest)
+        self.assertEqual([self.idlers.leave(each) for each in crowd], [False] * 3)
+        self.assertFalse(self.idlers.close_longest(), "their threads are about to be free")
+        for connection in (*crowd, busy):
+            self.idlers.go(connection)
+        wait_until(self.idlers.close_longest)
+        self.assertFalse(self.idlers.leave(other))
+
+    def test_one_of_another_host_is_idle_as_well_after_a_while(self) -> None:
+        other, *_ = self.connection("b"), self.connection("a"), self.connection("a")
+        self.idlers.enter(other)
+        began = time.monotonic()
+        wait_until(self.idlers.close_longest)
+        self.assertGreater(time.monotonic() - began, 10 * FAIR_WAIT)
 
     def test_one_that_has_just_begun_to_wait_is_left_alone(self) -> None:
         self.idlers.enter(self.connection())

@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
 import unittest
@@ -64,8 +65,8 @@ def _serving(
         server.stop(5)
 
 
-def _connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), 10)
+def _connect(port: int, host: str = "127.0.0.1") -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), 10, (host, 0))
 
 
 def _frame(payload: bytes) -> bytes:
@@ -381,6 +382,35 @@ class Idlers(unittest.TestCase):
         # On a machine that is short of time one may take so long to send its frame that it passes for idle itself.
         self.assertNotIn("busy", outcomes)
         self.assertGreater(outcomes.count("OK"), 0.8 * len(outcomes), outcomes)
+
+    @unittest.skipUnless(sys.platform == "linux", "needs a second loopback address")
+    def test_a_flood_from_one_host_does_not_close_a_slow_connection_of_another(self) -> None:
+        done = threading.Event()
+
+        def flood() -> None:
+            """Keep more silent connections than there are workers, and make another one for each that is closed."""
+            with contextlib.ExitStack() as stack:
+                crowd = [stack.enter_context(_connect(port, "127.0.0.2")) for _ in range(12)]
+                while not done.is_set():
+                    for index, sock in enumerate(crowd):
+                        sock.settimeout(0.002)
+                        with contextlib.suppress(TimeoutError, OSError):
+                            if sock.recv(1) == b"":
+                                crowd[index] = stack.enter_context(_connect(port, "127.0.0.2"))
+
+        with _serving(workers=6, timeout=10) as port:
+            flooding = threading.Thread(target=flood)
+            flooding.start()
+            try:
+                for _ in range(2):
+                    with _connect(port) as slow:
+                        for byte in encode_request(REQUEST):
+                            slow.sendall(bytes([byte]))
+                            time.sleep(0.015)  # it takes more than a second in all
+                        self.assertEqual(_codes([decode_reply(Connection(slow, 10).receive() or b"")]), ["OK"])
+            finally:
+                done.set()
+                flooding.join(10)
 
     @contextlib.contextmanager
     def crowd(self, port: int) -> Iterator[list[socket.socket]]:
