@@ -150,6 +150,9 @@ class RefreshTest(unittest.TestCase):
             ((400, {"error": "invalid_grant", "error_description": "over\r\n\x1b"}), False, "invalid_grant over"),
             ((401, {"error": "no refresh-s3cret or client-s3cret"}), False, "no … or …"),
             ((429, {}), True, "429"),
+            ((408, b"timed out"), True, "408"),
+            ((400, {"error": "temporarily_unavailable"}), True, "temporarily_unavailable"),
+            ((400, {"error": ["slow_down"]}), False, "slow_down"),
             ((503, b"<html>down</html>"), True, "503"),
             ((200, b"not json"), True, "200"),  # it is not the provider's, or not all of it
             ((200, b'{"access_token": "tok'), True, "200"),

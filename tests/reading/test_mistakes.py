@@ -378,6 +378,9 @@ class Mistakes(unittest.TestCase):
         table = {
             "<ol start=5><li>five<li>six</ol>": "5. five\n6. six",
             "<ol start=x><li>one</ol>": "1. one",
+            "<div>one</div><div>&nbsp;</div><div>&nbsp;</div><div>two</div>": "one\n\ntwo",
+            "<div>\xa0</div><p>one</p><p>&nbsp;</p><p>two": "one\n\ntwo",
+            "<td>one</td><td>&nbsp;</td><td>two</td>": "one two",
             '<p style="x-display:none">shown': "shown",
             '<p style="display:nonexistent">shown': "shown",
             '<p style="color:red;display:none">hidden</p>shown': "shown",
@@ -385,6 +388,21 @@ class Mistakes(unittest.TestCase):
         for html, text in table.items():
             with self.subTest(html):
                 self.assertEqual(mail("Content-Type: text/html", html.encode()).text, text)
+
+    def test_the_ticket_of_a_returned_message_that_was_encoded(self) -> None:
+        returned = "Subject: [Ticket #12345] Mailer\r\nMessage-ID: <ticket.12345.ab@example.com>\r\n\r\nhello\r\n"
+        for kind in ("message/rfc822", "message/global"):
+            body = (
+                "--b\r\n\r\nit failed\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\nAction: failed\r\n"
+                f"--b\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+                f"{base64.encodebytes(returned.encode()).decode()}\r\n--b--\r\n"
+            )
+            report = 'Content-Type: multipart/report; report-type=delivery-status; boundary="b"'
+            footer = f"--m\r\n{report}\r\n\r\n{body}--m\r\n\r\nthis list\r\n--m--\r\n"
+            for fields, whole in ((report, body), ('Content-Type: multipart/mixed; boundary="m"', footer)):
+                with self.subTest(kind, fields=fields):
+                    found = mail(fields, whole.encode())
+                    self.assertEqual((found.reason, found.related_ticket), ("bounce", 12345))
 
     def test_a_person_who_is_the_postmaster(self) -> None:
         for fields, reason in (
