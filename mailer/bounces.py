@@ -21,7 +21,7 @@ _BOUNCE_SUBJECT = re.compile(
 _REPLY_SUBJECT = re.compile(
     r"(?:re: ?)?(?:automatic reply|auto(?:matic)?[- ]?(?:reply|response|responder)|out of (?:the )?office"
     r"|automatische antwort|abwesenheit|réponse automatique|respuesta automática|risposta automatica"
-    r"|resposta automática|automatisch antwoord|auto(?:matisk )?svar(?=\s*[:：])|automaattinen vastaus"
+    r"|resposta automática|automatisch antwoord|auto(?:matiskt? )?svar(?=\s*[:：])|automaattinen vastaus"
     r"|odpowiedź automatyczna|automatická odpověď|automatikus válasz|otomatik yanıt|автоматический ответ|автоответ"
     r"|автовідповідь|автоматична відповідь|автоматичен отговор|自动[答回][复覆]|自動(?:応答|返信|回覆|答覆)"
     r"|자동 ?(?:회신|응답))",

@@ -24,13 +24,15 @@ _BASE64_LINE = 76  # characters (RFC 2045, section 6.8)
 class Envelope:
     """One transaction: who sends, who gets it (the person first, the administrator last), and the message.
 
-    `data` has CRLF line ends, the last line's included, and is not dot-stuffed.
+    `data` has CRLF line ends, the last line's included, and is not dot-stuffed. `given` is what a client gave, its
+    address and text, which the mail server may repeat.
     """
 
     sender: str
     recipients: tuple[str, ...]
     data: bytes
     smtputf8: bool
+    given: tuple[str, ...] = ()
 
 
 def compose(ticket: int, email: str, message: str, *, sender: str, sent: int, unique: str) -> Envelope:
@@ -59,7 +61,8 @@ def compose(ticket: int, email: str, message: str, *, sender: str, sent: int, un
     lines = [base64[start : start + _BASE64_LINE] for start in range(0, len(base64), _BASE64_LINE)]
     body = b"\r\n".join([*lines, b""])
     recipients = (sender,) if same else (email, sender)  # not `email`: a server may tell two spellings apart
-    return Envelope(sender, recipients, headers.encode() + body, not (email.isascii() and sender.isascii()))
+    utf8 = not (email.isascii() and sender.isascii())
+    return Envelope(sender, recipients, headers.encode() + body, utf8, (email, message))
 
 
 @functools.lru_cache(maxsize=2)  # many messages have the same second

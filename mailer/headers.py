@@ -76,7 +76,8 @@ def _end_of_fields(block: bytes) -> int:
     while position < len(block):
         position = _LINES.match(block, position).end()  # type: ignore[union-attr]
         line_end = block.find(b"\n", position)
-        if line_end < 0 or not _NAME.match(block, line_end + 1):
+        # A boundary may follow without the empty line before it.
+        if line_end < 0 or block.startswith(b"--", position) or not _NAME.match(block, line_end + 1):
             break
         position = line_end + 1
     return position

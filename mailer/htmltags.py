@@ -41,6 +41,10 @@ _LIES_IN = {
 _NO_PARAGRAPH = "h[1-6]|[uo]l|d[ltd]|li|t(?:able|r|d|h)|div|pre|hr|blockquote|center|form|section|article|body"
 
 
+# What begins no entity in an attribute, as it has no semicolon: it is a part of an address, such as `?a=1&copy=2`.
+_BARE_AND = re.compile(r"&(?=[A-Za-z][A-Za-z0-9]*+(?!;))")
+
+
 def unescaped(text: str) -> str:
     """The text with its entities as characters; unchanged if one has more digits than Python allows in a number."""
     try:
@@ -53,7 +57,8 @@ def attribute(attributes: str, name: str) -> str:
     """The value of an attribute, or an empty string."""
     for found in _ATTRIBUTE.finditer(attributes):
         if found[1].lower() == name:
-            return unescaped(found[2] or found[3] or found[4] or "").strip()
+            value = found[2] or found[3] or found[4] or ""
+            return unescaped(_BARE_AND.sub("&amp;", value)).strip() if "&" in value else value.strip()
     return ""
 
 

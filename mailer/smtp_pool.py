@@ -19,7 +19,7 @@ from mailer.smtp_session import Session
 # Mail servers close a session that is idle for minutes (RFC 5321, section 4.5.3.2.7: five); the pool closes it sooner.
 _LONGEST_IDLE = 60.0  # seconds
 # A session that has been idle for this long is checked for a lost connection before it is used.
-_RESTED = 1.0  # seconds
+_RESTED = 0.01  # seconds
 # After a session could not be opened while others are open, no new one is tried for this long.
 _SPARED = 10.0  # seconds
 

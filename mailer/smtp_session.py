@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from mailer import sasl, smtp_login
 from mailer.compose import Envelope
 from mailer.errors import Code, DeliveryError, Outcome
+from mailer.secrecy import Secrets
 from mailer.settings import Endpoint
-from mailer.smtp_reply import SessionLostError, refusal
+from mailer.smtp_reply import SessionLostError, refusal, said
 from mailer.smtp_wire import Wire
 from mailer.steps import WAIT, Steps, finish
 
@@ -40,6 +41,7 @@ class Session(Wire):
         self._resetting = False  # RSET was sent, and its reply has not been read
         self._pipelining = self._takes_size = self._takes_utf8 = False
         self.reused = self.in_doubt = False
+        self._given: tuple[str, ...] = ()  # by a client, of the message that is under way
         self.idle_since = 0.0
 
     def open(
@@ -58,7 +60,7 @@ class Session(Wire):
 
     def transact(self, envelope: Envelope, deadline: float) -> Steps[None]:
         """Give the message to the mail server for all recipients; it has accepted the message when this returns."""
-        self.deadline = deadline
+        self.deadline, self._given = deadline, envelope.given
         yield from self._arrange([*self._envelope_commands(envelope), _DATA], envelope)
         self._be_in_step()
         if self.deadline - time.monotonic() < self._patience / 2:  # the final reply could come too late
@@ -85,6 +87,15 @@ class Session(Wire):
             raise uncertain(self.said(whole))
         self.leave()  # behind a balancer a new session may reach a server that accepts it
         raise refusal(code, f"the mail server refuses the message: {self.said(whole)}")
+
+    def said(self, reply: bytes) -> str:
+        """A reply made safe to show, without secrets, unless the client gave what looks like one of them.
+
+        The reply may repeat that, and a client that guesses must not learn from a mask that it was right.
+        """
+        if any(self.secrets.hide(words) != words for words in self._given):
+            return said(reply, Secrets())
+        return super().said(reply)
 
     @property
     def silent(self) -> bool:
@@ -133,8 +144,8 @@ class Session(Wire):
     def _refusal(self, index: int, envelope: Envelope, code: bytes, whole: bytes) -> DeliveryError:
         """The error for the refusal of the command with this index."""
         words = self.said(whole)
-        # Some servers limit the messages in a session, and then refuse MAIL with 4xx: a new session is needed.
-        if code == b"421" or (not index and code[:1] == b"4" and self._accepted):
+        # A sender that was accepted before is refused over the session: as it had its number of messages, or is to end.
+        if code == b"421" or (not index and code[:1] in b"45" and self._accepted):
             self.fail(f"the mail server ends the session: {words}")
         if code[:1] in b"23":
             self.fail(f"the mail server's replies are out of step: {words}")

@@ -204,6 +204,16 @@ class TransactionTest(OutboxTestCase):
             with mock.patch.object(socket.socket, "recv", recv):
                 self.assertEqual(result(self.outbox(server.port, timeout=0.6)), "sent")
 
+    def test_what_is_said_in_a_session_at_rest_is_no_answer_to_the_next_message(self) -> None:
+        said: Table = {**SMTP, "body": (b"250 queued\r\n", lambda _: time.sleep(0.1), b"554 5.3.2 shutting down\r\n")}
+        for rested in (smtp_pool._RESTED, 60.0):  # the session is looked at, or is not
+            with ScriptedServer(said, SMTP) as server, mock.patch.object(smtp_pool, "_RESTED", rested):
+                box = self.outbox(server.port)
+                self.assertEqual(result(box), "sent")
+                wait_until(lambda session=box._pool._free[0]: not session.silent)  # type: ignore[misc]  # bound
+                self.assertEqual(result(box), "sent")
+                self.assertEqual(len(server.conversations), 2)
+
     def test_a_session_that_cannot_take_its_leave_for_want_of_memory_gives_up_its_place(self) -> None:
         with ScriptedServer(SMTP) as server:
             box = self.outbox(server.port, sessions=1)

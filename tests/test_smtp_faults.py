@@ -54,10 +54,12 @@ def expected(stage: str, fault: str, used: bool) -> str:
     """What has to come of a fault. `used`: on a session that has delivered before."""
     if fault == "is sluggish":
         return "sent"
+    if used and stage == "MAIL" and fault.startswith("says"):
+        return "sent"  # it is about the session, as the sender was accepted before
     if fault == "says 550":
         return {"AUTH": "mail_auth_failed", "RCPT": "recipient_refused"}.get(stage, "mail_rejected")
     if fault == "says 451":
-        return "sent" if used and stage == "MAIL" else f"{_code_of(stage)} retry"
+        return f"{_code_of(stage)} retry"
     if stage == "AUTH" and fault == "answers out of step":
         return "mail_auth_failed"  # it is a challenge, and the answer to that is refused
     if stage == "body" and fault != "says 421":

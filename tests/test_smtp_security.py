@@ -5,6 +5,7 @@ import json
 import socket
 import time
 import traceback
+from dataclasses import replace
 from unittest import mock
 
 from mailer.errors import DeliveryError, LoginError
@@ -240,6 +241,27 @@ class PasswordTest(OutboxTestCase):
                     box = self.outbox(server.port, login=LOGIN)
                     self.assertEqual(result(box), "sent")
                     self.assertRegex(complaint(box), r"you said … or … or …")
+
+    def test_a_mask_does_not_tell_a_client_that_its_guess_is_right(self) -> None:
+        def echo(conversation: Conversation) -> None:
+            conversation.send(b"550 5.1.1 no such person: " + conversation.lines[-1].strip() + b"\r\n")
+
+        table: Table = {**SMTP, "RCPT": echo, "body": b"554 5.7.1 spam: http://winter2024.example\r\n"}
+        for password in ("winter2024", "summer2024"):
+            login = password_login(ADMINISTRATOR, password)
+            with self.subTest(password), ScriptedServer(table) as server:
+                box = self.outbox(server.port, login=login)
+                for address in ("winter2024@a.example", "a@Winter2024.example", "summer2024@a.example"):
+                    envelope = replace(letter("x", address, ADMINISTRATOR), given=(address, "x"))
+                    with self.assertRaises(DeliveryError) as caught:
+                        finish(box.deliver(envelope))
+                    self.assertIn(f"no such person: RCPT TO:<{address}>", str(caught.exception))
+            with ScriptedServer({**SMTP, "body": table["body"]}) as server:
+                text = "look at http://winter2024.example"
+                envelope = replace(letter(text), given=("a@b.example", text))
+                with self.assertRaises(DeliveryError) as caught:
+                    finish(self.outbox(server.port, login=login).deliver(envelope))
+                self.assertIn("spam: http://winter2024.example", str(caught.exception))
 
     def test_no_secret_is_in_a_check(self) -> None:
         told = b" you said " + PASSWORD.encode() + b"\r\n"

@@ -333,11 +333,18 @@ class Mistakes(unittest.TestCase):
                 found = mail(f"Subject: {subject}\r\nAuto-Submitted: auto-replied")
                 self.assertEqual((found.reason, found.ticket, found.related_ticket), ("auto_reply", None, ticket))
 
+    def test_a_boundary_without_an_empty_line_before_it_ends_the_header(self) -> None:
+        fields = 'MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="b1"\r\n'
+        part = "--b1\r\nContent-Type: text/plain\r\n\r\nhello\r\n--b1--\r\n"
+        for between in ("", " \r\n", "\r\n"):
+            with self.subTest(between):
+                self.assertEqual(read(FROM + (fields + between + part).encode()).text, "hello")
+
     def test_automatic_replies_are_known_by_their_subject_too(self) -> None:
         for words in (
             "Automatic reply", "Automatische Antwort", "Réponse automatique ", "Odpowiedź automatyczna",
             "Automatická odpověď", "Automatikus válasz", "Otomatik yanıt", "Resposta automática",
-            "Automatisch antwoord", "Autosvar", "Automatisk svar", "自动回复", "自动答复", "自動応答", "자동 회신",
+            "Automatisch antwoord", "Autosvar", "Automatisk svar", "Automatiskt svar", "自动回复", "自动答复", "自動応答", "자동 회신",
         ):  # fmt: skip
             with self.subTest(words):
                 found = mail(f"Subject: {words}: [Ticket #7] Mailer")
@@ -378,6 +385,8 @@ class Mistakes(unittest.TestCase):
         table = {
             "<ol start=5><li>five<li>six</ol>": "5. five\n6. six",
             "<ol start=x><li>one</ol>": "1. one",
+            "<a href='https://a.example/?id=1&region=eu&copy=2&amp;lt=3&#38;x'>order</a>":
+                "order <https://a.example/?id=1&region=eu&copy=2&lt=3&x>",
             "<div>one</div><div>&nbsp;</div><div>&nbsp;</div><div>two</div>": "one\n\ntwo",
             "<div>\xa0</div><p>one</p><p>&nbsp;</p><p>two": "one\n\ntwo",
             "<td>one</td><td>&nbsp;</td><td>two</td>": "one two",
