@@ -28,7 +28,7 @@ _HIDDEN = re.compile(
 )
 _VALUE = re.compile(r"\"[^\"]*+\"?|'[^']*+'?")
 _HIDDEN_ATTRIBUTE = re.compile(r"(?:^|\s)hidden(?=[\s=/]|$)")
-_LINES_KEPT = re.compile(r"(?<![\w-])white-space\s*:\s*pre(?:-wrap|-line)?\s*(?:[;!]|$)", re.I)
+_LINES_KEPT = re.compile(r"(?<![\w-])white-space\s*:\s*(?:pre(?:-wrap|-line)?|break-spaces)\s*(?:[;!]|$)", re.I)
 # The content of these elements is not text, or not for the reader.
 SKIPPED = frozenset(("script", "style", "title", "template", "xml", "svg"))
 VOID = frozenset(("br", "hr", "img", "input", "meta", "link", "base", "area", "col", "wbr", "embed", "source", "param"))
@@ -107,7 +107,7 @@ def _tag(slash: str | None, name: str | None, attributes: str | None, comment: s
     closed = "'" not in attributes and not attributes.count('"') % 2
     return Tag(
         name, attributes=attributes, skipped=name in SKIPPED, hidden=name not in VOID and is_hidden(attributes),
-        preformatted="pre" in attributes and name not in VOID and bool(_LINES_KEPT.search(_style(attributes))),
+        preformatted="-space" in attributes and name not in VOID and bool(_LINES_KEPT.search(_style(attributes))),
         quotes_closed=closed or _CLOSED.fullmatch(attributes) is not None,
     )
 

@@ -62,5 +62,7 @@ def _join_sections(sections: list[tuple[bytes, bool]]) -> str:
         name, _, value = sections[0][0].split(b"'", 2)
         charset = name.decode("ascii", "replace")
         sections = [(value, True), *sections[1:]]
+    if not any(encoded for _, encoded in sections):
+        return headers.decode(b"".join(value for value, _ in sections))  # of encoded words, as some programs write it
     data = b"".join(unquote_to_bytes(value) if encoded else value for value, encoded in sections)
     return headers.one_line(charsets.decode(data, charset))

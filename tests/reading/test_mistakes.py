@@ -263,7 +263,7 @@ class Mistakes(unittest.TestCase):
 
     def test_lines_that_a_style_keeps(self) -> None:
         lines = "One\n  two\n\nfour"
-        for style in ("pre", "pre-wrap", "pre-line"):
+        for style in ("pre", "pre-wrap", "pre-line", "break-spaces"):
             with self.subTest(style):
                 html = f'<div style="white-space: {style}; color: red">{lines}</div><div>a\nb</div>'
                 self.assertEqual(mail("Content-Type: text/html", html.encode()).text, f"{lines}\na b")
@@ -344,7 +344,8 @@ class Mistakes(unittest.TestCase):
         for words in (
             "Automatic reply", "Automatische Antwort", "Réponse automatique ", "Odpowiedź automatyczna",
             "Automatická odpověď", "Automatikus válasz", "Otomatik yanıt", "Resposta automática",
-            "Automatisch antwoord", "Autosvar", "Automatisk svar", "Automatiskt svar", "自动回复", "自动答复", "自動応答", "자동 회신",
+            "Automatisch antwoord", "Autosvar", "Automatisk svar", "Automatiskt svar",
+            "自动回复", "自动答复", "自動応答", "자동 회신",
         ):  # fmt: skip
             with self.subTest(words):
                 found = mail(f"Subject: {words}: [Ticket #7] Mailer")
@@ -397,6 +398,16 @@ class Mistakes(unittest.TestCase):
         for html, text in table.items():
             with self.subTest(html):
                 self.assertEqual(mail("Content-Type: text/html", html.encode()).text, text)
+
+    def test_a_file_name_of_encoded_words_in_sections(self) -> None:
+        word = "=?utf-8?B?{}?="
+        first, second = (word.format(base64.b64encode(part.encode()).decode()) for part in ("Отчёт ", "о работе.pdf"))
+        body = (
+            "--b\r\n\r\nhello\r\n--b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment;\r\n"
+            f' filename*0="{first}";\r\n filename*1="{second}"\r\n\r\nx\r\n--b--\r\n'
+        )
+        found = mail('Content-Type: multipart/mixed; boundary="b"', body.encode())
+        self.assertEqual(found.attachments, ("Отчёт о работе.pdf",))
 
     def test_the_ticket_of_a_returned_message_that_was_encoded(self) -> None:
         returned = "Subject: [Ticket #12345] Mailer\r\nMessage-ID: <ticket.12345.ab@example.com>\r\n\r\nhello\r\n"
