@@ -137,6 +137,9 @@ def _password(path: Path) -> str:
             _warn_of_readers(place)
         if len(content) > _LONGEST_SECRET:
             raise ValueError("it is too long to be a password")
-        return content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+        password = content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+        if not password:
+            raise ValueError("it is empty")
+        return password
     except (OSError, ValueError, RuntimeError) as failure:  # RuntimeError: ~ stands for no home folder
         raise ConfigError(f"EMAIL_PASSWORD_FILE: {path} cannot be used ({failure})") from None

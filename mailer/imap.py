@@ -89,7 +89,7 @@ class Mailbox:
         yield f"connected to {self._server}, {self._wire.protection}"
         yield f"logged in as {self._user}"
         self._select(readonly=True)
-        yield f"opened the folder {self._folder}: {self._count} mails"
+        yield f"opened the folder {self._folder}: {self._count} mail{'s' * (self._count != 1)}"
         self.close()
 
     def unseen(self) -> "array[int]":

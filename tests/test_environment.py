@@ -191,7 +191,7 @@ class ThePasswordFile(Folder):
         table = {
             b"geheim": "geheim", b"geheim\n": "geheim", b"geheim\r\n": "geheim", b" geheim \n": " geheim ",
             b"two\nlines\n": "two\nlines", b"geheim\n\n": "geheim\n", "пароль".encode(): "пароль",
-            b"\xef\xbb\xbfgeheim": "geheim", b"a${X}#=\"'\\": "a${X}#=\"'\\", b"": "",
+            b"\xef\xbb\xbfgeheim": "geheim", b"a${X}#=\"'\\": "a${X}#=\"'\\",
         }  # fmt: skip
         for content, password in table.items():
             with self.subTest(content):
@@ -228,7 +228,8 @@ class ThePasswordFile(Folder):
             self.values()
 
     def test_a_file_that_cannot_be_used_is_named_and_its_content_is_not(self) -> None:
-        names = ("missing", ".", "latin", "huge", "~nobody-of-this-name/x")
+        names = ("missing", ".", "latin", "huge", "empty", "~nobody-of-this-name/x")
+        self.write(b"\n", "empty")
         self.write(b"geheim\xff", "latin")
         self.write(b"geheim" * 100_000, "huge")
         for name in names:
