@@ -174,7 +174,8 @@ def _require_logs(settings: CollectorSettings) -> None:
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
             raise ConfigError(f"{key}: {path} cannot be written to")
         launch.require_writable(key, path.parent)
-    if settings.success_log.resolve() == settings.error_log.resolve():
+    success, error = settings.success_log, settings.error_log
+    if success.resolve() == error.resolve() or (success.exists() and error.exists() and success.samefile(error)):
         raise ConfigError("ERROR_LOG: is the same file as SUCCESS_LOG, by another name")
 
 

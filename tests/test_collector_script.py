@@ -101,6 +101,9 @@ class Once(CollectorCase):
     def test_exit_codes_tell_what_is_wrong_and_no_traceback_does(self) -> None:
         (self.folder / "file").write_text("")
         (self.folder / "loop").symlink_to(self.folder / "loop")
+        same = self.folder / "one.log", self.folder / "two.log"
+        same[0].touch()
+        same[1].hardlink_to(same[0])
         with ScriptedServer({"greeting": hang}, imap=True) as silent:
             table: dict[str, tuple[dict[str, str], tuple[str, ...], int, str]] = {
                 "unreachable": ({"IMAP_PORT": str(refused_port())}, ("--once",), 69, "refused"),
@@ -116,6 +119,9 @@ class Once(CollectorCase):
                 "state in a file": ({"STATE_DIR": str(self.folder / "file" / "x")}, ("--once",), 78, "file"),
                 "log in no folder": ({"SUCCESS_LOG": str(self.folder / "x" / "log")}, (), 78, "SUCCESS_LOG"),
                 "log is a loop": ({"ERROR_LOG": str(self.folder / "loop")}, ("--check",), 78, "ERROR_LOG"),
+                "logs are the same": (
+                    {"SUCCESS_LOG": str(same[0]), "ERROR_LOG": str(same[1])}, ("--check",), 78, "by another name"
+                ),
                 "log is a folder": ({"ERROR_LOG": str(self.folder)}, ("--check",), 78, "ERROR_LOG"),
                 "usage": ({"PERIOD_CHECK": "1"}, ("--onec",), 64, "--once"),
             }

@@ -119,6 +119,13 @@ class HistoryTest(unittest.TestCase):
                 self.assertNotIn("secret", self.shown(record(1, "once"), 1))
         self.assertIn(str(copy), said.getvalue())
 
+    @unittest.skipUnless(hasattr(os, "mkfifo"), "needs named pipes")
+    def test_a_pipe_in_the_place_of_a_log_is_not_waited_for(self) -> None:
+        os.mkfifo(self.log)
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            self.assertEqual(show(self.log, self.errors, None, io.StringIO()), ExitCode.NO_INPUT)
+        self.assertIn("no ordinary file", said.getvalue())
+
     def test_rotated_logs_are_read_too_the_oldest_first(self) -> None:
         for age, name, text in ((3, ".2", "first"), (2, "-20261122", "second"), (1, ".1", "third"), (4, ".3.gz", "no")):
             rotated = self.folder / f"success.log{name}"
