@@ -64,7 +64,7 @@ def show(success_log: Path, error_log: Path, ticket: int | None, out: TextIO | N
 def _logs(log: Path) -> list[Path]:
     """The uncompressed files rotated away from the log (`NAME.1`, `NAME-20261122`), the oldest first; then the log."""
     log = Path(os.path.realpath(log))  # rotated files lie beside the target of a link
-    if log.exists() and not log.is_file():  # such as a pipe, which would be waited for
+    if log.is_fifo():  # which would be waited for
         raise OSError(errno.EINVAL, "no ordinary file", str(log))
     found = [path for path in log.parent.glob(glob.escape(log.name) + "?*") if path.suffix not in _COMPRESSED]
     rotated = sorted(filter(_readable, found), key=lambda path: path.stat().st_mtime)

@@ -62,7 +62,7 @@ class _Reader:
                 piece = html[position:begin]
                 if page.preformatted or "&" in piece:
                     self.text(piece)
-                elif line or not piece.isspace():
+                elif line or not piece.isspace() or "\xa0" in piece:
                     line.append(piece)
                 if len(line) > MOST:
                     line[:], self.words = ["".join(line)], (-1, 0)

@@ -390,6 +390,7 @@ class Mistakes(unittest.TestCase):
                 "order <https://a.example/?id=1&region=eu&copy=2&lt=3&x>",
             "<div>one</div><div>&nbsp;</div><div>&nbsp;</div><div>two</div>": "one\n\ntwo",
             "<div>\xa0</div><p>one</p><p>&nbsp;</p><p>two": "one\n\ntwo",
+            "<div>one</div><div>\xa0</div><div>two</div>": "one\n\ntwo",
             "<td>one</td><td>&nbsp;</td><td>two</td>": "one two",
             '<p style="x-display:none">shown': "shown",
             '<p style="display:nonexistent">shown': "shown",
