@@ -108,7 +108,7 @@ def _ticket_in(returned: bytes) -> int | None:
             return found
     if b"[Ticket #" in returned or b"=?" in returned:
         for value in _RETURNED_SUBJECT.findall(returned)[:100]:
-            found = tickets.recognise(headers.decode(value))
+            found = tickets.recognise(headers.decode(value[: headers.VALUE_LIMIT]))
             if found is not None:
                 return found
     return None

@@ -7,6 +7,7 @@ charsets, told apart by letter pairs, then windows-1252. Called by `content`, `c
 
 import codecs
 import re
+from contextlib import suppress
 from functools import lru_cache
 from io import StringIO
 
@@ -34,11 +35,18 @@ _MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _WORDS, _CONTROLS = re.compile(rb"[a-zA-Z] [a-zA-Z]|<[a-zA-Z!]"), re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]")
 # Charsets in which ASCII bytes may mean something else.
 _NOT_ASCII = re.compile(r"utf[-_]?(7|16|32)|iso2022|hz")
-_SHIFT = re.compile(rb"\x1b|~\{|\+[A-Za-z0-9+/]")  # how they switch between sets of characters
+# How some of them switch between sets of characters.
+_SHIFTS = {
+    "iso2022": re.compile(rb"\x1b[$(]"), "hz": re.compile(rb"~\{"),
+    "utf-7": re.compile(rb"\+[A-Za-z0-9+/]"), "utf_7": re.compile(rb"\+[A-Za-z0-9+/]"),
+}  # fmt: skip
 _SQUEEZE = re.compile(r"[^a-z0-9]+")
 _WINDOWS = re.compile(r"^(?:win(?:dows)?|cp|ms|ansi)?(?=[0-9]{3,4}$)")
-# Characters beyond ASCII but for those that a capital with an accent and a blank or dots in windows-1252 look like.
-_USUAL = re.compile("[^\0-\x7f\u0180-\u02ff\ufffd]")
+# Characters beyond ASCII, but for those that in windows-1252 are a capital with an accent, and then a blank, dots, a
+# quotation mark or a dash.
+_SIGNS = (0x85, 0x91, 0x92, 0x93, 0x94, 0x96, 0x97, 0xA0, 0xAB, 0xBB)
+_CHANCE = "".join(chr(code) for code in range(0x180, 0x300) if (code & 0x3F | 0x80) in _SIGNS)
+_USUAL = re.compile(f"[^\0-\x7f\ufffd{_CHANCE}]")
 _SURROGATE, _BEYOND_ASCII = re.compile("[\ud800-\udfff]"), re.compile("[^\0-\x7f]")
 # A text is cut after `LONGEST` characters, a quarter more than are recorded. UTF-8 is decoded in pieces of `_PIECE`
 # bytes: all at once it takes four times the memory. Not all of Python's other decoders can be resumed.
@@ -87,10 +95,10 @@ def decode(data: bytes, declared: str | None) -> str:
         return _decode(data, "ascii") if b"\x1b$" not in data else decode(data, "iso-2022-jp")
     if name is None:
         return guess(data)
-    try:
+    text = None
+    with suppress(UnicodeError):  # which is over before more is tried: it holds what has been decoded
         text = _decode(data, name)
-    except UnicodeError:
-        text = _misdeclared(data, name)
+    text = _misdeclared(data, name) if text is None else text
     return text if name == "utf-8" else _SURROGATE.sub("\ufffd", text)
 
 
@@ -125,9 +133,8 @@ def _decode(data: bytes, name: str, errors: str = "strict") -> str:
 def _misdeclared(data: bytes, name: str) -> str:
     """Decode bytes that are invalid in their declared charset: replace a few bad ones, or guess another charset."""
     if name == "utf-8":
-        return guess(data)
-    shifts = _NOT_ASCII.match(name) and _SHIFT.search(data)  # what has these is in that charset
-    if not shifts and not data.isascii() and is_utf8(data):  # other charsets hardly ever happen to be that
+        return _broken(data) or _western(data)
+    if not _shifts(data, name) and not data.isascii() and is_utf8(data):  # other charsets hardly ever happen to be that
         return _decode(data, "utf-8")
     if name == "cp1252":
         return _western(data)
@@ -137,6 +144,11 @@ def _misdeclared(data: bytes, name: str) -> str:
         return text
     bad, good = _judged(text)
     return text if bad * 7 <= good else _detected(data) or text
+
+
+def _shifts(data: bytes, name: str) -> bool:
+    """Whether the bytes switch between sets of characters as text in this charset does."""
+    return any(name.startswith(prefix) and shift.search(data) for prefix, shift in _SHIFTS.items())
 
 
 def _judged(text: str) -> tuple[int, int]:
@@ -161,10 +173,14 @@ def guess(data: bytes) -> str:
 
 def _detected(data: bytes) -> str | None:
     """The text, if it is clearly in UTF-8 or a Cyrillic charset; else None."""
-    try:
+    with suppress(UnicodeDecodeError):
         return _decode(data, "utf-8")
-    except UnicodeDecodeError:
-        mended = _decode(data, "utf-8", "replace")
+    return _broken(data)
+
+
+def _broken(data: bytes) -> str | None:
+    """The text of what is not UTF-8, if it is clearly broken UTF-8 or in a Cyrillic charset; else None."""
+    mended = _decode(data, "utf-8", "replace")
     bad, good = _judged(mended)
     if bad * 7 <= good or _is_cut(data, mended):
         return mended

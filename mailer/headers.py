@@ -23,6 +23,7 @@ MOST = 10_000
 Fields = dict[str, list[bytes]]
 
 _FIELD = re.compile(rb"^([!-9;-~]++)[ \t]*+:[ \t]*+([^\n]*+(?:\n[ \t][^\n]*+)*+)", re.MULTILINE)
+_PART = re.compile(rb"--[^\n]*\ncontent-", re.IGNORECASE)
 _NAME = re.compile(rb"[!-9;-~]+[ \t]*:")
 # All lines that may stand in a header: fields, continuations of fields, and mbox separators.
 _LINES = re.compile(rb"(?:(?:[!-9;-~]++[ \t]*:|[ \t]|>?From )[^\n]*(?:\n|\Z))*+")
@@ -76,8 +77,10 @@ def _end_of_fields(block: bytes) -> int:
     while position < len(block):
         position = _LINES.match(block, position).end()  # type: ignore[union-attr]
         line_end = block.find(b"\n", position)
-        # A boundary may follow without the empty line before it.
-        if line_end < 0 or block.startswith(b"--", position) or not _NAME.match(block, line_end + 1):
+        if line_end < 0 or not _NAME.match(block, line_end + 1):
+            break
+        # A part may follow without an empty line before its boundary.
+        if _PART.match(block, position) and b"boundary=" in block[:position].lower():
             break
         position = line_end + 1
     return position

@@ -41,8 +41,8 @@ _LIES_IN = {
 _NO_PARAGRAPH = "h[1-6]|[uo]l|d[ltd]|li|t(?:able|r|d|h)|div|pre|hr|blockquote|center|form|section|article|body"
 
 
-# What begins no entity in an attribute, as it has no semicolon: it is a part of an address, such as `?a=1&copy=2`.
-_BARE_AND = re.compile(r"&(?=[A-Za-z][A-Za-z0-9]*+(?!;))")
+# What begins no entity in an attribute, but is a part of an address, such as `?a=1&copy=2` (HTML, section 13.2.5.73).
+_BARE_AND = re.compile(r"&(?=[A-Za-z][A-Za-z0-9]*+=)")
 
 
 def unescaped(text: str) -> str:

@@ -1,20 +1,25 @@
 """Connections that threads wait for, to send a frame or to take a reply, in the order in which the waits began.
 
-When every thread is taken, one of them is closed to let the next connection in: of the host with most of them the one
-that has kept its thread waiting longest. So idlers cannot keep users out. Called by `listener`.
+When every thread is taken, the connection that has kept its thread waiting longest is closed to let the next one in:
+so idlers cannot keep users out. Nor can a crowd from one network: of young ones its own go first.
+
+Called by `listener`.
 """
 
 import socket
 import threading
 import time
 from collections import Counter
+from operator import itemgetter
 
 from mailer.transport import Connection
 
 # A connection that was waited for less than this is not idle, its frame is on the way: it is not closed for another.
 FAIR_WAIT = 0.1  # seconds
-# The same for a connection of a host that has fewer than another: that one's are idle, too, in a moment.
-_FAIR_WAIT_OF_OTHERS = 2.0  # seconds
+# One that has waited for longer than this is idle wherever it comes from.
+_LONG = 2.0  # seconds
+# A network that has such a part of all connections has its own closed: others may be slow, and are not to pay for it.
+_CROWD = 1 / 4
 
 
 class Idlers:
@@ -23,7 +28,7 @@ class Idlers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._since: dict[Connection, float] = {}
-        self._open: Counter[str] = Counter()  # connections by host, waited for or not
+        self._open: Counter[str] = Counter()  # connections by network, waited for or not
         self._ending = False
 
     def __bool__(self) -> bool:
@@ -32,15 +37,15 @@ class Idlers:
     def come(self, connection: Connection) -> None:
         """Note a new connection."""
         with self._lock:
-            self._open[connection.host] += 1
+            self._open[connection.network] += 1
 
     def go(self, connection: Connection) -> None:
         """Note that a connection is about to be closed."""
         with self._lock:
             self._since.pop(connection, None)
-            self._open[connection.host] -= 1
-            if not self._open[connection.host]:
-                del self._open[connection.host]
+            self._open[connection.network] -= 1
+            if not self._open[connection.network]:
+                del self._open[connection.network]
 
     def enter(self, connection: Connection) -> None:
         """Note that a thread is going to wait for this connection."""
@@ -59,14 +64,16 @@ class Idlers:
     def close_longest(self) -> bool:
         """Close the connection that has been waited for longest, if that is long enough to call it idle.
 
-        It is one of the host with most connections, so that a flood from one host closes none of others, however slow.
+        If they all are young, and may just be slow, it is one of the network that crowds the others out, if any does.
         """
         with self._lock:
-            longest = max(self._since, key=lambda connection: self._open[connection.host], default=None)
-            if longest is None:
-                return False
-            is_of_most = self._open[longest.host] == max(self._open.values())
-            if time.monotonic() - self._since[longest] < (FAIR_WAIT if is_of_most else _FAIR_WAIT_OF_OTHERS):
+            now = time.monotonic()
+            longest = next(iter(self._since), None)
+            if longest and now - self._since[longest] < _LONG:
+                crowd, count = max(self._open.items(), key=itemgetter(1))
+                if count > _CROWD * self._open.total():
+                    longest = next((each for each in self._since if each.network == crowd), None)
+            if longest is None or now - self._since[longest] < FAIR_WAIT:
                 return False
             longest.given_up = True  # before the entry goes: `leave` reads both without the lock
             del self._since[longest]

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from mailer.answers import Answers
 from mailer.compose import Envelope, compose
 from mailer.errors import Code, DeliveryError, Problem, RequestError, StateError, safe
-from mailer.limits import RateLimit, client
+from mailer.hosts import network
+from mailer.limits import RateLimit
 from mailer.protocol import Reply, Request
 from mailer.steps import Steps
 from mailer.validation import MAX_ADDRESS, check
@@ -99,12 +100,12 @@ class Intake:
     def _authorize(self, request: Request, host: str) -> None:
         offered = (request.token or "").encode(errors="surrogatepass")
         if self._token is not None and not hmac.compare_digest(offered, self._token):
-            _limit(self._per_client, client(host), "from your computer")
+            _limit(self._per_client, network(host), "from your computer")
             raise RequestError(Problem(Code.UNAUTHORIZED, "This server takes requests only with the right token."))
 
     def _answer(self, request: Request, host: str) -> Steps[Reply]:
         try:
-            _limit(self._per_client, client(host), "from your computer")
+            _limit(self._per_client, network(host), "from your computer")
             email, message = check(request.email, request.message)
             _limit(self._per_recipient, email.lower(), "to this address")
             ticket = self._new_ticket()

@@ -4,7 +4,6 @@ A flood of distinct keys cannot grow the table beyond its bound: the key that wa
 normal load its bucket is full again by then, so that nothing is lost. Called by `intake`.
 """
 
-import ipaddress
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -40,11 +39,3 @@ class RateLimit:
             if len(self._full_at) > _KEYS:
                 self._full_at.popitem(last=False)
         return 0.0
-
-
-def client(host: str) -> str:
-    """The key of a host: its IPv4 address, or its IPv6 /64, as one machine can use any address in that."""
-    if ":" not in host:
-        return host
-    address = ipaddress.IPv6Address(host)
-    return str(address.ipv4_mapped or int(address) >> 64)

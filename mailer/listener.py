@@ -18,6 +18,7 @@ from mailer.crew import Crew, stand_aside
 from mailer.decoder import Decoder
 from mailer.door import Arrival, Door, busy
 from mailer.errors import Code, Problem, RequestError
+from mailer.hosts import network
 from mailer.idlers import FAIR_WAIT, Idlers
 from mailer.protocol import Reply, Request, encode_reply
 from mailer.steps import REST, Steps
@@ -130,7 +131,7 @@ class Listener:
             return
         connection: Connection | None = None
         try:
-            connection = Connection(sock, self._timeout, self._wait_for, self._context, host)
+            connection = Connection(sock, self._timeout, self._wait_for, self._context, network(host))
             self._idlers.come(connection)
             yield from self._converse(connection, host)
         except OSError as failure:

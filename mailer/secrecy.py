@@ -40,18 +40,25 @@ class Secrets:
         for oldest in list(self._patterns)[:-_KEPT]:
             self._patterns.pop(oldest, None)
 
-    def safe(self, text: str) -> str:
+    def safe(self, text: str, given: str = "") -> str:
         """Foreign words made safe to show, without the secrets."""
-        return safe(self.hide(text))
+        return safe(self.hide(text, given))
 
-    def hide(self, text: str) -> str:
-        """Foreign words without the secrets."""
+    def hide(self, text: str, given: str = "") -> str:
+        """Foreign words without the secrets, but for what those who will see them have `given` (in small letters).
+
+        They may have guessed, and must not learn from a mask that they were right.
+        """
+
+        def mask(found: re.Match[str]) -> str:
+            return found[0] if found[0].lower() in given else _HIDDEN
+
         for secret in sorted(self._patterns, key=len, reverse=True):  # the longest first: one may be a part of another
             patterns = self._patterns.get(secret) or _patterns(secret)
             if secret in self._patterns:
                 self._patterns[secret] = patterns
             for pattern in patterns:
-                text = pattern.sub(_HIDDEN, text)
+                text = pattern.sub(mask, text)
         return text
 
 

@@ -39,9 +39,9 @@ def words(reply: bytes) -> bytes:
     return b"\n".join(line[4:].strip() for line in reply.split(b"\n") if line)
 
 
-def said(reply: bytes, secrets: Secrets) -> str:
-    """A reply made safe to show, without these secrets: its code and its text on one line."""
-    return secrets.safe(f"{reply[:3].decode()} {words(reply).decode('utf-8', 'replace')}")
+def said(reply: bytes, secrets: Secrets, given: str = "") -> str:
+    """A reply made safe to show, without these secrets (but see `hide`): its code and its text on one line."""
+    return secrets.safe(f"{reply[:3].decode()} {words(reply).decode('utf-8', 'replace')}", given)
 
 
 def refusal(code: bytes, text: str, *, of_person: bool = False) -> DeliveryError:

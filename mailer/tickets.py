@@ -27,6 +27,7 @@ _PREFIX = rf"(?:{_WORDS})(?:\s?\[\d{{1,4}}\]|\s?\(\d{{1,4}}\)|[\^*-]?\d{{1,4}})?
 _SUBJECT = re.compile(rf"(?:(?i:{_PREFIX}))*+\[Ticket #([0-9]{{1,18}})\] Mailer")
 _SUBJECT_AT_END = re.compile(r"(?<![^\s:：–—-])\[Ticket #([0-9]{1,18})\] Mailer\Z")
 _LONGEST = 40  # characters, with the blank before it
+_LONGEST_COMPOSED = 2_000  # characters: composing their accents takes quadratic time
 # Direction marks, byte order marks and zero-width spaces, which some mail programs put around a prefix.
 _NO_MARKS = dict.fromkeys((0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF))
 _MESSAGE_ID = re.compile(r"<ticket\.([0-9]{1,18})\.[0-9a-z]+@")
@@ -41,8 +42,10 @@ def recognise(subject: str) -> int | None:
     """The ticket of a decoded, unfolded subject; None when it is no ticket subject."""
     if "Mailer" not in subject:
         return None
-    composed = unicodedata.normalize("NFC", subject.translate(_NO_MARKS))
-    found = _SUBJECT.fullmatch(" ".join(composed.split()))
+    subject = subject.translate(_NO_MARKS)
+    if len(subject) <= _LONGEST_COMPOSED:
+        subject = unicodedata.normalize("NFC", subject)
+    found = _SUBJECT.fullmatch(" ".join(subject.split()))
     return int(found[1]) if found else None
 
 

@@ -45,7 +45,8 @@ def _base64(data: bytes) -> tuple[bytes, bool]:
     if _WORDS.search(rest) and not _BASE64_LINE.search(rest):
         return headers.base64(data[:end]) + (b"\n" if end else b"") + rest, end > 0
     line = _BASE64_LINE.search(data)
-    if line and line.start() >= end and _WORDS.search(data, 0, line.start()):
+    letters = len(data[:end].translate(None, b" \t\n"))  # in base64 they come in fours
+    if line and line.start() >= end and (not letters or letters % 4) and _WORDS.search(data, 0, line.start()):
         text, whole = _base64(data[line.start() :])
         return data[: line.start()] + text, whole
     return headers.base64(data), False

@@ -33,14 +33,14 @@ class Connection:
         timeout: float,
         on_wait: Callable[["Connection"], object] = bool,
         context: ssl.SSLContext | None = None,
-        host: str = "",
+        network: str = "",
     ) -> None:
         self._timeout = timeout
         self._on_wait = on_wait
         self._buffer = b""  # what has come after the last frame
         self._ended = False  # whether `ready` has seen the end of the stream
         self.given_up = self.in_hand = False
-        self.host = host
+        self.network = network
         self._handshake: Callable[[], None] | None = None
         if context:
             try:

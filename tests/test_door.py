@@ -224,7 +224,7 @@ class IdlersTest(unittest.TestCase):
     def connection(self, host: str = "") -> Connection:
         ours, peer = socket.socketpair()
         self.addCleanup(peer.close)
-        connection = Connection(ours, 5, host=host)
+        connection = Connection(ours, 5, network=host)
         self.addCleanup(connection.close)
         self.idlers.come(connection)
         return connection
@@ -249,6 +249,15 @@ class IdlersTest(unittest.TestCase):
             self.idlers.go(connection)
         wait_until(self.idlers.close_longest)
         self.assertFalse(self.idlers.leave(other))
+
+    def test_the_young_ones_of_a_host_with_few_are_closed_as_any(self) -> None:
+        office = [self.connection("office") for _ in range(2)]
+        for connection in (*office, *[self.connection(str(number)) for number in range(9)]):
+            self.idlers.enter(connection)
+        for _ in range(2):
+            wait_until(self.idlers.close_longest)
+        self.assertEqual([self.idlers.leave(each) for each in office], [False, False], "the oldest ones")
+        wait_until(self.idlers.close_longest)
 
     def test_one_of_another_host_is_idle_as_well_after_a_while(self) -> None:
         other, *_ = self.connection("b"), self.connection("a"), self.connection("a")

@@ -53,7 +53,7 @@ FLOORS = {
     },
     1: {
         "pure": {
-            "mailer.settings",
+            "mailer.settings", "mailer.hosts",
             "mailer.config", "mailer.validation", "mailer.protocol", "mailer.compose", "mailer.record", "mailer.sasl",
             "mailer.secrecy",
             "mailer.progress", "mailer.reading", "mailer.bounces", "mailer.charsets", "mailer.content", "mailer.mime",

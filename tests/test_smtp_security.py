@@ -263,6 +263,16 @@ class PasswordTest(OutboxTestCase):
                     finish(self.outbox(server.port, login=login).deliver(envelope))
                 self.assertIn("spam: http://winter2024.example", str(caught.exception))
 
+    def test_what_a_client_gives_unmasks_nothing_else(self) -> None:
+        login = b64(f"\0{ADMINISTRATOR}\0{PASSWORD}").decode()
+        told: Table = {**SMTP, "body": b"554 5.7.1 no, you are " + PASSWORD.encode() + b"\r\n"}
+        for text in (login[:16], b64(PASSWORD).decode()[:16], "…", PASSWORD[:-1]):
+            with self.subTest(text), ScriptedServer(told) as server:
+                box = self.outbox(server.port, login=LOGIN)
+                with self.assertRaises(DeliveryError) as caught:
+                    finish(box.deliver(replace(letter("x"), given=("a@b.example", text))))
+                self.assertNotIn(PASSWORD, str(caught.exception))
+
     def test_no_secret_is_in_a_check(self) -> None:
         told = b" you said " + PASSWORD.encode() + b"\r\n"
         for key in ("EHLO", "MAIL", "RCPT", "RSET"):

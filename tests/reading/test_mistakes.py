@@ -52,6 +52,19 @@ class Mistakes(unittest.TestCase):
                 found = read(FROM + fields.encode() + text.encode(charset) + b" \xc2\xa0")
                 self.assertTrue(found.text.startswith(text.rstrip()), found.text)
 
+    def test_a_short_text_in_base64_before_a_footer_stays_one(self) -> None:
+        fields = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64"
+        text = base64.encodebytes(b"Der Drucker geht wieder, danke sehr!")
+        found = mail(fields, text + b"-- \nThis mail was scanned, its checksum:\n" + b"0123456789abcdef" * 4 + b"\n")
+        self.assertTrue(found.text.startswith("Der Drucker geht wieder, danke sehr!"), found.text)
+
+    def test_utf_8_is_not_shifted_by_what_shifts_elsewhere(self) -> None:
+        table = {"iso-2022-jp": "電話 +81 3 1234", "iso-2022-kr": "Größe \x1b[1m fett", "hz": "C++x für Größe"}
+        for charset, text in table.items():
+            with self.subTest(charset):
+                fields = f"Content-Type: text/plain; charset={charset}\r\n\r\n"
+                self.assertEqual(read(FROM + (fields + text).encode()).text, text)
+
     def test_a_charset_is_told_by_what_comes_late(self) -> None:
         style = "<style>" + "p { margin: 0 }\n" * 8_000 + "</style>"
         words = "Größe über alles, Straße und Mühe. "
@@ -65,7 +78,10 @@ class Mistakes(unittest.TestCase):
 
     def test_a_few_bad_bytes_do_not_make_another_charset_of_utf_8(self) -> None:
         for fields in (b"Content-Type: text/plain; charset=utf-8\r\n", b""):
-            table = {"Größe, über": b"\xa0", "Straße: schön": b"m\xfc", "Été à Noël, là-bas": b"\xed\xa0\xbd\xe9"}
+            table = {
+                "Größe, über": b"\xa0", "Straße: schön": b"m\xfc", "Été à Noël, là-bas": b"\xed\xa0\xbd\xe9",
+                "Mən sənə": b"\xa0", "Vreți o ofertă? Rețea, soluții": b"\xa0", "nǐ hǎo": b"\xa0",
+            }  # fmt: skip
             for good, bad in table.items():
                 with self.subTest(good, fields=fields):
                     found = read(FROM + fields + b"\r\n" + good.encode() + b" " + bad)
@@ -340,6 +356,13 @@ class Mistakes(unittest.TestCase):
             with self.subTest(between):
                 self.assertEqual(read(FROM + (fields + between + part).encode()).text, "hello")
 
+    def test_dashes_that_begin_no_part_are_a_stray_line(self) -> None:
+        for stray in ("---- Forwarded by gate ----\r\n", "--b\r\n"):
+            with self.subTest(stray):
+                raw = f"{stray}From: a@b.example\r\n{stray}Subject: [Ticket #7] Mailer\r\n\r\nhi"
+                found = read(raw.encode())
+                self.assertEqual((found.ticket, found.text), (7, "hi"))
+
     def test_automatic_replies_are_known_by_their_subject_too(self) -> None:
         for words in (
             "Automatic reply", "Automatische Antwort", "Réponse automatique ", "Odpowiedź automatyczna",
@@ -386,6 +409,7 @@ class Mistakes(unittest.TestCase):
         table = {
             "<ol start=5><li>five<li>six</ol>": "5. five\n6. six",
             "<ol start=x><li>one</ol>": "1. one",
+            "<img alt='Tom &amp Jerry, caf&eacute'>": "Tom & Jerry, café",
             "<a href='https://a.example/?id=1&region=eu&copy=2&amp;lt=3&#38;x'>order</a>":
                 "order <https://a.example/?id=1&region=eu&copy=2&lt=3&x>",
             "<div>one</div><div>&nbsp;</div><div>&nbsp;</div><div>two</div>": "one\n\ntwo",
