@@ -25,7 +25,7 @@ _LONGEST_ENV = 262_144  # characters
 _LONGEST_SECRET = 65_536  # bytes: a longer file is no password file
 # A comment that python-dotenv takes for the value (`KEY= # …`): as SERVER_TOKEN it would keep all clients out.
 _COMMENT_FOR_VALUE = re.compile(r"[^=]*=[^\S\n]+#")
-_BARE_KEY = re.compile(r"[A-Z][A-Z0-9_]*|[A-Za-z]+_\w*")
+_BARE_KEY = re.compile("[A-Z][A-Z0-9_]*|[a-z]+(?:_[a-z]+)+")
 _LIKENESS = 0.8  # of a misspelled key to the right one; the file may hold keys of other programs, such as EMAIL_HOST
 
 _T = TypeVar("_T")
