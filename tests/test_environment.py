@@ -98,7 +98,8 @@ class TheFile(Folder):
     def test_a_line_that_cannot_be_read_is_told_and_not_left_out(self) -> None:
         lines = ("SERVER_TOKEN='it's secret'", "SERVER_TOKEN='secret", 'SERVER_TOKEN="secret"b"',
                  "SERVER_TOKEN: secret", "set SERVER_TOKEN=secret",
-                 "SERVER_TOKEN:secret", "EMAIL_PASSWORD:secret", "SERVER_TOKEN= # secret", "secret", "my_secret1")  # fmt: skip
+                 "SERVER_TOKEN:secret", "EMAIL_PASSWORD:secret", "SERVER_TOKEN= # secret",
+                 "secret", "my_secret1")  # fmt: skip
         for line in lines:
             with self.subTest(line), self.assertRaises(ConfigError) as wrong:
                 self.values(self.write(f"# settings\n\nIMAP_HOST=h\n{line}\nSMTP_HOST=h\n\n \nA: b\n"))
