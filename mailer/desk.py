@@ -41,7 +41,7 @@ def check(settings: ServerSettings) -> int:
     try:
         _listen(settings, settings.port).close()
     except ConfigError as taken:
-        _log.warning("%s; that is right if it is this server that is running", taken)
+        _log.warning("%s; fine only if it is this server that listens there", taken)
     try:
         launch.print_steps(_outbox(settings, threading.Event()).check(address, address))
     except DeliveryError as failure:
