@@ -23,7 +23,7 @@ MOST = 10_000
 Fields = dict[str, list[bytes]]
 
 _FIELD = re.compile(rb"^([!-9;-~]++)[ \t]*+:[ \t]*+([^\n]*+(?:\n[ \t][^\n]*+)*+)", re.MULTILINE)
-_PART = re.compile(rb"--[^\n]*\ncontent-", re.IGNORECASE)
+_BOUNDARY, _PART = re.compile(rb"boundary[ \t]*=", re.IGNORECASE), re.compile(rb"--[^\n]*\ncontent-", re.IGNORECASE)
 _NAME = re.compile(rb"[!-9;-~]+[ \t]*:")
 # All lines that may stand in a header: fields, continuations of fields, and mbox separators.
 _LINES = re.compile(rb"(?:(?:[!-9;-~]++[ \t]*:|[ \t]|>?From )[^\n]*(?:\n|\Z))*+")
@@ -73,15 +73,18 @@ def _key(name: bytes) -> str:
 
 def _end_of_fields(block: bytes) -> int:
     """Where the first line begins that cannot belong to a header; a stray line before a field is skipped."""
-    position = 0
+    position, boundary = 0, -1
     while position < len(block):
         position = _LINES.match(block, position).end()  # type: ignore[union-attr]
         line_end = block.find(b"\n", position)
         if line_end < 0 or not _NAME.match(block, line_end + 1):
             break
-        # A part may follow without an empty line before its boundary.
-        if _PART.match(block, position) and b"boundary=" in block[:position].lower():
-            break
+        if _PART.match(block, position):  # which may follow without an empty line, if it is the first of a multipart
+            if boundary < 0:
+                found = _BOUNDARY.search(block)
+                boundary = found.end() if found else len(block)
+            if boundary <= position:
+                break
         position = line_end + 1
     return position
 

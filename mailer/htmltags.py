@@ -7,6 +7,7 @@ as long and, in some of the versions that Mailer runs on, quadratic time on malf
 import re
 from functools import lru_cache
 from html import unescape
+from html.entities import html5
 from typing import NamedTuple
 
 from mailer.longtext import SHORT, pieces
@@ -41,8 +42,7 @@ _LIES_IN = {
 _NO_PARAGRAPH = "h[1-6]|[uo]l|d[ltd]|li|t(?:able|r|d|h)|div|pre|hr|blockquote|center|form|section|article|body"
 
 
-# What begins no entity in an attribute, but is a part of an address, such as `?a=1&copy=2` (HTML, section 13.2.5.73).
-_BARE_AND = re.compile(r"&(?=[A-Za-z][A-Za-z0-9]*+=)")
+_ENTITY = re.compile(r"&([A-Za-z][A-Za-z0-9]*+)(;?)(=?)")
 
 
 def unescaped(text: str) -> str:
@@ -58,8 +58,15 @@ def attribute(attributes: str, name: str) -> str:
     for found in _ATTRIBUTE.finditer(attributes):
         if found[1].lower() == name:
             value = found[2] or found[3] or found[4] or ""
-            return unescaped(_BARE_AND.sub("&amp;", value)).strip() if "&" in value else value.strip()
+            return unescaped(_ENTITY.sub(_bare, value)).strip() if "&" in value else value.strip()
     return ""
+
+
+def _bare(found: re.Match[str]) -> str:
+    """What is no entity in an attribute but a part of an address, such as `?a=1&copy=2` (HTML, section 13.2.5.73)."""
+    name, end, equals = found.groups()
+    is_entity = f"{name};" in html5 if end else name in html5 and not equals
+    return found[0] if is_entity else f"&amp;{found[0][1:]}"
 
 
 class Tag(NamedTuple):

@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 from collections import Counter
-from operator import itemgetter
 
 from mailer.transport import Connection
 
@@ -70,9 +69,9 @@ class Idlers:
             now = time.monotonic()
             longest = next(iter(self._since), None)
             if longest and now - self._since[longest] < _LONG:
-                crowd, count = max(self._open.items(), key=itemgetter(1))
-                if count > _CROWD * self._open.total():
-                    longest = next((each for each in self._since if each.network == crowd), None)
+                most = max(self._open.values())
+                if most > _CROWD * self._open.total():
+                    longest = next((each for each in self._since if self._open[each.network] == most), None)
             if longest is None or now - self._since[longest] < FAIR_WAIT:
                 return False
             longest.given_up = True  # before the entry goes: `leave` reads both without the lock

@@ -45,20 +45,16 @@ class Secrets:
         return safe(self.hide(text, given))
 
     def hide(self, text: str, given: str = "") -> str:
-        """Foreign words without the secrets, but for what those who will see them have `given` (in small letters).
+        """Foreign words without the secrets, but for those that are in what whoever will see the words has `given`.
 
-        They may have guessed, and must not learn from a mask that they were right.
+        That may have been a guess, and a mask would tell that it was right.
         """
-
-        def mask(found: re.Match[str]) -> str:
-            return found[0] if found[0].lower() in given else _HIDDEN
-
         for secret in sorted(self._patterns, key=len, reverse=True):  # the longest first: one may be a part of another
             patterns = self._patterns.get(secret) or _patterns(secret)
             if secret in self._patterns:
                 self._patterns[secret] = patterns
-            for pattern in patterns:
-                text = pattern.sub(mask, text)
+            for pattern in () if given and patterns[0].search(given) else patterns:
+                text = pattern.sub(_HIDDEN, text)
         return text
 
 

@@ -89,7 +89,7 @@ class Session(Wire):
 
     def said(self, reply: bytes) -> str:
         """A reply made safe to show, without secrets that the client has not given itself."""
-        return said(reply, self.secrets, "\n".join(self._given).lower())
+        return said(reply, self.secrets, "\n".join(self._given))
 
     @property
     def silent(self) -> bool:

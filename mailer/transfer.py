@@ -45,11 +45,20 @@ def _base64(data: bytes) -> tuple[bytes, bool]:
     if _WORDS.search(rest) and not _BASE64_LINE.search(rest):
         return headers.base64(data[:end]) + (b"\n" if end else b"") + rest, end > 0
     line = _BASE64_LINE.search(data)
-    letters = len(data[:end].translate(None, b" \t\n"))  # in base64 they come in fours
-    if line and line.start() >= end and (not letters or letters % 4) and _WORDS.search(data, 0, line.start()):
+    if line and line.start() >= end and _WORDS.search(data, 0, line.start()):
         text, whole = _base64(data[line.start() :])
-        return data[: line.start()] + text, whole
+        return _decoded(data[:end]) + data[end : line.start()] + text, whole
     return headers.base64(data), False
+
+
+def _decoded(head: bytes) -> bytes:
+    """A line or more that may be base64: decoded if they are text then, or else as they are."""
+    try:
+        text = binascii.a2b_base64(head.translate(None, b" \t\n"), strict_mode=True)
+        text.decode()
+    except ValueError:
+        return head
+    return text + b"\n" if text else head
 
 
 def _is_clean(data: bytes) -> bool:

@@ -250,6 +250,13 @@ class IdlersTest(unittest.TestCase):
         wait_until(self.idlers.close_longest)
         self.assertFalse(self.idlers.leave(other))
 
+    def test_a_host_that_is_as_busy_shields_nobody(self) -> None:
+        _busy, idle = self.connection("a"), self.connection("b")
+        self.idlers.enter(idle)
+        began = time.monotonic()
+        wait_until(self.idlers.close_longest)
+        self.assertLess(time.monotonic() - began, 1)
+
     def test_the_young_ones_of_a_host_with_few_are_closed_as_any(self) -> None:
         office = [self.connection("office") for _ in range(2)]
         for connection in (*office, *[self.connection(str(number)) for number in range(9)]):

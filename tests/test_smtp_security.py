@@ -256,6 +256,12 @@ class PasswordTest(OutboxTestCase):
                     with self.assertRaises(DeliveryError) as caught:
                         finish(box.deliver(envelope))
                     self.assertIn(f"no such person: RCPT TO:<{address}>", str(caught.exception))
+            folded: Table = {**SMTP, "RCPT": b"550-no such person: winter2\r\n550 024!\r\n"}
+            with ScriptedServer(folded) as server:
+                envelope = replace(letter("x"), given=("winter2024@a.example", "x"))
+                with self.assertRaises(DeliveryError) as caught:
+                    finish(self.outbox(server.port, login=login).deliver(envelope))
+                self.assertIn("no such person: winter2 024!", str(caught.exception))
             with ScriptedServer({**SMTP, "body": table["body"]}) as server:
                 text = "look at http://winter2024.example"
                 envelope = replace(letter(text), given=("a@b.example", text))
@@ -266,7 +272,7 @@ class PasswordTest(OutboxTestCase):
     def test_what_a_client_gives_unmasks_nothing_else(self) -> None:
         login = b64(f"\0{ADMINISTRATOR}\0{PASSWORD}").decode()
         told: Table = {**SMTP, "body": b"554 5.7.1 no, you are " + PASSWORD.encode() + b"\r\n"}
-        for text in (login[:16], b64(PASSWORD).decode()[:16], "…", PASSWORD[:-1]):
+        for text in (login[:16], b64(PASSWORD).decode()[:16], "…", PASSWORD[:-1], f"x{PASSWORD}"[:-1]):
             with self.subTest(text), ScriptedServer(told) as server:
                 box = self.outbox(server.port, login=LOGIN)
                 with self.assertRaises(DeliveryError) as caught:

@@ -161,7 +161,7 @@ class Mistakes(unittest.TestCase):
         text = "Der Drucker im zweiten Stock druckt jede Seite doppelt; über Mittag geht nichts mehr."
         before, behind = "*** EXTERNAL MAIL: mind the links ***\n\n", "This list is for members\n"
         encoded = base64.encodebytes(text.encode()).decode()
-        table = [(above, "") for above in (before, f"\n{before}", f"CAUTION\n{before}")]
+        table = [(above, "") for above in (before, f"\n{before}", f"CAUTION\n{before}", f"Dear\n{before}")]
         for above, below in (*table, ("", behind), (before, behind)):
             with self.subTest(above, below=below):
                 found = mail(fields, (above + encoded + below).encode())
@@ -410,6 +410,9 @@ class Mistakes(unittest.TestCase):
             "<ol start=5><li>five<li>six</ol>": "5. five\n6. six",
             "<ol start=x><li>one</ol>": "1. one",
             "<img alt='Tom &amp Jerry, caf&eacute'>": "Tom & Jerry, café",
+            "<a href='https://a.example/?a=1&notify'>x</a>": "x <https://a.example/?a=1&notify>",
+            "<a href='https://a.example/?&copyright&section/2&amp;b'>x</a>":
+                "x <https://a.example/?&copyright&section/2&b>",
             "<a href='https://a.example/?id=1&region=eu&copy=2&amp;lt=3&#38;x'>order</a>":
                 "order <https://a.example/?id=1&region=eu&copy=2&lt=3&x>",
             "<div>one</div><div>&nbsp;</div><div>&nbsp;</div><div>two</div>": "one\n\ntwo",
