@@ -154,7 +154,7 @@ def _shifts(data: bytes, name: str) -> bool:
 def _judged(text: str) -> tuple[int, int]:
     """How many characters could not be decoded, and how many beyond ASCII could, where the first of them are."""
     first = _BEYOND_ASCII.search(text)
-    sample = text[first.start() :][:_PIECE] if first else ""
+    sample = text[first.start() : first.start() + _PIECE] if first else ""
     return sample.count("\ufffd"), len(_USUAL.findall(sample))
 
 

@@ -122,6 +122,7 @@ class Mailbox:
                         yield Mail(uid, beginning, complete=False, refused=True)
                         raise
                     yield mail
+                    del mail  # perhaps megabytes, not needed while the next one comes
                 elif uid in still_there and (len(batch) == 1 or self._present([uid])):
                     yield Mail(uid, None)
             batch = following

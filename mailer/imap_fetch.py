@@ -56,6 +56,7 @@ def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool])
             more = _window(wire, uid, "", len(raw), length)
             complete = len(more) != length
             raw += more
+            del more  # it is in there, and its room is needed
     except Refused:
         there = _is_there(wire, uid)  # else there is nothing to wait for
         return Mail(uid, raw, complete=False, refused=there, cut=not there)
