@@ -3,13 +3,14 @@
 import sys
 from pathlib import Path
 
-from mailer import console, courier, tls
+from mailer import console, tls
 from mailer.config import client_settings
+from mailer.console import courier
 from mailer.environment import BASE, values
-from mailer.exchange import exchange
 from mailer.launch import Parser, guard
 from mailer.protocol import Reply, Request
 from mailer.settings import spelled
+from mailer.transport.exchange import exchange
 
 EXAMPLE = 'example:  client.py --email alice@example.com --message "The printer is on fire"'
 

@@ -10,18 +10,18 @@ import time
 from dataclasses import replace
 
 from mailer import launch, sequence, statedir, tls
-from mailer.answers import Answers
-from mailer.crew import stand_aside
-from mailer.door import listen
 from mailer.errors import Code, ConfigError, DeliveryError, ExitCode, RequestError
 from mailer.intake import Intake
-from mailer.limits import RateLimit
-from mailer.listener import Listener
+from mailer.intake.answers import Answers
+from mailer.intake.limits import RateLimit
 from mailer.sequence import Sequence
 from mailer.settings import ServerSettings, is_loopback, spelled
 from mailer.smtp import Outbox
-from mailer.smtp_reply import LoginDeferredError, SessionLostError
+from mailer.smtp.reply import LoginDeferredError, SessionLostError
 from mailer.supervisor import notify
+from mailer.transport.crew import stand_aside
+from mailer.transport.door import listen
+from mailer.transport.listener import Listener
 from mailer.validation import check_email
 
 _GRACE = 9.0  # seconds to finish what is under way when the server is told to end; it has 10 in all

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mailer import disk, launch, polling, record, statedir, tls
-from mailer.collect import PASSING, Collector
-from mailer.collect_meter import Meter
+from mailer import disk, launch, record, statedir, tls
+from mailer.collect import PASSING, Collector, polling
+from mailer.collect.meter import Meter
 from mailer.errors import ConfigError, ExitCode, MailboxError, safe
 from mailer.imap import Mailbox
 from mailer.journal import Journal, keep
-from mailer.journal_lock import only_writer
+from mailer.journal.lock import only_writer
 from mailer.position import ADVICE, DATABASE, Position
 from mailer.reading import read
 from mailer.settings import CollectorSettings

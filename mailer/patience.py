@@ -2,7 +2,7 @@
 
 Python's own time-out makes one more system call, poll(), before each call. The system's time-out (SO_RCVTIMEO) saves
 that, and with it a fifth of a delivery's time on a fast network; inside TLS, where one call can be several, it would go
-unnoticed. Called by `transport` and `smtp_wire`; a read that takes too long raises one of `TOO_LONG`.
+unnoticed. Called by `transport` and `smtp.wire`; a read that takes too long raises one of `TOO_LONG`.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """One line of JSON for one mail: what the two product logs are made of.
 
 Promises one line whatever is in the mail: nothing in it can steer a terminal, and `json.loads` gives exactly the same
-strings back. Called by `collect_ledger`, and by `mailroom` for `--read`. Pure: the time is given.
+strings back. Called by `collect.ledger`, and by `mailroom` for `--read`. Pure: the time is given.
 """
 
 import itertools

@@ -2,7 +2,7 @@
 
 Chooses the first that the server offers of PLAIN and LOGIN for a password, of OAUTHBEARER and XOAUTH2 for an access
 token. Challenge-response mechanisms are not used: they add no protection inside TLS and cannot carry UTF-8. Pure:
-`smtp_login` and `imap_login` put the bytes on the wire.
+`smtp.login` and `imap.login` put the bytes on the wire.
 """
 
 from base64 import b64encode

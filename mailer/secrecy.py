@@ -2,8 +2,8 @@
 
 Promises to hide a secret in every form in which it is usually repeated: as it is, in another case, quoted, escaped (for
 HTML, too), as a `repr`, URL-encoded, with its blanks squeezed, on two lines, in base64 or hex, decoded wrongly, or (if
-it is long) in part. The patterns are made only when there are words to show. Pure; used by `smtp_wire`, `smtp_reply`,
-`imap_wire`, `oauth` and `sasl`.
+it is long) in part. The patterns are made only when there are words to show. Pure; used by `smtp.wire`, `smtp.reply`,
+`imap.wire`, `oauth` and `sasl`.
 """
 
 import re

@@ -4,8 +4,8 @@ import threading
 import unittest
 from collections.abc import Callable
 
-from mailer.answers import _KEPT_ANSWERS, Answers
 from mailer.errors import Code, Problem, RequestError
+from mailer.intake.answers import _KEPT_ANSWERS, Answers
 from mailer.protocol import Reply, Request
 from mailer.steps import WAIT, Steps, finish
 from tests.support.waiting import wait_until

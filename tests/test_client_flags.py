@@ -11,7 +11,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from mailer.courier import Courier
+from mailer.console.courier import Courier
 from mailer.errors import TransportError
 from mailer.protocol import Reply, Request
 from tests.sandbox.certificates import LOOPBACK

@@ -22,10 +22,10 @@ if os.name != "posix":
 
 import termios
 
-from mailer.draft import Draft
-from mailer.draft_file import read
+from mailer.console.draft import Draft
+from mailer.console.draft_file import read
+from mailer.console.terminal import Terminal
 from mailer.protocol import Request
-from mailer.terminal import Terminal
 from tests.sandbox.certificates import LOOPBACK
 from tests.support.client import ROOT, ClientTestCase
 from tests.support.fakeserver import OK, FakeServer, error, silence
@@ -843,7 +843,7 @@ class DraftTest(TerminalTestCase):
     def test_nothing_that_comes_after_the_answer_takes_the_ticket_away(self) -> None:
         for what in ("signal.raise_signal(signal.SIGINT)", "exec('raise PermissionError')"):
             program = (f"import signal, sys; sys.path.insert(0, {str(ROOT)!r}); import client; "
-                       f"from mailer import draft; draft.Draft.discard = lambda _: {what}; "
+                       f"from mailer.console import draft; draft.Draft.discard = lambda _: {what}; "
                        "sys.exit(client.main(sys.argv[1:]))")  # fmt: skip
             with self.subTest(what), FakeServer() as server:
                 command = [sys.executable, "-c", program, *self.command(server.port, *ADDRESS)[2:]]

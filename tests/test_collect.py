@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
 
-from mailer import collect, collect_refusals, polling, reading
-from mailer.collect import Collector
+from mailer import collect, reading
+from mailer.collect import Collector, polling, refusals
 from mailer.errors import ExitCode, MailboxError, StateError
 from mailer.imap import Mailbox
 from mailer.journal import Journal, keep
@@ -410,7 +410,7 @@ class Passes(CollectCase):
         self.mailbox.stingy, self.mailbox.refusing = frozenset(), frozenset(uids[1:2])
         self.mailbox.close()
         self.server.uidvalidity += 1
-        with self.assertLogs("mailer.collect", "WARNING"), mock.patch("mailer.collect_refusals._PAUSE", 0.0):
+        with self.assertLogs("mailer.collect", "WARNING"), mock.patch("mailer.collect.refusals._PAUSE", 0.0):
             for _ in range(6):
                 collector.run_pass()
         nothing = [record for record in self.records("error") if record["reason"] == "unreadable"]
@@ -697,7 +697,7 @@ class Refusals(CollectCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.pause = mock.patch("mailer.collect_refusals._PAUSE", 0.0)
+        self.pause = mock.patch("mailer.collect.refusals._PAUSE", 0.0)
         self.pause.start()
         self.addCleanup(self.pause.stop)
         log, silent = logging.getLogger("mailer.collect"), logging.NullHandler()
@@ -735,7 +735,7 @@ class Refusals(CollectCase):
         refused = collector._ledger.progress.refused
         self.assertEqual({uid: tries.number for uid, tries in refused.items()}, {uids[0]: 1})
         self.mailbox.refusing = frozenset()
-        collector._refusals = collect_refusals.Refusals(lambda: time.time() + 40)
+        collector._refusals = refusals.Refusals(lambda: time.time() + 40)
         collector.run_pass()
         self.assertEqual(sorted(self.uids()), uids)
 
@@ -825,7 +825,7 @@ class Refusals(CollectCase):
         uids = self.deliver(9)
         collector = self.start()
         self.mailbox.refusing = frozenset(uids[1:8])
-        with mock.patch.object(collect_refusals, "_MOST", 3), mock.patch.object(collect, "_ASKED", 2):
+        with mock.patch.object(refusals, "_MOST", 3), mock.patch.object(collect, "_ASKED", 2):
             for _ in range(30):
                 with suppress(MailboxError):
                     collector.run_pass()
@@ -836,7 +836,7 @@ class Refusals(CollectCase):
         uids = self.deliver(6)
         collector = self.start()
         self.mailbox.refusing, self.mailbox.breaking = frozenset(uids[1:4]), frozenset(uids[4:5])
-        with mock.patch.object(collect_refusals, "_MOST", 3):
+        with mock.patch.object(refusals, "_MOST", 3):
             for _ in range(40):
                 with suppress(MailboxError):
                     collector.run_pass()
@@ -1065,7 +1065,7 @@ class Loop(unittest.TestCase):
                 waits.append(seconds)
             return bool(seconds) and not remaining
 
-        with self.assertLogs("mailer.polling", "DEBUG") as logs:
+        with self.assertLogs("mailer.collect.polling", "DEBUG") as logs:
             polling._log.debug("begin")
             polling.keep_going(
                 run_pass, period=lambda: period, pause=pause, alive=lambda: alive.append(True), clock=lambda: 0.0,
@@ -1086,7 +1086,7 @@ class Loop(unittest.TestCase):
         self.assertEqual(waits, [1.0, 2.0, 1.0, 1.0, 2.0, 60.0])
 
     def test_one_other_mail_is_told_in_the_singular(self) -> None:
-        with self.assertLogs("mailer.polling", "INFO") as logs:
+        with self.assertLogs("mailer.collect.polling", "INFO") as logs:
             polling.report(2, 1)
         self.assertEqual(logs.records[0].getMessage(), "3 new: 2 of tickets, 1 other")
 
@@ -1115,7 +1115,7 @@ class Loop(unittest.TestCase):
             waits.extend([seconds] if seconds else [])
             return len(waits) > 3
 
-        with self.assertLogs("mailer.polling", "ERROR"):
+        with self.assertLogs("mailer.collect.polling", "ERROR"):
             polling.keep_going(failing, period=lambda: 1, pause=pause, spread=lambda: 0.0)
         self.assertEqual(waits, [0.5, 1.0, 2.0, 4.0])
 
@@ -1138,5 +1138,5 @@ class Loop(unittest.TestCase):
         def failing() -> tuple[int, int]:
             raise MailboxError("stopped while waiting")
 
-        with self.assertNoLogs("mailer.polling"):
+        with self.assertNoLogs("mailer.collect.polling"):
             polling.keep_going(failing, period=lambda: 1, pause=lambda _: True)

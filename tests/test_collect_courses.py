@@ -12,8 +12,8 @@ import unittest
 from contextlib import suppress
 from unittest import mock
 
-from mailer import collect, collect_refusals
-from mailer.collect import Collector
+from mailer import collect
+from mailer.collect import Collector, refusals
 from mailer.errors import MailboxError, StateError
 from tests.test_collect import CollectCase, Crash, Effects
 
@@ -91,7 +91,7 @@ class Courses(CollectCase):
             try:
                 collector = collector or self.start()
                 self.mailbox.on_fetch = stop_soon
-                with suppress(StateError, MailboxError), mock.patch.object(collect_refusals, "_PAUSE", 0.0):
+                with suppress(StateError, MailboxError), mock.patch.object(refusals, "_PAUSE", 0.0):
                     collector.run_pass()
             except Crash:
                 return None

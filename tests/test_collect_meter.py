@@ -11,7 +11,7 @@ from itertools import count, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mailer.collect_meter import Meter
+from mailer.collect.meter import Meter
 from mailer.sandbox.mail import MailServer
 
 if os.name == "posix":

@@ -8,8 +8,8 @@ import unittest
 from collections.abc import Callable, Iterator
 from unittest import mock
 
-from mailer.crew import Crew, Visit, stand_aside
 from mailer.steps import REST, WAIT, Steps, finish
+from mailer.transport.crew import Crew, Visit, stand_aside
 from tests.support.waiting import wait_until
 
 WORKERS = 5

@@ -8,11 +8,10 @@ import unittest
 from typing import cast
 from unittest import mock
 
-from mailer import door
-from mailer.door import Door, listen
-from mailer.idlers import FAIR_WAIT, Idlers
 from mailer.protocol import decode_reply
-from mailer.transport import Connection
+from mailer.transport import Connection, door
+from mailer.transport.door import Door, listen
+from mailer.transport.idlers import FAIR_WAIT, Idlers
 from tests.support.waiting import wait_until
 
 try:
@@ -171,7 +170,7 @@ class DoorTest(unittest.TestCase):
     def test_an_error_that_room_does_not_mend_ends_nobodys_connection(self) -> None:
         listening = self.door._listening
         self.door._listening = cast(socket.socket, _Accepting(listening, [OSError(errno.EPROTO, "Protocol error")]))
-        with self.assertLogs("mailer.door", "WARNING"):
+        with self.assertLogs("mailer.transport.door", "WARNING"):
             self.assertIsNone(self.door.next(0))
         self.door._listening = listening
         self.assertFalse(self.asked_for_room.is_set())
@@ -181,7 +180,7 @@ class DoorTest(unittest.TestCase):
         peer = self.connect()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         results: list[object] = []
-        with self.assertLogs("mailer.door", "WARNING"):
+        with self.assertLogs("mailer.transport.door", "WARNING"):
             resource.setrlimit(resource.RLIMIT_NOFILE, (peer.fileno(), hard))
             try:
                 thread = threading.Thread(target=lambda: results.extend(self.door.next(each) for each in (0, 0.01)))
@@ -197,7 +196,7 @@ class DoorTest(unittest.TestCase):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         results: list[object] = []
         thread = self.in_background(results)
-        with self.assertLogs("mailer.door", "WARNING") as log:
+        with self.assertLogs("mailer.transport.door", "WARNING") as log:
             peer = socket.socket()
             self.addCleanup(peer.close)
             resource.setrlimit(resource.RLIMIT_NOFILE, (peer.fileno(), hard))

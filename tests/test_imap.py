@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 from unittest import mock
 
-from mailer import imap_stream
 from mailer.errors import ExitCode, MailboxError
-from mailer.imap import Mailbox
-from mailer.imap_syntax import mailbox_name, responses
+from mailer.imap import Mailbox, stream
+from mailer.imap.syntax import mailbox_name, responses
 from mailer.progress import Mail
 from mailer.sandbox.mail import MailServer
 from mailer.sasl import Login
@@ -582,7 +581,7 @@ class Faults(ImapCase):
             box = self.opened(server.port, timeout=60.0, stopping=stop.is_set)
             threading.Timer(0.2, stop.set).start()
             began = time.monotonic()
-            with mock.patch.object(imap_stream, "_LAST_SECONDS", 0.3), mock.patch.object(imap_stream, "_SLOWEST", 1):
+            with mock.patch.object(stream, "_LAST_SECONDS", 0.3), mock.patch.object(stream, "_SLOWEST", 1):
                 failure = self.failure(functools.partial(fetch, box, [9]))
             self.assertIn("stopped", str(failure))
             self.assertLess(time.monotonic() - began, 5)
@@ -638,7 +637,7 @@ class Faults(ImapCase):
 
         with ScriptedServer({**IMAP, "UID FETCH": fetch_slowly}, imap=True) as server:
             box = self.opened(server.port, alive=lambda: told.append(1))
-            with mock.patch("mailer.imap_fetch.SLOW", 0.01):
+            with mock.patch("mailer.imap.fetch.SLOW", 0.01):
                 [mail] = fetch(box, [9], all_of_it)
         self.assertEqual((len(mail.raw or b""), mail.complete), (400_000, True))
         self.assertEqual(set(lengths), {65_536})

@@ -6,11 +6,11 @@ import logging
 import threading
 import unittest
 
-from mailer.answers import Answers
 from mailer.compose import Envelope
 from mailer.errors import Code, DeliveryError, Outcome, StateError
 from mailer.intake import Intake
-from mailer.limits import RateLimit
+from mailer.intake.answers import Answers
+from mailer.intake.limits import RateLimit
 from mailer.protocol import Reply, Request
 from mailer.settings import Rate
 from mailer.steps import WAIT, Steps, finish

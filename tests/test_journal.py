@@ -11,9 +11,8 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from mailer import journal_lines
 from mailer.errors import StateError
-from mailer.journal import Journal, keep
+from mailer.journal import Journal, keep, log_file
 from mailer.progress import Mark
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -327,7 +326,7 @@ print([found.uid for found in Journal(Path({str(self.path)!r})).recover({since})
             (self.folder / name).unlink() if name != self.path.name else None
 
     def test_a_line_too_long_for_a_record_is_passed_over(self) -> None:
-        with mock.patch.object(journal_lines, "_LONGEST_LINE", 1_000), mock.patch.object(journal_lines, "BLOCK", 100):
+        with mock.patch.object(log_file, "_LONGEST_LINE", 1_000), mock.patch.object(log_file, "BLOCK", 100):
             note = line(2, "x" * 5_000)
             self.path.write_bytes(line(1) + note + line(3) + note[:-1])
             self.assertEqual(self.uids(Mark()), [1, 3])

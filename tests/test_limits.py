@@ -3,7 +3,7 @@
 import threading
 import unittest
 
-from mailer.limits import _KEYS, RateLimit
+from mailer.intake.limits import _KEYS, RateLimit
 from mailer.settings import Rate
 
 

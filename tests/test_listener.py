@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from mailer import decoder, idlers, patience
-from mailer.crew import stand_aside
-from mailer.door import listen
+from mailer import patience
 from mailer.errors import Code, Problem, TransportError
-from mailer.exchange import exchange
-from mailer.listener import Listener
 from mailer.protocol import MAX_FRAME, Reply, Request, decode_reply, decode_request, encode_reply, encode_request
 from mailer.steps import WAIT, Steps
 from mailer.tls import client_context, server_context
-from mailer.transport import Connection
+from mailer.transport import Connection, decoder, idlers
+from mailer.transport.crew import stand_aside
+from mailer.transport.door import listen
+from mailer.transport.exchange import exchange
+from mailer.transport.listener import Listener
 from tests.support import certificates
 from tests.support.waiting import wait_until
 
@@ -178,10 +178,11 @@ class OneConnection(unittest.TestCase):
         }
         with _serving() as port:
             for name, (data, code) in table.items():
-                with self.subTest(name), _connect(port) as sock, self.assertLogs("mailer.listener", "DEBUG") as log:
+                logged = self.assertLogs("mailer.transport.listener", "DEBUG")
+                with self.subTest(name), _connect(port) as sock, logged as log:
                     sock.sendall(data)
                     self.assertEqual(_codes(_replies(sock)), [code])
-                    self.assertIn(f"DEBUG:mailer.listener:127.0.0.1: {code}", log.output)
+                    self.assertIn(f"DEBUG:mailer.transport.listener:127.0.0.1: {code}", log.output)
             self.assertTrue(exchange("127.0.0.1", port, REQUEST, timeout=5).ok)
 
     def test_the_answer_arrives_although_the_peer_has_sent_megabytes(self) -> None:
@@ -252,7 +253,7 @@ class Bugs(unittest.TestCase):
                 return handle(request, host)
             return Reply(ticket=1)
 
-        with _serving(handle) as port, self.assertLogs("mailer.listener", "ERROR") as log:
+        with _serving(handle) as port, self.assertLogs("mailer.transport.listener", "ERROR") as log:
             for message in ("bug", "deep") * 10:
                 reply = exchange("127.0.0.1", port, Request("a@b.de", message), timeout=5)
                 self.assertEqual(_code(reply), "internal_error")
@@ -277,7 +278,7 @@ class OutOfMemory(unittest.TestCase):
         context = Context(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(files.chain("good"), files.key("good"))
         trusting = client_context(files.ca)
-        with _serving(workers=4, context=context) as port, self.assertLogs("mailer.listener", "ERROR"):
+        with _serving(workers=4, context=context) as port, self.assertLogs("mailer.transport.listener", "ERROR"):
             for _ in range(8):
                 with _connect(port) as sock:
                     self.assertEqual(sock.recv(1), b"")
@@ -296,7 +297,7 @@ class OutOfMemory(unittest.TestCase):
             self.addCleanup(gate.go.set)
             askers = [_Asker(port), _Asker(port)]
             wait_until(lambda: gate.inside == 2)
-            with self.assertLogs("mailer.listener", "WARNING") as log, _connect(port) as sock:
+            with self.assertLogs("mailer.transport.listener", "WARNING") as log, _connect(port) as sock:
                 sock.sendall(encode_request(REQUEST))
                 self.assertEqual(_codes(_replies(sock)), ["busy"])
                 wait_until(lambda: log.output)
@@ -315,7 +316,7 @@ class OutOfMemory(unittest.TestCase):
             return real(sock, data, *flags)
 
         with _serving() as port, mock.patch.object(socket.socket, "send", send):
-            with _connect(port) as sock, self.assertLogs("mailer.listener", "ERROR"):
+            with _connect(port) as sock, self.assertLogs("mailer.transport.listener", "ERROR"):
                 sock.sendall(encode_request(REQUEST))
                 self.assertEqual(sock.recv(100), b"")
 

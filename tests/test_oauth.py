@@ -23,9 +23,8 @@ from typing import Any
 from unittest import mock
 from urllib.parse import parse_qs, quote, urlencode
 
-from mailer import oauth_asking
 from mailer.errors import LoginError
-from mailer.oauth import TokenSource
+from mailer.oauth import TokenSource, asking
 from mailer.settings import OAuth
 from tests.support.certificates import certificates, server_context
 from tests.support.scripted import ScriptedServer, close, drip, endless, hang, refused_port
@@ -351,7 +350,7 @@ class CommandTest(unittest.TestCase):
             raise PermissionError  # as for the processes of others
 
         began = time.monotonic()
-        with mock.patch.object(os, "killpg", refuse), mock.patch.object(oauth_asking, "_LAST_STEPS", 0.1):
+        with mock.patch.object(os, "killpg", refuse), mock.patch.object(asking, "_LAST_STEPS", 0.1):
             with warnings.catch_warnings(action="ignore", category=ResourceWarning), self.assertRaises(LoginError):
                 self.tokens("import time; time.sleep(60)", patience=0.3)(False)
         self.assertLess(time.monotonic() - began, 5)

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from mailer.errors import TransportError
-from mailer.exchange import exchange
 from mailer.protocol import Reply, Request, decode_reply, encode_request
 from mailer.sandbox.mail import MailServer
 from mailer.tickets import recognise
 from mailer.tls import client_context
 from mailer.transport import Connection
+from mailer.transport.exchange import exchange
 from tests.support import certificates
 from tests.support.scripted import SMTP, Conversation, ScriptedServer, Table, close, ehlo, hang, refused_port
 from tests.support.serverprocess import ADMIN, ROOT, ServerProcess, environment
@@ -129,6 +129,7 @@ class Check(unittest.TestCase):
         self.assertEqual((code, errors.partition(":")[0]), (78, "SERVER_TLS_CERT"))
 
     def check(self, port: int, **settings: Any) -> tuple[int, str, str]:
+        settings = {"SERVER_PORT": 0, **settings}  # the default port may be taken
         done = ServerProcess("--check", SMTP_PORT=port, MAIL_TIMEOUT=3, **settings).run()
         self.assertNotIn("Traceback", done.stderr)
         self.assertNotIn("sandbox-secret", done.stdout + done.stderr)

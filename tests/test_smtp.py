@@ -12,8 +12,9 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
-from mailer import smtp, smtp_pool, smtp_session, smtp_wire
+from mailer import smtp
 from mailer.errors import Code, DeliveryError
+from mailer.smtp import pool, session, wire
 from mailer.steps import finish
 from tests.support.outboxes import ADMINISTRATOR, PERSON, OutboxTestCase, complaint, letter, result
 from tests.support.scripted import (
@@ -207,8 +208,8 @@ class TransactionTest(OutboxTestCase):
 
     def test_what_is_said_in_a_session_at_rest_is_no_answer_to_the_next_message(self) -> None:
         said: Table = {**SMTP, "body": (b"250 queued\r\n", lambda _: time.sleep(0.1), b"554 5.3.2 shutting down\r\n")}
-        for rested in (smtp_pool._RESTED, 60.0):  # the session is looked at, or is not
-            with ScriptedServer(said, SMTP) as server, mock.patch.object(smtp_pool, "_RESTED", rested):
+        for rested in (pool._RESTED, 60.0):  # the session is looked at, or is not
+            with ScriptedServer(said, SMTP) as server, mock.patch.object(pool, "_RESTED", rested):
                 box = self.outbox(server.port)
                 self.assertEqual(result(box), "sent")
                 waiting = box._pool._free[0].connected()
@@ -222,8 +223,8 @@ class TransactionTest(OutboxTestCase):
             for _ in range(3):
                 self.assertEqual(result(box), "sent")
                 with (
-                    mock.patch.object(smtp_pool, "_LONGEST_IDLE", -1.0),
-                    mock.patch.object(smtp_session.Session, "leave", side_effect=MemoryError),
+                    mock.patch.object(pool, "_LONGEST_IDLE", -1.0),
+                    mock.patch.object(session.Session, "leave", side_effect=MemoryError),
                 ):
                     self.assertEqual(result(box), "sent")
             self.assertGreater(len(server.conversations), 2)
@@ -284,7 +285,7 @@ class AddressTest(OutboxTestCase):
                 with (
                     self.subTest(holes),
                     mock.patch("socket.getaddrinfo", return_value=found),
-                    mock.patch.object(smtp_wire, "_ONE_OF_MANY", most or 60.0),
+                    mock.patch.object(wire, "_ONE_OF_MANY", most or 60.0),
                 ):
                     began = time.monotonic()
                     self.assertEqual(result(self.outbox(server.port, host="many.example", timeout=2.0)), "sent")
@@ -362,7 +363,7 @@ class SessionsTest(OutboxTestCase):
 
     def test_a_session_that_was_closed_while_idle_is_replaced(self) -> None:
         for rested in (0.0, 2.0):  # used at once, and asked first whether it is there
-            with ScriptedServer(SMTP) as server, mock.patch.object(smtp_pool, "_RESTED", 1.0 - rested):
+            with ScriptedServer(SMTP) as server, mock.patch.object(pool, "_RESTED", 1.0 - rested):
                 box = self.outbox(server.port)
                 self.assertEqual(result(box), "sent")
                 server.cut()
@@ -370,7 +371,7 @@ class SessionsTest(OutboxTestCase):
                 self.assertEqual(len(server.bodies), 2)
 
     def test_a_session_that_said_something_unasked_while_idle_is_replaced(self) -> None:
-        with ScriptedServer(SMTP) as server, mock.patch.object(smtp_pool, "_RESTED", -1.0):
+        with ScriptedServer(SMTP) as server, mock.patch.object(pool, "_RESTED", -1.0):
             box = self.outbox(server.port)
             self.assertEqual(result(box), "sent")
             server.conversations[0].send(b"250 by the way\r\n")
@@ -378,20 +379,20 @@ class SessionsTest(OutboxTestCase):
             self.assertEqual(len(server.conversations), 2)
 
     def test_a_session_that_rested_and_is_there_is_used_again(self) -> None:
-        with ScriptedServer(SMTP) as server, mock.patch.object(smtp_pool, "_RESTED", -1.0):
+        with ScriptedServer(SMTP) as server, mock.patch.object(pool, "_RESTED", -1.0):
             box = self.outbox(server.port)
             self.assertEqual([result(box) for _ in range(3)], ["sent"] * 3)
             self.assertEqual(len(server.conversations), 1)
 
     def test_so_is_one_in_which_the_reply_to_rset_is_still_to_be_read(self) -> None:
         table: Table = {**PLAIN_SMTP, "RCPT": [b"550 no\r\n", b"250 ok\r\n"]}
-        with ScriptedServer(table) as server, mock.patch.object(smtp_pool, "_RESTED", -1.0):
+        with ScriptedServer(table) as server, mock.patch.object(pool, "_RESTED", -1.0):
             box = self.outbox(server.port)
             self.assertEqual([result(box) for _ in range(2)], ["recipient_refused", "sent"])
             self.assertEqual(len(server.conversations), 1)
 
     def test_a_session_that_rested_too_long_is_closed(self) -> None:
-        with ScriptedServer(SMTP) as server, mock.patch.multiple(smtp_pool, _RESTED=-1.0, _LONGEST_IDLE=-1.0):
+        with ScriptedServer(SMTP) as server, mock.patch.multiple(pool, _RESTED=-1.0, _LONGEST_IDLE=-1.0):
             box = self.outbox(server.port)
             self.assertEqual([result(box) for _ in range(3)], ["sent"] * 3)
             self.assertEqual(len(server.conversations), 3)
@@ -473,9 +474,9 @@ class StormTest(OutboxTestCase):
                         self.assertEqual(times, 1)
             self.assertGreater(results.count("sent"), 100)
             # What is free is all there is: nothing is still counted that is gone.
-            pool = box._pool
-            self.assertEqual((pool._living, pool._opening, len(pool._queue)), (len(pool._free), 0, 0))
-            self.assertLessEqual(len(pool._free), 4)
+            kept = box._pool
+            self.assertEqual((kept._living, kept._opening, len(kept._queue)), (len(kept._free), 0, 0))
+            self.assertLessEqual(len(kept._free), 4)
 
 
 class CheckTest(OutboxTestCase):

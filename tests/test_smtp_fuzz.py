@@ -12,8 +12,8 @@ import time
 import unittest
 
 from mailer.errors import DeliveryError, Outcome
-from mailer.smtp_reply import first_reply, may_become_reply
-from mailer.smtp_session import Session
+from mailer.smtp.reply import first_reply, may_become_reply
+from mailer.smtp.session import Session
 from mailer.steps import finish
 from tests.support.outboxes import letter
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mailer.errors import Code, DeliveryError, LoginError, Outcome
 from mailer.sasl import Login
-from mailer.smtp_pacing import Pacing
-from mailer.smtp_reply import LoginDeferredError, SessionLostError
+from mailer.smtp.pacing import Pacing
+from mailer.smtp.reply import LoginDeferredError, SessionLostError
 from tests.support.outboxes import ADMINISTRATOR, OutboxTestCase, complaint, letter, result
 from tests.support.scripted import SMTP, Conversation, ScriptedServer, Table, close, ehlo
 from tests.support.waiting import wait_until

@@ -51,7 +51,7 @@ class CatalogueTest(unittest.TestCase):
         del self.texts[""]
 
     def test_it_has_every_text_of_the_code_and_no_other(self) -> None:
-        used = {text for path in (ROOT / "mailer").glob("*.py") for text in marked(path)} | translation.KNOWN
+        used = {text for path in (ROOT / "mailer").rglob("*.py") for text in marked(path)} | translation.KNOWN
         self.assertGreater(len(used), 50)
         self.assertEqual(set(self.texts), used)
 

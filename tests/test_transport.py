@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from unittest import mock
 
 from mailer.errors import Code, Problem, RequestError, TransportError
-from mailer.exchange import exchange
 from mailer.protocol import MAX_FRAME, Reply, Request, encode_reply, encode_request
 from mailer.tls import client_context
 from mailer.transport import Connection
+from mailer.transport.exchange import exchange
 from tests.support import certificates
 from tests.support.scripted import refused_port
 from tests.support.waiting import wait_until
@@ -410,7 +410,7 @@ class ExchangeOverTls(Exchanging):
         self.assertFalse(any(b"printer" in data for data in seen))
 
     def test_a_handshake_that_never_comes_is_given_up(self) -> None:
-        with mock.patch("mailer.exchange._CONNECT_TIMEOUT", 0.3), _server(lambda _: "hang") as port:
+        with mock.patch("mailer.transport.exchange._CONNECT_TIMEOUT", 0.3), _server(lambda _: "hang") as port:
             began = time.monotonic()
             self.assertFalse(self.failure(port, "localhost", context=self.trusting).sent)
             self.assertLess(time.monotonic() - began, 2)

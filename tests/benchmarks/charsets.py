@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mailer import charsets
+from mailer.reading import charsets
 
 TEXTS = Path(__file__).parent.parent / "reading" / "texts"
 LANGUAGES = ("russian", "ukrainian", "bulgarian")

@@ -3,8 +3,7 @@
 import base64
 import unittest
 
-from mailer import content
-from mailer.reading import LOOK_BEHIND, read, wants_more
+from mailer.reading import LOOK_BEHIND, content, read, wants_more
 
 HEAD = b"From: a@example.com\r\nSubject: [Ticket #1] Mailer\r\nMIME-Version: 1.0\r\n"
 MIXED = HEAD + b'Content-Type: multipart/mixed; boundary="b"\r\n\r\n'

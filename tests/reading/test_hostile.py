@@ -7,9 +7,8 @@ import time
 import unittest
 from pathlib import Path
 
-from mailer import content, headers, mime
-from mailer.imap_parts import cuts
-from mailer.reading import Reading, read, wants_more
+from mailer.imap.parts import cuts
+from mailer.reading import Reading, content, headers, mime, read, wants_more
 
 CORPUS = Path(__file__).parent / "corpus"
 FROM = b"From: a@example.com\r\nSubject: x\r\n"

@@ -376,7 +376,7 @@ class Mistakes(unittest.TestCase):
         self.assertEqual(mail("Subject: Autosvar virker ikke").reason, "subject")
 
     def test_too_little_memory_is_no_fault_of_a_mail(self) -> None:
-        with mock.patch("mailer.mime.parse", side_effect=MemoryError):
+        with mock.patch("mailer.reading.mime.parse", side_effect=MemoryError):
             self.assertRaises(MemoryError, read, FROM + b"\r\nx")
             self.assertRaises(MemoryError, wants_more, FROM + b"\r\nx")
 

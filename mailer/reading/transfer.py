@@ -1,0 +1,110 @@
+"""Decodes the Content-Transfer-Encoding of a part (RFC 2045, section 6), however damaged.
+
+Promises bytes for any bytes, in linear time; says whether everything could be decoded. Called by `content` and `mime`.
+"""
+
+import binascii
+import re
+from collections.abc import Iterator
+from io import BytesIO
+
+from mailer.reading import headers
+
+# Lines of nothing but base64; one long line of it; and words or ruled lines, which base64 never looks like.
+_BASE64 = re.compile(rb"(?:[ \t]*+[A-Za-z0-9+/]*+={0,2}+[ \t]*+(?:\n|\Z))*+")
+_BASE64_LINE = re.compile(rb"^[A-Za-z0-9+/]{56,}=*$", re.MULTILINE)
+_WORDS = re.compile(rb"[A-Za-z]{2} [A-Za-z]{2}|_{10}|-{10}")
+_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/\n"
+_PIECE = 65_536
+_SOFT_BREAK = re.compile(rb"=[ \t]+\n")
+_UU_BEGIN = re.compile(rb"^begin [0-7]{3,4} [^\n]*\n", re.MULTILINE)
+
+
+def decode(data: bytes, encoding: str) -> tuple[bytes, bool]:
+    """The decoded bytes, and whether everything could be decoded."""
+    if encoding == "base64":
+        return _base64(data)
+    if encoding == "quoted-printable":
+        return _quoted_printable(data), True
+    if encoding in ("x-uuencode", "uuencode", "x-uue", "uue"):
+        return _uuencoded(data)
+    return data, True
+
+
+def _base64(data: bytes) -> tuple[bytes, bool]:
+    """The decoded lines, and what a gateway or a mailing list put in clear before or after them."""
+    if _is_clean(data):
+        try:
+            return binascii.a2b_base64(data), True
+        except ValueError:
+            return binascii.a2b_base64(_padded(data)), False
+    end = _BASE64.match(data).end()  # type: ignore[union-attr]
+    if end == len(data):
+        return headers.base64(data), True  # with blanks, or in pieces that were encoded one by one
+    rest = data[end:]
+    if _WORDS.search(rest) and not _BASE64_LINE.search(rest):
+        return headers.base64(data[:end]) + (b"\n" if end else b"") + rest, end > 0
+    line = _BASE64_LINE.search(data)
+    if line and line.start() >= end and _WORDS.search(data, 0, line.start()):
+        text, whole = _base64(data[line.start() :])
+        return _decoded(data[:end]) + data[end : line.start()] + text, whole
+    return headers.base64(data), False
+
+
+def _decoded(head: bytes) -> bytes:
+    """A line or more that may be base64: decoded if they are text then, or else as they are."""
+    try:
+        text = binascii.a2b_base64(head.translate(None, b" \t\n"), strict_mode=True)
+        text.decode()
+    except ValueError:
+        return head
+    return text + b"\n" if text else head
+
+
+def _is_clean(data: bytes) -> bool:
+    """Whether all but the padding is base64 and newlines; checked in pieces, which takes little memory."""
+    for start in range(0, len(data), _PIECE):
+        piece = data[start : start + _PIECE]
+        if start + _PIECE >= len(data):
+            piece = piece.rstrip(b"=\n")
+        if piece.translate(None, _LETTERS):
+            return False
+    return True
+
+
+def _padded(data: bytes) -> bytes:
+    """Clean base64 whose end is missing, made decodable: with padding, or without a last letter that is left over."""
+    missing = -(len(data) - data.count(b"\n") - data.count(b"=")) % 4
+    return data + b"=" * missing if missing < 3 else data.rstrip(b"=\n")[:-1]
+
+
+def _quoted_printable(data: bytes) -> bytes:
+    if b"= " in data or b"=\t" in data:
+        data = b"".join([_SOFT_BREAK.sub(b"=\n", piece) for piece in _pieces(data)])
+    return binascii.a2b_qp(data)
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """The data in pieces that end with a line: to edit millions of lines at once takes many times their memory."""
+    start = 0
+    while start < len(data):
+        end = data.rfind(b"\n", start, start + _PIECE) + 1 or start + _PIECE
+        yield data[start:end]
+        start = end
+
+
+def _uuencoded(data: bytes) -> tuple[bytes, bool]:
+    begin = _UU_BEGIN.search(data)
+    if not begin:
+        return data, False
+    decoded = bytearray()
+    lines = BytesIO(data)  # not a list: there may be millions
+    lines.seek(begin.end())
+    for line in lines:
+        if line.strip() in (b"end", b"`", b""):
+            break
+        try:
+            decoded += binascii.a2b_uu(line)
+        except ValueError:
+            return bytes(decoded), False
+    return bytes(decoded), True
