@@ -14,12 +14,12 @@ import unicodedata
 # Arabic and Persian.
 _WORDS = (
     "re|reply|fwd?|forward|aw|antwort|wg|weitergeleitet|sv|svar|vedr\\.?|ang|vs|vastaus|vl|vb|vidarebefordrat|antw\\.?|"
-    "antwoord|betr|doorst|doorgestuurd|tr|r[ée]f\\.?|ré\\.?|rép\\.?|réponse|rif|i|r|risposta|inoltra|rv|resp?|res\\.|"
-    "respuesta|resposta|enc|encaminhado|odp\\.?|odpowiedź|pd|odpověď|předat|přep|přeposláno|vá|válasz|továbbítás|"
-    "továbbítva|atb\\.?|pārs\\.?|ats|fs|yml|odg|odgovor|răspuns|ynt|yanıt|cvp|cevap|i̇?lt|ilt|απ|απάντηση|σχετ|πρθ|"
-    "отв|ответ|на|ha|пересл|переслано|переслать|пересылка|пер|відп|відповідь|адказ|жауап|отг|отговор|препр|прп|отн|одг|"
+    "antwoord|betr|doorst|doorgestuurd|tr|r[ée]f\\.?|ré\\.?|rép\\.?|réponse|rif|i|r|risposta|inoltr[ao]|rv|resp?|res\\.|"
+    "respuesta|resposta|enc|encaminhad[ao]|odp\\.?|odpowiedź|pd|odpověď|předat|přep|přeposláno|vá|válasz|továbbítás|"
+    "továbbítva|vast|atb\\.?|pārs\\.?|ats|fs|yml|odg|odgovor|răspuns|ynt|yanıt|cvp|cevap|i̇?lt|ilt|απ|απάντηση|σχετ|πρθ|"
+    "отв|ответ|на|ha|пересл|переслано|переслать|пересылка|пер|відп|відповідь|адказ|жауап|отг|отговор|препр|прп|пр|отн|одг|"
     "proslijeđeno|回复|答复|转发|回覆|回復|答覆|轉寄|轉發|返信|回信|転送|답장|회신|전달|trả lời|tl|chuyển tiếp|"
-    "bls|balas|trs|ตอบ|ตอบกลับ|ส่งต่อ|השב|תגובה|הועבר|رد|الرد|إعادة توجيه|پاسخ"
+    "bls|balas|trs|ตอบ|ตอบกลับ|ส่งต่อ|השב|תגובה|תשובה|הועבר|رد|الرد|إعادة توجيه|پاسخ"
 )
 # One prefix, with the counter that some programs keep: `Re[2]:`, `Re(2):`, `Re^2:`, `Re-2:`; the colon may be a
 # full-width one.

@@ -17,7 +17,8 @@ PREFIXES = (
     "Vidarebefordrat: ", "Továbbítva: ", "Res.: ", "Прп: ", "Proslijeđeno: ", "\u200fRE: ", "\u200eFW: ",
     "Risposta: ", "Respuesta: ", "Resposta: ", "Réponse : ", "Rép. : ", "Odpowiedź: ", "Válasz: ", "Yanıt: ", "Cevap: ",
     "Απάντηση: ", "Адказ: ", "ตอบกลับ: ", "Vedr.: ", "回復: ", "Odgovor: ", "الرد: ", "Ang: ", "Přeposláno: ",
-    "Re\u0301ponse : ", "Pārs: ", "PĀRS.: ", "\u202bRE: \u202c", "\u2067Re:\u2069 ", "\u200bRe: ",
+    "Re\u0301ponse : ", "Pārs: ", "PĀRS.: ", "\u202bRE: \u202c", "\u2067Re:\u2069 ", "\u200bRe: ", "Inoltro: ",
+    "Encaminhada: ", "Vast: ", "Пр: ", "תשובה: ",
 )  # fmt: skip
 OTHERS = (
     "", "Mailer", "[Ticket #] Mailer", "[Ticket #12a] Mailer", "[Ticket #-1] Mailer",

@@ -4,6 +4,7 @@ Promises to tell them by header fields alone, as the big helpdesks do (RFC 3834,
 ticket the returned message is searched, too. Called by `reading` for mail that is no ticket mail.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -89,7 +90,7 @@ def related_ticket(root: mime.Part, reason: str) -> int | None:
 
 def _of_returned(root: mime.Part) -> int | None:
     """The ticket of the message that a bounce or an automatic reply returns, as a part or within its text."""
-    texts = (root.raw[root.start : min(root.end, root.start + _SEARCH_LIMIT)], *_decoded(root))
+    texts = itertools.chain([root.raw[root.start : min(root.end, root.start + _SEARCH_LIMIT)]], _decoded(root))
     return next((found for found in map(_ticket_in, texts) if found is not None), None)
 
 

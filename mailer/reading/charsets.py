@@ -22,8 +22,8 @@ _ALIASES = {
     "euckr": "cp949", "ksc56011987": "cp949", "ksc5601": "cp949", "big5": "big5hkscs", "chinesebig5": "big5hkscs",
     "iso2022jp": "iso2022_jp_ext", "iso2022jpesc": "iso2022_jp_ext", "koi8ru": "koi8_u", "koi8": "koi8_r",
     "cyrillic": "iso8859_5", "maccyrillic": "mac_cyrillic", "macukraine": "mac_cyrillic",
-    "utf8mb4": "utf_8", "utf8mb3": "utf_8", "unicode11utf8": "utf_8", "unicode11utf7": "utf_7",
-    "dos866": "cp866", "cnbig5": "big5hkscs", "eucjpms": "euc_jp", "eucjpwin": "euc_jp", "cp51932": "euc_jp",
+    "utf8mb4": "utf-8", "utf8mb3": "utf-8", "unicode11utf8": "utf-8", "unicode11utf7": "utf-7", "utf8sig": "utf-8",
+    "unicode": "utf_16", "cnbig5": "big5hkscs", "eucjpms": "euc_jp", "eucjpwin": "euc_jp", "cp51932": "euc_jp",
 }  # fmt: skip
 # Python's codecs that are no charsets of mail; some are slow, some make lone surrogates.
 _REFUSED = {"idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode-escape", "raw_unicode_escape"} | {
@@ -37,11 +37,10 @@ _WORDS, _CONTROLS = re.compile(rb"[a-zA-Z] [a-zA-Z]|<[a-zA-Z!]"), re.compile(rb"
 _NOT_ASCII = re.compile(r"utf[-_]?(7|16|32)|iso2022|hz")
 # How some of them switch between sets of characters.
 _SHIFTS = {
-    "iso2022": re.compile(rb"\x1b[$(]"), "hz": re.compile(rb"~\{"),
-    "utf-7": re.compile(rb"\+[A-Za-z0-9+/]"), "utf_7": re.compile(rb"\+[A-Za-z0-9+/]"),
+    "iso2022": re.compile(rb"\x1b[$(]"), "hz": re.compile(rb"~\{"), "utf-7": re.compile(rb"\+[A-Za-z0-9+/]"),
 }  # fmt: skip
 _SQUEEZE = re.compile(r"[^a-z0-9]+")
-_WINDOWS = re.compile(r"^(?:win(?:dows)?|cp|ms|ansi)?(?=[0-9]{3,4}$)")
+_WINDOWS = re.compile(r"^(?:win(?:dows)?|cp|ms|ansi|dos)?(?=[0-9]{3,4}$)")
 # Characters beyond ASCII, but for those that in windows-1252 are a capital with an accent, and then a blank, dots, a
 # quotation mark or a dash.
 _SIGNS = (0x85, 0x91, 0x92, 0x93, 0x94, 0x96, 0x97, 0xA0, 0xAB, 0xBB)
@@ -54,6 +53,9 @@ LONGEST = 1_310_720
 _PIECE = 65_536
 # A character of UTF-8, at the end of the data, that lacks its last bytes.
 _UNFINISHED = re.compile(rb"(?:[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})\Z")
+# All bytes but those that lead a character beyond ASCII in UTF-8; and how many such characters may be an accident: in
+# other charsets "её" (KOI8-R) and some Chinese words look like UTF-8.
+_NO_LEAD, _FEW = bytes(range(0xC2)), 5
 # The five bytes that windows-1252 leaves undefined.
 _UNDEFINED_1252 = (0x81, 0x8D, 0x8F, 0x90, 0x9D)
 
@@ -91,6 +93,8 @@ def decode(data: bytes, declared: str | None) -> str:
     name = codec(declared) if declared else None
     if name and _WIDE.match(name) and not data.startswith(_MARKS) and _is_narrow(data):
         name = None  # a false declaration, left over from before the text was converted
+    if name and name != "utf-8" and not _WIDE.match(name) and _is_surely_utf8(data):
+        name = "utf-8"  # another one of that kind
     if data.isascii() and not (name and _NOT_ASCII.match(name)):
         return _decode(data, "ascii") if b"\x1b$" not in data else decode(data, "iso-2022-jp")
     if name is None:
@@ -109,10 +113,18 @@ def _is_narrow(data: bytes) -> bool:
     return not data.isascii() or len(data) % 2 == 1 or b"\n" in data or _WORDS.search(data) is not None
 
 
+def _is_surely_utf8(data: bytes) -> bool:
+    """Whether the bytes are valid UTF-8, with so many characters beyond ASCII that it is no accident."""
+    return not data.isascii() and is_utf8(data) and len(data.translate(None, _NO_LEAD)) >= _FEW
+
+
 def is_utf8(data: bytes) -> bool:
-    """Whether the bytes are valid UTF-8."""
+    """Whether the bytes are valid UTF-8; in little memory."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        data.decode()
+        for start in range(0, len(data), _PIECE):
+            decoder.decode(data[start : start + _PIECE])
+        decoder.decode(b"", True)
     except UnicodeDecodeError:
         return False
     return True

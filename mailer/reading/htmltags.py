@@ -10,7 +10,7 @@ from html import unescape
 from html.entities import html5
 from typing import NamedTuple
 
-from mailer.reading.longtext import SHORT, pieces
+from mailer.reading.longtext import SHORT, pieces, substitute
 
 # A tag with its slash, name and attributes; the beginning of a comment; or another declaration.
 TAG = re.compile(r"<(?:(/?)([a-zA-Z][^\s/>]{0,40})([^>]*+)>|(!--)|[!?][^>]*+>)")
@@ -58,7 +58,7 @@ def attribute(attributes: str, name: str) -> str:
     for found in _ATTRIBUTE.finditer(attributes):
         if found[1].lower() == name:
             value = found[2] or found[3] or found[4] or ""
-            return unescaped(_ENTITY.sub(_bare, value)).strip() if "&" in value else value.strip()
+            return unescaped(substitute(_ENTITY, _bare, value)).strip() if "&" in value else value.strip()
     return ""
 
 
@@ -114,7 +114,7 @@ def _tag(slash: str | None, name: str | None, attributes: str | None, comment: s
     closed = "'" not in attributes and not attributes.count('"') % 2
     return Tag(
         name, attributes=attributes, skipped=name in SKIPPED, hidden=name not in VOID and is_hidden(attributes),
-        preformatted="-space" in attributes and name not in VOID and bool(_LINES_KEPT.search(_style(attributes))),
+        preformatted=name not in VOID and _keeps_lines(attributes),
         quotes_closed=closed or _CLOSED.fullmatch(attributes) is not None,
     )
 
@@ -131,6 +131,11 @@ def is_hidden(attributes: str) -> bool:
     if "hidden" in attributes and _HIDDEN_ATTRIBUTE.search(_VALUE.sub('""', attributes)):
         return True
     return _HIDDEN.search(_style(attributes)) is not None
+
+
+def _keeps_lines(attributes: str) -> bool:
+    spaced = "-space" in attributes or "-SPACE" in attributes  # Outlook writes styles in capitals
+    return spaced and _LINES_KEPT.search(_style(attributes)) is not None
 
 
 def _style(attributes: str) -> str:

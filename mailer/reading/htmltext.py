@@ -23,7 +23,7 @@ _PARAGRAPHS = frozenset(("p", "h1", "h2", "h3", "h4", "h5", "h6", "table", "bloc
 _BLOCKS = _PARAGRAPHS | frozenset((
     "div", "li", "tr", "dt", "dd", "section", "article", "header", "footer", "address", "center", "form", "fieldset",
     "figure", "figcaption", "aside", "main", "nav", "body", "caption", "thead", "tbody", "tfoot", "hr", "option",
-    "legend",
+    "legend", "summary",
 ))  # fmt: skip
 _MARKED = frozenset(("blockquote", "pre", "ul", "ol", "li", "hr"))
 _PLAIN = _BLOCKS - _MARKED

@@ -2,7 +2,7 @@
 
 Promises a tree for any bytes, in time linear in them: at most `PARTS` parts and `DEPTH` levels; what is beyond is
 not parsed, and a defect says so. A multipart is split at its own boundary before its parts are parsed, so the end of a
-part also ends a multipart in it that lacks its last boundary. Called by `reading`, `content` and `imap.fetch`.
+part also ends a multipart in it that lacks its last boundary. Called by `reading`, `imap.fetch` and `imap.parts`.
 """
 
 import re

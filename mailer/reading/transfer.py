@@ -14,6 +14,9 @@ from mailer.reading import headers
 _BASE64 = re.compile(rb"(?:[ \t]*+[A-Za-z0-9+/]*+={0,2}+[ \t]*+(?:\n|\Z))*+")
 _BASE64_LINE = re.compile(rb"^[A-Za-z0-9+/]{56,}=*$", re.MULTILINE)
 _WORDS = re.compile(rb"[A-Za-z]{2} [A-Za-z]{2}|_{10}|-{10}")
+_LONG_LINE = re.compile(rb"[^\n]{56}")  # as long as the lines of base64 are, but of anything
+_WORD = re.compile(rb"\s*(?:[A-Z]?[a-z]+|[A-Z]+)\s*")
+_CONTROLS = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")  # what no text holds
 _LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/\n"
 _PIECE = 65_536
 _SOFT_BREAK = re.compile(rb"=[ \t]+\n")
@@ -41,24 +44,31 @@ def _base64(data: bytes) -> tuple[bytes, bool]:
     end = _BASE64.match(data).end()  # type: ignore[union-attr]
     if end == len(data):
         return headers.base64(data), True  # with blanks, or in pieces that were encoded one by one
-    rest = data[end:]
-    if _WORDS.search(rest) and not _BASE64_LINE.search(rest):
-        return headers.base64(data[:end]) + (b"\n" if end else b"") + rest, end > 0
-    line = _BASE64_LINE.search(data)
-    if line and line.start() >= end and _WORDS.search(data, 0, line.start()):
-        text, whole = _base64(data[line.start() :])
-        return _decoded(data[:end]) + data[end : line.start()] + text, whole
-    return headers.base64(data), False
+    head, rest = data[:end], data[end:]
+    if not _BASE64_LINE.search(rest):
+        padded = head.rstrip(b" \t\n").endswith(b"=")  # then base64 is over, and whatever follows is in clear
+        if not padded and not _WORDS.search(rest):
+            return headers.base64(data), False
+        if not head or _WORD.fullmatch(head):
+            return data, False  # nothing of it was ever encoded
+        return headers.base64(head) + b"\n" + rest, True
+    begin = _BASE64_LINE.search(data).start()  # type: ignore[union-attr]
+    if begin < end or (_LONG_LINE.search(data, 0, begin) and not _WORDS.search(data, 0, begin)):
+        return headers.base64(data), False
+    text, whole = _base64(data[begin:])
+    return _decoded(head) + data[end:begin] + text, whole
 
 
 def _decoded(head: bytes) -> bytes:
-    """A line or more that may be base64: decoded if they are text then, or else as they are."""
+    """Lines before a banner: decoded if they are base64 of a text and no word of the banner, or else as they are."""
+    if _WORD.fullmatch(head):
+        return head
     try:
         text = binascii.a2b_base64(head.translate(None, b" \t\n"), strict_mode=True)
-        text.decode()
+        readable = not _CONTROLS.search(text.decode())
     except ValueError:
         return head
-    return text + b"\n" if text else head
+    return text + b"\n" if text and readable else head
 
 
 def _is_clean(data: bytes) -> bool:

@@ -1,6 +1,7 @@
 """Mail as programs get it wrong: it is read as its writer meant it."""
 
 import base64
+import codecs
 import unittest
 from unittest import mock
 
@@ -43,6 +44,23 @@ class Mistakes(unittest.TestCase):
             with self.subTest(charset):
                 fields = f"Content-Type: text/plain; charset={charset}\r\n\r\n"
                 self.assertEqual(read(FROM + fields.encode() + text.encode()).text, text)
+
+    def test_utf_8_that_fits_another_charset_is_read_as_it_is_where_that_is_no_accident(self) -> None:
+        for charset in ("windows-1251", "koi8-r", "iso-8859-1", "windows-1252", "gb2312", "big5", "shift_jis", "cp866"):
+            for text in ("Здравствуйте, принтер не работает", "Grüße aus Köln, schöne Grüße, später", "打印机不工作了"):
+                with self.subTest(charset, text=text):
+                    self.assertEqual(mail(f"Content-Type: text/plain; charset={charset}", text.encode()).text, text)
+        accidents = {"koi8-r": "ask her: её, её", "windows-1251": "Её, Её", "gb2312": "联通"}
+        for charset, text in accidents.items():
+            with self.subTest(charset, text=text):
+                self.assertEqual(mail(f"Content-Type: text/plain; charset={charset}", text.encode(charset)).text, text)
+
+    def test_a_charset_by_an_old_name(self) -> None:
+        marked = codecs.BOM_UTF16_LE + "Привет".encode("utf-16-le")
+        self.assertEqual(mail("Content-Type: text/plain; charset=unicode", marked).text, "Привет")
+        for charset in ("DOS-862", "IBM862", "cp862"):
+            found = mail(f"Content-Type: text/plain; charset={charset}", "שלום".encode("cp862"))
+            self.assertEqual(found.text, "שלום")
 
     def test_what_a_gateway_adds_in_utf_8_does_not_hide_the_charset_of_the_text(self) -> None:
         table = {"iso-2022-jp": "プリンター" * 9, "hz": "打印机坏了" * 9, "utf-7": "Größe über " * 9}
@@ -161,12 +179,29 @@ class Mistakes(unittest.TestCase):
         text = "Der Drucker im zweiten Stock druckt jede Seite doppelt; über Mittag geht nichts mehr."
         before, behind = "*** EXTERNAL MAIL: mind the links ***\n\n", "This list is for members\n"
         encoded = base64.encodebytes(text.encode()).decode()
-        table = [(above, "") for above in (before, f"\n{before}", f"CAUTION\n{before}", f"Dear\n{before}")]
-        for above, below in (*table, ("", behind), (before, behind)):
+        banners = (
+            before, f"\n{before}", f"CAUTION\n{before}", f"Dear\n{before}", f"WARN\n{before}", "[EXT]\n\n",
+            "[EXTERNAL]\n", "*** EXTERNAL ***\n", "CAUTION: EXTERNAL\n\n", "ВНИМАНИЕ: внешнее письмо\n",
+        )  # fmt: skip
+        footers = (behind, "-- \nlist\n", "Unsubscribe: http://a.example\n", "--\nlists.example.com\n")
+        table = [*((above, "") for above in banners), *(("", below) for below in footers)]
+        for above, below in (*table, (before, behind)):
             with self.subTest(above, below=below):
                 found = mail(fields, (above + encoded + below).encode())
                 self.assertEqual(found.text.rstrip("\n"), f"{above}{text}\n{below}".rstrip("\n"))
                 self.assertEqual(found.defects, ())
+
+    def test_clear_text_that_is_declared_as_base64(self) -> None:
+        fields = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64"
+        for text in ("Hello\n\nplease help me", "DEAR\nplease help me", "Danke\n\nHans Maier", "please help me"):
+            with self.subTest(text):
+                self.assertEqual(mail(fields, text.encode()).text, text)
+
+    def test_utf_8_by_another_name_may_be_broken_too(self) -> None:
+        for charset in ("utf-8", "utf8mb4", "unicode-1-1-utf-8", "utf-8-sig"):
+            with self.subTest(charset):
+                text = "Grüße aus Köln".encode("windows-1252")
+                self.assertEqual(mail(f"Content-Type: text/plain; charset={charset}", text).text, "Grüße aus Köln")
 
     def test_a_charset_of_two_bytes_over_text_of_one(self) -> None:
         for charset in ("utf-16", "utf-16le", "UTF-32", "utf16"):
@@ -284,9 +319,11 @@ class Mistakes(unittest.TestCase):
                 html = f'<div style="white-space: {style}; color: red">{lines}</div><div>a\nb</div>'
                 self.assertEqual(mail("Content-Type: text/html", html.encode()).text, f"{lines}\na b")
         for html, expected in (
+            ("<details><summary>Sum</summary>Text</details>", "Sum\nText"),
             ('<div style="white-space:pre">One\n  two   x</div>', "One\n  two   x"),
             ('<p style="white-space:pre-wrap">a\nb<p style="white-space:pre-wrap">c\nd</p>', "a\nb\n\nc\nd"),
             ('x<div style="display:none;white-space:pre">y</div>text\nmore', "xtext more"),
+            ('<DIV STYLE="WHITE-SPACE: PRE">One\n  two</DIV>', "One\n  two"),
             ('Hi\nyou <span style="white-space:pre-wrap">x\ny</span> and\nmore', "Hi\nyou x\ny and more"),
         ):
             with self.subTest(html):
