@@ -63,8 +63,8 @@ class Selected(NamedTuple):
 class Progress:
     """The saved position in one mailbox; a mailbox that was never read has no UIDVALIDITY here.
 
-    refused: mails that the server did not give, by UID; marking: the mails of the last batch, whose
-    \\Seen may not have been stored yet; marks: places in the success and the error log before which there is no
+    refused: mails that the server did not give, by UID; marking: recorded mails, those of the last batch among them,
+    whose \\Seen may not have been stored yet; marks: places in the success and the error log before which there is no
     record of a mail that is still to come.
     """
 

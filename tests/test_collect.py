@@ -89,6 +89,7 @@ class WatchedMailbox(Mailbox):
     stingy: frozenset[int] = frozenset()     # UIDs of which only the beginning is given
     breaking: frozenset[int] = frozenset()   # UIDs whose FETCH ends the connection
     breaks_over_marks: bool = False          # whether STORE ends the connection
+    refused_marks: int = 0                   # how many STOREs get NO for now, as with [INUSE]
     away: frozenset[int] = frozenset()       # UIDs that get NO for now, as with [UNAVAILABLE]
     tells_next_uid: bool = True
     fragile: bool = False                    # whether the beginnings of those come before that
@@ -122,7 +123,8 @@ class WatchedMailbox(Mailbox):
         if self.breaks_over_marks:
             self.close()
             raise MailboxError("the connection broke")
-        done = super().mark(uids)
+        self.refused_marks -= 1
+        done = self.refused_marks < 0 and super().mark(uids)
         self.effects.happen("marked")
         return done
 
@@ -969,6 +971,35 @@ class Refusals(CollectCase):
         self.mailbox.breaks_over_marks = False
         self.start().run_pass()
         self.assertEqual(self.seen(uids), [False, False, False, True, True], "tried again at a start")
+
+    def test_marks_that_were_refused_are_made_up_for(self) -> None:
+        for refused, passes in ((1, 1), (2, 3), (3, 0)):
+            with self.subTest(refused=refused, passes=passes):
+                self.begin()
+                uids = self.deliver(3)
+                collector = self.start()
+                self.mailbox.refused_marks = refused
+                with mock.patch.object(collect, "_MAILS", 1):  # three batches
+                    collector.run_pass()
+                for _ in range(passes):
+                    collector.run_pass()
+                if not passes:
+                    self.end()
+                    uids += self.deliver(1)
+                    self.start().run_pass()
+                self.assertEqual(self.seen(uids), [True] * len(uids))
+                self.server.set_flags(self.address, uids[0], set())
+                self.start().run_pass()
+                self.assertEqual(self.seen(uids[:1]), [False], "somebody made it unread since")
+
+    def test_of_very_many_refused_marks_the_newest_are_made_up_for(self) -> None:
+        uids = self.deliver(5)
+        collector = self.start()
+        self.mailbox.refused_marks = 1
+        with mock.patch.object(collect, "_MOST_UNMARKED", 2):
+            collector.run_pass()
+            collector.run_pass()
+        self.assertEqual(self.seen(uids), [False] * 3 + [True] * 2)
 
     def test_what_is_logged_and_cannot_be_had_again_stops_nobody_whose_state_was_lost(self) -> None:
         for way in ("breaking", "fragile", "refusing", "breaks_over_marks"):

@@ -338,11 +338,14 @@ class Searching(ImapCase):
             self.assertEqual(list(box.unseen()), [9, 10, 11])
 
     def test_marks_that_are_refused_for_now_are_tried_with_the_next_ones(self) -> None:
-        answers: list[Action] = [b"%tag% NO [INUSE] try again later\r\n", b"%tag% OK stored\r\n"]
+        refused = b"%tag% NO [INUSE] try again later\r\n"
+        answers: list[Action] = [refused, refused, b"%tag% OK stored\r\n"]
         with ScriptedServer({**IMAP, "UID STORE": answers}, imap=True) as server:
             box = self.opened(server.port)
-            with self.assertLogs("mailer.imap", "WARNING"):
+            with self.assertLogs("mailer.imap", "WARNING") as log:
                 self.assertFalse(box.mark([9]))
+                self.assertFalse(box.mark([9]))
+            self.assertEqual(len(log.output), 1, "it is told once")
             self.assertTrue(box.mark([10]))
 
 

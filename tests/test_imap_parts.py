@@ -40,6 +40,11 @@ MAILS = {
     "three photos": (HEAD + multipart("mixed", "b", text("look"), file("1.jpg"), file("2.jpg"), file("3.jpg")), 80),
     "a text behind": (HEAD + multipart("mixed", "b", text("one"), file("big", 2_000_000), text("two")), 80),
     "an attachment first": (HEAD + multipart("mixed", "b", file("big", 2_000_000), text("the text")), 80),
+    "an empty part": (HEAD + multipart("mixed", "b", file("big"), b"", text("two"), file("b")), 80),
+    "a doubled boundary": (HEAD + multipart("mixed", "b", file("big"), b"--b", text("two"), file("b")), 80),
+    "empty parts": (HEAD + multipart("mixed", "b", file("big"), b"", b"", b"", b"", text("two"), file("b")), 80),
+    "an empty part asked for last": (HEAD + multipart(
+        "mixed", "b", file("big"), *[file(f"{n}", 99) for n in range(6)], b"", text("two"), file("b")), 80),
     "long text behind": (HEAD + multipart("mixed", "b", file("big"), text("слово " * 40_000), file("b")), 550),
     "no field in a part": (HEAD + multipart("mixed", "b", file("big"), b"\r\nno fields: none", file("b")), 80),
     "twenty photos": (HEAD + multipart("mixed", "b", *(file(f"{n}.jpg", 70_000) for n in range(20))), 80),

@@ -43,6 +43,8 @@ _ASKED = 1_000
 _MAILS = 500
 _CHARACTERS = 500_000
 _SECONDS = 20.0
+# Mails that are to be marked once the server takes marks again; beyond that only the newest are.
+_MOST_UNMARKED = 10_000
 
 
 class Collector:
@@ -67,8 +69,8 @@ class Collector:
         self._suspect = 0  # the UID whose fetch failed even alone; the next pass finds out whether it is to blame
         self._refusals = Refusals()
         self._unsure = True  # whether the logs may hold records that the position does not know of
-        self._unmarked = self._ledger.progress.marking
-        self._marked = False  # whether the last batch is marked as seen
+        self._unmarked = self._ledger.progress.marking  # recorded, and perhaps not marked yet
+        self._marked = False  # whether the last marks were set
 
     def run_pass(self) -> tuple[int, int]:
         """Take all new mail; return how many records went into the success log and into the error log."""
@@ -119,15 +121,15 @@ class Collector:
         return self._ledger.progress.done, self._ledger.progress.refused
 
     def _take_up(self) -> None:
-        """Open the mailbox, and first mark the mails of the last batch that may not be marked yet."""
+        """Open the mailbox, and first mark the recorded mails that may not be marked yet."""
         if self._backlog.take_up():
             self._unmarked = ()
             self._suspect = self._careful = 0  # they belong to the former mailbox, and so do the fragments
             self._refusals.fragments.clear()
             self._ledger.recover()
-        unmarked, self._unmarked = self._unmarked, ()  # one more try only: reading matters more
+        unmarked, self._unmarked = self._unmarked, ()
         if unmarked:
-            self._mark(unmarked)
+            self._mark(unmarked)  # if this breaks the connection they stay unmarked: reading matters more
 
     # -- the mails, batch by batch -------------------------------------------------------------------------------------
 
@@ -202,9 +204,10 @@ class Collector:
         refused = {uid: tries for uid, tries in progress.refused.items() if uid not in gone}
         readings = [(uid, reading or self._refusals.count(uid, refused)) for uid, reading in batch]
         readings += [(uid, fragments.get(uid)) for uid in gone]
-        marking = tuple(uid for uid, reading in batch if reading)
-        for uid in marking:
+        read_whole = [uid for uid, reading in batch if reading]
+        for uid in read_whole:
             refused.pop(uid, None)
+        marking = sorted({*self._unmarked, *read_whole})[-_MOST_UNMARKED:]
         progress = replace(progress, done=max(progress.done, done), refused=refused, marking=marking)
         recorded = [(uid, reading) for uid, reading in readings if reading]
         self._ledger.record(recorded, progress)
@@ -212,8 +215,8 @@ class Collector:
             fragments.pop(uid, None)
         self._unmarked = marking
         self._mark(marking)
-        self._unmarked = ()
 
     def _mark(self, uids: Sequence[int]) -> None:
         self._marked = False
         self._marked = self._mailbox.mark(uids)
+        self._unmarked = () if self._marked else uids

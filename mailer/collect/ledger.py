@@ -2,7 +2,7 @@
 
 `record` does steps 1 and 2 of the order in `collect`: it returns when the lines are durable and the position behind
 them is saved. After a start, or any failure, `recover` finds the mails that are logged behind the saved position, and
-`record` does not log them again. Called by `collect`.
+`record` does not log them again. Called by `collect` and `backlog`.
 """
 
 import hashlib
@@ -104,7 +104,7 @@ class Ledger:
         self._advance(progress)
 
     def marked(self) -> None:
-        """Note that the last batch is marked as seen, so that no later start marks a mail that somebody made unseen."""
+        """Note that all recorded mails are marked, so that no later start marks a mail that somebody made unseen."""
         if self.progress.marking:
             progress = replace(self.progress, marking=())
             self._position.save(progress)

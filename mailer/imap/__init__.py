@@ -60,7 +60,7 @@ class Mailbox:
         self._mark_seen = mark_seen
         self._wire: Wire | None = None
         self._at_once = _FEW
-        self._takes_marks = False
+        self._takes_marks = self._marks_refused = False
         self._selected = Selected(0, 0)
         self._count = 0
         self._broke: set[int] = set()  # the UIDs over which the connection broke in `gives_others`
@@ -155,9 +155,11 @@ class Mailbox:
             return bool(uids) and not self._mark_seen  # without MARK_SEEN nothing is left to do
         status, _, words = self._live().ask("STORE", pack(uids), "+FLAGS.SILENT", r"(\Seen)")
         if status != "OK":
-            _log.warning("%s: mails cannot be marked as seen: %s", self._folder, words)
+            level = logging.DEBUG if self._marks_refused else logging.WARNING  # told once
+            _log.log(level, "%s: mails cannot be marked as seen: %s", self._folder, words)
             self._takes_marks = not_for_good(words)  # False: no further STORE until the folder is opened again
-        return status == "OK"
+        self._marks_refused = status != "OK"
+        return not self._marks_refused
 
     def _suit(self, seconds: float) -> None:
         """Choose the size of the next FETCH by the seconds that the last one took."""

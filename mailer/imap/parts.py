@@ -67,6 +67,7 @@ def following(
     wants it. Raises Unlike.
     """
     start, at_once = cut.number, _FEW
+    empty = 0  # parts in a row without a header: they are empty if others follow, and else not there
     while start < mime.PARTS:
         sections = {number: f"{cut.section}{number}" for number in range(start, start + at_once)}
         start, at_once = start + at_once, min(2 * at_once, _MANY)
@@ -77,12 +78,15 @@ def following(
                 if _fields(header) != cut.last.fields:
                     raise Unlike
             elif not header:
-                yield b"\r\n--" + cut.boundary + b"--\r\n"
-                return
+                empty += 1
             else:
                 header = (header.strip() or b"Content-Type: text/plain") + b"\r\n\r\n"
-                yield b"\r\n--" + cut.boundary + b"\r\n"
+                yield (b"\r\n--" + cut.boundary + b"\r\n") * (1 + empty)
                 yield header if _is_attachment(_fields(header)) else text(section, header)
+                empty = 0
+        if empty > 1:  # a single one does not tell what comes behind it
+            yield b"\r\n--" + cut.boundary + b"--\r\n"
+            return
 
 
 def _has_text(parts: Sequence[mime.Part]) -> bool:
