@@ -29,8 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--email", metavar="ADDRESS", help="your e-mail address")
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--message", metavar="TEXT", help="the message")
-    text.add_argument("--file", metavar="FILE", type=Path, help="a file that holds the message, taken as it is")
-    parser.add_argument("--json", action="store_true", help="print the server's reply as one line of JSON")
+    text.add_argument("--file", metavar="FILE", type=Path, help="a file that holds the message; - is standard input")
+    parser.add_argument("--json", action="store_true", help="print the reply as one line of JSON")
     flags = parser.parse_args(argv)
 
     def run() -> int:

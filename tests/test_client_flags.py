@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -221,16 +222,29 @@ class FailureTest(ClientTestCase):
 
     @unittest.skipUnless(os.name == "posix", "Ctrl-C cannot be sent to one process alone here")
     def test_an_interrupt_leaves_it_open_whether_it_was_sent(self) -> None:
-        with FakeServer(silence) as server:
+        for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(ending.name), FakeServer(silence) as server:
+                process = subprocess.Popen(
+                    self.command(server.port, *BOTH), env=self.env, stderr=subprocess.PIPE,
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in the background it is ignored
+                )  # fmt: skip
+                wait_until(lambda: server.requests)
+                process.send_signal(ending)
+                said = process.communicate(timeout=10)[1]
+                self.assertEqual((said, process.returncode), (b"It may have been sent all the same.\n", 130))
+
+    @unittest.skipUnless(os.name == "posix", "there is no SIGHUP here")
+    def test_a_signal_that_is_ignored_stays_so(self) -> None:
+        go_on = threading.Event()
+        with FakeServer(lambda _request: go_on.wait(30) and OK) as server:
             process = subprocess.Popen(
-                self.command(server.port, *BOTH), env=self.env, stderr=subprocess.PIPE,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+                self.command(server.port, *BOTH), env=self.env, stdout=subprocess.PIPE,
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),  # as `nohup` does
             )  # fmt: skip
             wait_until(lambda: server.requests)
-            process.send_signal(signal.SIGINT)
-            said = process.communicate(timeout=10)[1]
-            self.assertEqual((said, process.returncode), (b"It may have been sent all the same.\n", 130))
-
+            process.send_signal(signal.SIGHUP)
+            go_on.set()
+            self.assertIn(b"12345", process.communicate(timeout=10)[0])
 
     @unittest.skipUnless(os.name == "posix", "Ctrl-C cannot be sent to one process alone here")
     def test_an_interrupt_before_there_is_a_connection_leaves_nothing_open(self) -> None:

@@ -22,6 +22,7 @@ if os.name != "posix":
 
 import termios
 
+from mailer.console import draft_file
 from mailer.console.draft import Draft
 from mailer.console.draft_file import read
 from mailer.console.terminal import Terminal
@@ -209,6 +210,15 @@ class PasteTest(TerminalTestCase):
                     person.answers("Your message", "x\r.\r" + "echo pasted\r" * 200)
                     person.sees("left: []")
                     self.assertEqual(person.ends(), 0)
+
+    def test_a_second_mail_is_not_denied_where_it_would_go_under_another_id(self) -> None:
+        answers = (None, None, error("mail_rejected"), OK)  # lost twice, and refused, as by another server
+        with FakeServer(*answers) as server, self.person(server.port, *ADDRESS) as person:
+            person.answers("Your message", "x\r.\r")
+            person.answers("Ask again; within an hour", "1\r")
+            person.answers("Send it again, even if it should arrive twice", "1\r")
+            self.assertEqual(person.ends(), 0)
+            self.assertNotEqual(server.requests[-1]["id"], server.requests[0]["id"])
 
     def test_what_is_pasted_after_the_end_chooses_nothing(self) -> None:
         self.env["TERM"] = "dumb"
@@ -867,6 +877,20 @@ class DraftTest(TerminalTestCase):
             late.answers("Your message", "new\r.\r")
             self.assertEqual(late.ends(), 0)
             self.assertEqual([request["message"] for request in server.requests], ["new"])
+
+    def test_a_draft_that_is_taken_during_the_search_hides_no_other(self) -> None:
+        self.drafts.mkdir()
+        paths = [self.drafts / f"draft-{number}-a" for number in range(3)]
+        for path in paths:
+            path.write_text('{"email": "bob@example.com", "id": "1"}\nold')
+
+        def is_waiting(path: Path) -> bool:
+            found = draft_file.is_waiting(path)
+            paths[1].unlink(missing_ok=True)
+            return found
+
+        with mock.patch.dict(os.environ, self.at_home()), mock.patch("mailer.console.draft.is_waiting", is_waiting):
+            self.assertEqual({*Draft().waiting()}, {paths[0], paths[2]})
 
     def test_the_draft_of_a_client_that_runs_is_not_offered(self) -> None:
         with FakeServer() as server, self.person(server.port, *ADDRESS) as first:

@@ -13,7 +13,7 @@ from pathlib import Path
 from mailer.console.courier import REMEMBERED, Courier, exit_code
 from mailer.console.draft import Draft
 from mailer.console.draft_file import read
-from mailer.console.editor import end_no_more, end_once
+from mailer.console.endings import end_no_more, end_once
 from mailer.console.form import Form
 from mailer.console.terminal import Terminal
 from mailer.errors import ExitCode, Problem, TransportError, UnsentInterrupt, safe
@@ -84,6 +84,7 @@ class _Conversation:
             if isinstance(outcome, Reply) and not outcome.retry and not uncertain:
                 # It was not sent. To the same id the server would only repeat this answer, even when the cause is gone.
                 self._request = replace(self._request, id=_new_id())
+                self._twice = self._twice or doubtful
             self._keep(doubtful or uncertain)
             if not self._mend(outcome):
                 self.part()

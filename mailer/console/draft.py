@@ -122,11 +122,13 @@ class Draft:
         """The drafts of clients that are gone, the newest first."""
         if self.trouble:
             return []
-        try:
-            found = [path for path in self.folder.iterdir() if path != self.path and is_waiting(path)]
-            return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-        except OSError:
-            return []
+        found: list[tuple[float, Path]] = []
+        with suppress(OSError):
+            for path in self.folder.iterdir():
+                with suppress(OSError):  # another client has just taken it
+                    if path != self.path and is_waiting(path):
+                        found.append((path.stat().st_mtime, path))
+        return [path for _, path in sorted(found, reverse=True)]
 
     def take(self, path: Path, doubtful: bool) -> None:
         """Make a waiting draft this client's own; raises OSError when another client was quicker."""

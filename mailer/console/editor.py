@@ -1,23 +1,20 @@
 """Editors: readline, or a plain one in its place, for a line at the terminal; and the person's own for a whole text.
 
-Called by `terminal`, `conversation` and `form`.
+Called by `terminal`.
 """
 
 import locale
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
-# The signals that end a conversation; the draft is kept then.
-ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGQUIT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_KEYS = {signal.SIGINT, getattr(signal, "SIGQUIT", signal.SIGINT)}
+from mailer.console.endings import ends
+
 _END_OF_INPUT, _ERASE, _KILL_LINE = b"\x04", b"\x7f\b", b"\x15"
 
 
@@ -36,44 +33,6 @@ def line_editor() -> ModuleType | None:
     return readline
 
 
-def end_once() -> None:
-    """Have the first signal of ENDINGS raise KeyboardInterrupt, and no other: a window that closes may send several."""
-
-    def end(*_: object) -> None:
-        end_no_more()
-        raise KeyboardInterrupt
-
-    for ending in ENDINGS:
-        signal.signal(ending, end)
-
-
-def end_no_more() -> None:
-    """Ignore the signals of ENDINGS from here on."""
-    for ending in ENDINGS:
-        signal.signal(ending, lambda *_: None)  # SIG_IGN makes Python complain of a pending one
-
-
-@contextmanager
-def endings_noted() -> Iterator[list[int]]:
-    """Only note the signals of ENDINGS while the person's editor is at work: the list of those that have come.
-
-    Afterwards raises KeyboardInterrupt if one has come, but for those of Ctrl-C and Ctrl-\\, which are keys of editors.
-    """
-    ended: list[int] = []
-    handlers = {number: signal.signal(number, lambda number, _: ended.append(number)) for number in ENDINGS}
-    try:
-        yield ended
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    if _ends(ended):
-        raise KeyboardInterrupt
-
-
-def _ends(signals: list[int]) -> bool:
-    return bool({*signals} - _KEYS)
-
-
 def edited(text: str, ended: list[int]) -> bytes:
     """What the person's editor makes of a text; raises OSError when there is no editor, or it failed.
 
@@ -85,7 +44,7 @@ def edited(text: str, ended: list[int]) -> bytes:
         file.write_text(text + "\n", encoding="utf-8", errors="replace")
         windows = f"{chosen} {subprocess.list2cmdline([str(file)])}"  # there each program splits its own command line
         code = subprocess.call(windows if os.name == "nt" else [*shlex.split(chosen), str(file)])
-        if code < 0 or _ends(ended):  # some editors then save to `message.txt.save`
+        if code < 0 or ends(ended):  # some editors then save to `message.txt.save`
             return max(Path(folder).glob("message.txt*"), key=lambda path: path.stat().st_mtime_ns).read_bytes()
         if code:
             raise OSError(f"{chosen}: exit code {code}")

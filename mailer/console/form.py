@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mailer.console.draft import Draft
-from mailer.console.editor import endings_noted
+from mailer.console.endings import endings_noted
 from mailer.console.terminal import Terminal
 from mailer.errors import Problem, RequestError, safe
 from mailer.protocol import Request
