@@ -142,7 +142,7 @@ def _account(reader: Reader) -> Account:
 
 def _oauth(reader: Reader) -> OAuth:
     if reader.has("EMAIL_TOKEN_COMMAND"):
-        return OAuth(command=reader.text("EMAIL_TOKEN_COMMAND", any_letters=True))
+        return OAuth(command=reader.command("EMAIL_TOKEN_COMMAND"))
     refresh_token = reader.secret("OAUTH_REFRESH_TOKEN")
     if not refresh_token:
         reader.complain("OAUTH_REFRESH_TOKEN", "is missing (or set EMAIL_TOKEN_COMMAND)")

@@ -25,13 +25,15 @@ from mailer.transport.listener import Listener
 from mailer.validation import check_email
 
 _GRACE = 9.0  # seconds to finish what is under way when the server is told to end; it has 10 in all
-_LAST_STEPS = 0.5  # the last seconds of these: waits are ended, and clients hear what became of their requests
+_LAST_DELIVERIES = 3.0  # in the last seconds of these no delivery begins: its end might not be awaited
+_LAST_STEPS = 0.5  # in the very last ones waits are ended, and clients hear what became of their requests
 
 _log = logging.getLogger("server")
 
 
 def check(settings: ServerSettings) -> int:
     """Prove the settings without sending anything; prints a line for each mail step, and returns the exit code."""
+    launch.interrupt_on_signals()
     address = _sender(settings)
     launch.require_writable("STATE_DIR", settings.state_dir)
     sequence.check(settings.state_dir)
@@ -93,12 +95,17 @@ def _end(server: Listener, outbox: Outbox, last_moment: threading.Event) -> None
         last_moment.set()
         outbox.give_up()
 
-    timer = threading.Timer(_GRACE - _LAST_STEPS, give_up)
-    timer.daemon = True
-    with contextlib.suppress(RuntimeError):  # no thread is to be had: what is left at the end gets no reply
-        timer.start()
+    timers = [
+        threading.Timer(_GRACE - _LAST_DELIVERIES, outbox.begin_no_more),
+        threading.Timer(_GRACE - _LAST_STEPS, give_up),
+    ]
+    for timer in timers:
+        timer.daemon = True
+        with contextlib.suppress(RuntimeError):  # no thread is to be had: what is left at the end gets no reply
+            timer.start()
     server.stop(_GRACE)
-    timer.cancel()
+    for timer in timers:
+        timer.cancel()
     outbox.close()
 
 
@@ -131,6 +138,7 @@ def _intake(settings: ServerSettings, outbox: Outbox, tickets: Sequence) -> Inta
         answers=Answers(time.monotonic, stand_aside, most_waiting=max(1, settings.workers * 3 // 4)),
         per_client=RateLimit(settings.rate_per_client, time.monotonic),
         per_recipient=RateLimit(settings.rate_per_recipient, time.monotonic),
+        hide=outbox.hide,
     )
 
 
@@ -158,9 +166,10 @@ def _words(failure: Exception) -> str:
 
 
 def _announce(listening: socket.socket, settings: ServerSettings, context: ssl.SSLContext | None) -> None:
+    place = spelled(settings.host, listening.getsockname()[1])
     if not is_loopback(settings.host):
         missing = [key for key, given in (("SERVER_TLS_CERT", context), ("SERVER_TOKEN", settings.token)) if not given]
         if missing:
-            _log.warning("others can reach %s: set %s", settings.host, " and ".join(missing))
-    _log.info("listening on %s", spelled(settings.host, listening.getsockname()[1]))
+            _log.warning("others can reach %s: set %s", place, " and ".join(missing))
+    _log.info("listening on %s", place)
     notify("READY=1")

@@ -25,6 +25,7 @@ _LONGEST_ENV = 262_144  # characters
 _LONGEST_SECRET = 65_536  # bytes: a longer file is no password file
 # A comment that python-dotenv takes for the value (`KEY= # …`): as SERVER_TOKEN it would keep all clients out.
 _COMMENT_FOR_VALUE = re.compile(r"[^=]*=[^\S\n]+#")
+# A name without a value, which python-dotenv allows: a variable of another program.
 _BARE_KEY = re.compile("[A-Z][A-Z0-9_]*|[a-z]+(?:_[a-z]+)+")
 _LIKENESS = 0.8  # of a misspelled key to the right one; the file may hold keys of other programs, such as EMAIL_HOST
 
@@ -106,7 +107,8 @@ def _complaint(statement: Binding) -> str | None:
     """What is wrong with a line of the file, if anything; without the value, which may be a secret."""
     key, text = statement.key, statement.original.string
     line = statement.original.line + text[: len(text) - len(text.lstrip())].count("\n")  # skips leading empty lines
-    no_pair = key and statement.value is None and not _BARE_KEY.fullmatch(key)  # like KEY:value, or a token's 2nd line
+    # A line like KEY:value, the second one of a broken token, or a setting of which the rest was forgotten.
+    no_pair = key and statement.value is None and (key in KEYS or not _BARE_KEY.fullmatch(key))
     if statement.error or no_pair:
         return f"line {line} is no KEY=value, or its quotes do not match"
     if key in KEYS and _COMMENT_FOR_VALUE.match(text):

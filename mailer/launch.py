@@ -106,6 +106,14 @@ def stop_on_signals() -> Stop:
     return stop
 
 
+def interrupt_on_signals() -> None:
+    """Have SIGTERM and SIGHUP end the process as Ctrl-C does: with it ends what it has started, such as a command."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
 def require_writable(key: str, folder: Path) -> None:
     """Raise ConfigError unless the folder, or its nearest existing parent if it does not exist, can be written to."""
     place = folder

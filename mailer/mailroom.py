@@ -57,6 +57,7 @@ def read_files(names: Iterable[str]) -> int:
 
 def check(settings: CollectorSettings) -> int:
     """Prove the settings without changing anything; print a line for each step, and return the exit code."""
+    launch.interrupt_on_signals()
     _require_state(settings)
     _require_logs(settings)
     mailbox = _mailbox(settings, launch.Stop())

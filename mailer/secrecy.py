@@ -1,13 +1,14 @@
 """Hides secrets in the words of others: mail servers and token endpoints may repeat what they were sent.
 
 Promises to hide a secret in every form in which it is usually repeated: as it is, in another case, quoted, escaped (for
-HTML, too), as a `repr`, URL-encoded, with its blanks squeezed, on two lines, in base64 or hex, decoded wrongly, or (if
-it is long) in part. The patterns are made only when there are words to show. Pure; used by `smtp.wire`, `smtp.reply`,
-`imap.wire`, `oauth` and `sasl`.
+HTML, too), as a `repr`, encoded for URLs or quoted-printable, with its blanks squeezed, on two lines, in base64 or hex,
+decoded wrongly, or (if it is long) in part. The patterns are made only when there are words to show. Pure; used by
+`smtp.wire`, `smtp.reply`, `imap.wire`, `oauth` and `sasl`.
 """
 
 import re
 from base64 import b64encode
+from collections.abc import Iterator
 from html import escape
 
 from mailer.errors import safe
@@ -21,7 +22,7 @@ _PART = 16  # characters
 # A secret of at least so many characters is hidden also where it is broken into lines.
 _BROKEN = 8  # characters
 _KEPT = 8  # secrets at most: a script that runs for long gets many access tokens
-_BACKSLASH = r"(?:\\|%5c)"
+_BACKSLASH = r"(?:\\|[%=+]5c)"
 
 
 class Secrets:
@@ -60,11 +61,11 @@ class Secrets:
 
 def _patterns(secret: str) -> tuple[re.Pattern[str], ...]:
     """The pattern that finds a whole secret and, for a long one, the pattern that finds parts of it."""
-    encoded = b64encode(secret.encode("utf-8", "surrogatepass")).decode()
-    url_safe = encoded.replace("+", "-").replace("/", "_")
-    in_hex = secret.encode("utf-8", "surrogatepass").hex()
-    forms = [*map(_repeated, (secret.strip(), in_hex))]
-    forms += [_repeated(form.rstrip("=")) + "(?:=|%3d)*+" for form in (encoded, url_safe)]
+    octets = secret.encode("utf-8", "surrogatepass")
+    encoded = b64encode(octets).decode()
+    forms = [*map(_repeated, (secret.strip(), octets.hex()))]
+    forms += [_repeated(form.rstrip("=")) + "(?:=|%3d)*+" for form in _spellings(encoded)]
+    forms += [rf"[\w+/-]?{_repeated(form)}[\w+/-]?" for known in _within_base64(octets) for form in _spellings(known)]
     whole = f"(?:{'|'.join(forms)})"
     if len(secret) < _SHORT:
         whole = rf"(?<!\w){whole}(?!\w)"
@@ -73,26 +74,40 @@ def _patterns(secret: str) -> tuple[re.Pattern[str], ...]:
         parts = [
             _repeated(text[start : start + _PART])
             for text in (secret.strip(), encoded)
-            for start in range(0, len(text) - _PART + 1, _PART)
+            for start in (*range(0, len(text) - _PART + 1, _PART), len(text) - _PART)
         ]
         patterns.append(rf"(?<!\S)\S*?(?:{'|'.join(parts)})\S*+")
     return tuple(re.compile(pattern, re.IGNORECASE) for pattern in patterns)
 
 
+def _spellings(encoded: str) -> list[str]:
+    """Base64, and its form for URLs and file names, if that is another one (RFC 4648, section 5)."""
+    return sorted({encoded, encoded.replace("+", "-").replace("/", "_")})
+
+
+def _within_base64(octets: bytes) -> Iterator[str]:
+    """The characters that these octets alone make in the base64 of a longer text: they can begin at three places."""
+    for before in range(3):
+        encoded = b64encode(bytes(before) + octets).decode()
+        known = encoded[-(-before * 8 // 6) : (before + len(octets)) * 8 // 6]
+        if len(known) >= _BROKEN:
+            yield known
+
+
 def _repeated(text: str) -> str:
     """A pattern for a text, with each character in any of its forms; it matches in linear time, whatever the input."""
     squeezed = re.sub(r"(\\)\\+|[ \t-\r]+", lambda run: run[1] or " ", text)
-    beginning = "" if _plain(squeezed[0]) else r"(?<!\\)(?<!%5c)"  # a run of backslashes is tried once
+    beginning = "" if _plain(squeezed[0]) else r"(?<!\\)(?<![%=+]5c)"  # a run of backslashes is tried once
     between = "\n?" if len(text) >= _BROKEN else ""
     return beginning + between.join(map(_character, squeezed))
 
 
 def _character(character: str) -> str:
-    """A pattern for a character as it is, escaped with any number of backslashes, or URL-encoded."""
+    """A pattern for a character as it is, escaped with any number of backslashes, or encoded for URLs, HTML or mail."""
     if _plain(character):
         return character
-    if character == " ":
-        return rf"(?:\s++|\++|(?:%20|%0[9a-d]|{_BACKSLASH}++[tnrvf])++)"
+    if character == " ":  # which may be left out: people type app passwords with blanks or without
+        return rf"(?:(?:[%=+](?:20|0[9a-d])|{_BACKSLASH}++[tnrvf])++|\s++|\++)?"
     if character == "\\":
         return f"{_BACKSLASH}++"
     octets = character.encode("utf-8", "surrogatepass")
@@ -102,14 +117,16 @@ def _character(character: str) -> str:
         repr(character)[1:-1],
         repr(octets)[2:-1],
         escape(character),
-        f"&#{ord(character)};",
         "".join(rf"\u{units[index : index + 2].hex()}" for index in range(0, len(units), 2)),  # JSON
         "".join(f"%{octet:02x}" for octet in octets),
         octets.decode("latin-1"),
         octets.decode("ascii", "replace"),
     }
     escaped = f"{_BACKSLASH}*+"
-    patterns = (escaped.join(map(re.escape, form.split("\\"))) for form in sorted(forms))
+    patterns = [escaped.join(map(re.escape, form.split("\\"))) for form in sorted(forms)]
+    patterns.append(f"&#0*+(?:{ord(character)}|x0*+{ord(character):x});")  # HTML, with any number of zeros
+    patterns.append("".join(f"[=+]{octet:02x}" for octet in octets))  # quoted-printable; xtext (RFC 3461)
+    patterns += ["&apos;"] if character == "'" else []
     return f"{escaped}(?:{'|'.join(patterns)})"
 
 

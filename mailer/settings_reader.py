@@ -2,6 +2,8 @@
 
 import ipaddress
 import re
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -55,6 +57,16 @@ class Reader:
             self.complain(key, "is missing (see .env.example)")
         elif _CONTROL.search(value) if any_letters else not value.isprintable():
             self.complain(key, "holds a control character")
+        return value
+
+    def command(self, key: str) -> str:
+        """A command line, its quotes in pairs; on Windows each program splits its own, and all are taken."""
+        value = self.text(key, any_letters=True)
+        try:
+            if sys.platform != "win32":
+                shlex.split(value)
+        except ValueError:
+            self.complain(key, "has a quote without its end, or a backslash at its end")
         return value
 
     def host(self, key: str, default: str = "") -> str:

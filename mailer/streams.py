@@ -1,6 +1,6 @@
 """The standard streams of a script, for a person: whether they are terminals, words in a style, complaints, any text.
 
-Called by `console`, `conversation`, `form`, `history`, `terminal` and the sandbox.
+Called by `console`, `history`, `mailroom` and the sandbox.
 """
 
 import codecs

@@ -334,6 +334,10 @@ class OAuthSettings(unittest.TestCase):
         self.assertIsNone(account.oauth.client_secret)
 
     def test_a_command_is_enough(self) -> None:
+        for command in ("oama 'access me", 'oama "', "oama \\"):
+            with self.subTest(command), self.assertRaises(ConfigError) as wrong:
+                _server(EMAIL_AUTH="oauth2", EMAIL_TOKEN_COMMAND=command)
+            self.assertIn("EMAIL_TOKEN_COMMAND: has a quote", wrong.exception.problems[0])
         account = _server(EMAIL_AUTH="oauth2", EMAIL_TOKEN_COMMAND="oama access me").account
         assert account.oauth
         self.assertEqual((account.oauth.command, account.oauth.token_url), ("oama access me", None))

@@ -99,7 +99,7 @@ class TheFile(Folder):
         lines = ("SERVER_TOKEN='it's secret'", "SERVER_TOKEN='secret", 'SERVER_TOKEN="secret"b"',
                  "SERVER_TOKEN: secret", "set SERVER_TOKEN=secret",
                  "SERVER_TOKEN:secret", "EMAIL_PASSWORD:secret", "SERVER_TOKEN= # secret",
-                 "secret", "my_secret1")  # fmt: skip
+                 "secret", "my_secret1", "SERVER_TOKEN", "SERVER_TOKEN # a secret")  # fmt: skip
         for line in lines:
             with self.subTest(line), self.assertRaises(ConfigError) as wrong:
                 self.values(self.write(f"# settings\n\nIMAP_HOST=h\n{line}\nSMTP_HOST=h\n\n \nA: b\n"))
@@ -109,7 +109,7 @@ class TheFile(Folder):
             self.assertNotIn("secret", first)
 
     def test_an_empty_value_in_the_file_is_none(self) -> None:
-        self.write("SMTP_HOST=\nSMTP_PORT\nhttp_proxy\nEMAIL_LOGIN=''")
+        self.write("SMTP_HOST=\nhttp_proxy\nHTTPS_PROXY\nEMAIL_LOGIN=''")
         self.assertEqual(self.values(), {})
 
     @unittest.skipUnless(os.name == "posix", "needs file modes")

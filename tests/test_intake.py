@@ -5,6 +5,7 @@ import email.policy
 import logging
 import threading
 import unittest
+from collections.abc import Callable
 
 from mailer.compose import Envelope
 from mailer.errors import Code, DeliveryError, Outcome, StateError
@@ -34,7 +35,12 @@ class Desk(unittest.TestCase):
         self.addCleanup(logging.getLogger("mailer.intake").setLevel, logging.NOTSET)
 
     def make(
-        self, *, token: str | None = None, per_client: Rate | None = None, per_recipient: Rate | None = None
+        self,
+        *,
+        token: str | None = None,
+        per_client: Rate | None = None,
+        per_recipient: Rate | None = None,
+        hide: Callable[[str], str] = str,
     ) -> Intake:
         return Intake(
             send=self.send,
@@ -44,6 +50,7 @@ class Desk(unittest.TestCase):
             answers=Answers(lambda: self.now, _nothing),
             per_client=RateLimit(per_client, lambda: self.now),
             per_recipient=RateLimit(per_recipient, lambda: self.now),
+            hide=hide,
         )
 
     def new_ticket(self) -> int:
@@ -320,6 +327,14 @@ class TheLog(Desk):
         self.assertRegex(line, r"^ERROR:.*mail_auth_failed \(535 wrong\ufffd\[2J password\)")
         self.failure = None
         self.assertRegex(self.lines(logging.INFO, Request("no address", "x")), "^INFO:.*email_invalid, ")
+
+    def test_a_secret_that_the_client_is_told_is_not_logged(self) -> None:
+        self.intake = self.make(hide=lambda words: words.replace("winter2024", "…"))
+        self.failure = DeliveryError(Code.MAIL_REJECTED, "554 spam: winter2024.example", Outcome.PERMANENT)
+        request = Request("alice@example.com", "look at winter2024.example")
+        for level in (logging.INFO, logging.DEBUG):
+            self.assertRegex(self.lines(level, request), r"^WARNING:.*mail_rejected \(554 spam: …\.example\)")
+        self.assertEqual(self.ask(message=request.message).problems[0].text, "554 spam: winter2024.example")
 
     def test_a_refused_recipient_is_told_with_the_words_and_without_the_address(self) -> None:
         cases = {

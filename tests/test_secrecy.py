@@ -22,11 +22,18 @@ def repetitions(secret: str) -> Iterator[str]:
     """What servers make of a secret."""
     quoted = secret.replace("\\", "\\\\").replace('"', '\\"')
     for text in (secret, quoted):
-        yield from (text, text.upper(), text.strip(), " ".join(text.split()), quote(text, safe=""), quote_plus(text))
+        yield from (text, text.upper(), text.strip(), text.replace(" ", ""), " ".join(text.split()))
+        yield from (quote(text, safe=""), quote_plus(text))
         yield from (repr(text), repr(text.encode()), json.dumps(text), json.dumps(json.dumps(text)))
         yield from (text.encode().decode("ascii", "replace"), text.encode().decode("latin-1"))
         yield str([f'LOGIN "{text}"'.encode()])
         yield from (html.escape(text), html.escape(text, quote=False))
+    for form in ("&#{:03};", "&#x{:X};", "&#x{:04x};"):
+        yield "".join(sign if sign.isalnum() or sign in " \t\\" else form.format(ord(sign)) for sign in secret)
+    yield secret.replace("&", "&amp;").replace("'", "&apos;")
+    for form in ("={:02X}", "+{:02X}"):
+        octets = {sign: "".join(form.format(octet) for octet in sign.encode()) for sign in secret}
+        yield "".join(sign if sign.isascii() and sign.isalnum() else octets[sign] for sign in secret.strip())
     if len(secret) >= 8:
         yield "\n".join((secret[:5], secret[5:])) if not secret[4:6].count(" ") else secret
     yield secret.encode().hex()
@@ -61,6 +68,16 @@ class HiddenTest(unittest.TestCase):
         ):
             with self.subTest(secret):
                 self.assertEqual(Secrets(secret).safe(words), shown)
+
+    def test_a_secret_is_hidden_wherever_it_stands_in_base64(self) -> None:
+        for secret in ("s3cr3tPassw0rd", "abcdefghijklmnop", "пароль", TOKEN):
+            for before in ("", "a", "ab", "org\0", "user\0", "\0a@b.example\0"):
+                for behind in ("", "\1", "\1\1"):
+                    told = base64.b64encode(f"{before}{secret}{behind}".encode())
+                    for form in (told.decode(), told.rstrip(b"=").decode(), quote(told), told.decode().lower()):
+                        with self.subTest(secret=secret[:20], before=before, behind=behind, form=form[:20]):
+                            shown = Secrets(secret).safe(f"you said {form}, no")
+                            self.assertRegex(shown, r"\Ayou said \S{0,20}…\S{0,9},? no\Z")
 
     def test_parts_of_a_long_secret_are_hidden_with_the_words_they_are_in(self) -> None:
         encoded = base64.b64encode(f"\1auth=Bearer {TOKEN}".encode()).decode()

@@ -338,6 +338,26 @@ class TheEnd(unittest.TestCase):
             held.go.set()
             asker.join(10)
 
+    def test_what_waits_for_a_slow_mail_server_at_the_end_is_not_begun(self) -> None:
+        def accept_slowly(conversation: Conversation) -> None:
+            time.sleep(0.3)
+            conversation.send(b"250 accepted\r\n")
+
+        with ScriptedServer({**SMTP, "body": accept_slowly}) as mail:
+            server = ServerProcess(SMTP_PORT=mail.port, SMTP_SESSIONS=1)
+            program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import server; from mailer import desk; "
+            grace = "desk._GRACE, desk._LAST_DELIVERIES = 3.0, 2.0; "
+            server.command[1:2] = ["-c", program + grace + "sys.exit(server.main(sys.argv[1:]))"]
+            with server:
+                askers = [_Asker(server.port, Request(ALICE, "x")) for _ in range(16)]
+                wait_until(lambda: len(mail.bodies) > 1)
+                server.terminate()
+                self.assertEqual(server.wait(), 0)
+                for asker in askers:
+                    asker.join(10)
+                self.assertEqual({asker.outcome for asker in askers}, {"OK", "busy"})
+                self.assertEqual([asker.outcome for asker in askers].count("OK"), len(mail.bodies))
+
     def test_what_a_mail_server_has_not_answered_at_the_last_moment_is_told_as_it_is(self) -> None:
         table: dict[str, tuple[Table, Callable[[ScriptedServer], int], str]] = {
             "greeting": ({"greeting": hang}, lambda mail: len(mail.conversations), "mail_unavailable"),
@@ -498,6 +518,23 @@ class TokenCommand(unittest.TestCase):
                 self.assertNotIn("given up", server.log)
                 self.assertEqual(select.select([pipe], [], [], 5)[0], [pipe])
                 self.assertEqual(pipe.read(1), b"")  # nobody holds its other end
+
+    def test_one_that_hangs_is_ended_with_a_check(self) -> None:
+        for ending in (signal.SIGTERM, signal.SIGHUP):
+            with (
+                self.subTest(ending.name),
+                ScriptedServer({**SMTP, "EHLO": ehlo("AUTH XOAUTH2")}) as mail,
+                tempfile.TemporaryDirectory() as folder,
+            ):
+                server = self.server(Path(folder), mail)
+                process = subprocess.Popen([*server.command, "--check"], env=environment())
+                with os.fdopen(os.open(Path(folder) / "pipe", os.O_RDONLY | os.O_NONBLOCK), "rb", 0) as pipe:
+                    self.assertEqual(select.select([pipe], [], [], 10)[0], [pipe])
+                    process.send_signal(ending)
+                    self.assertEqual(process.wait(10), 130)
+                    pipe.read(2)
+                    self.assertEqual(select.select([pipe], [], [], 5)[0], [pipe])
+                    self.assertEqual(pipe.read(1), b"")  # nobody holds its other end
 
     def test_one_that_hangs_is_waited_for_as_long_as_the_mail_server(self) -> None:
         with ScriptedServer({**SMTP, "EHLO": ehlo("AUTH XOAUTH2")}) as mail, tempfile.TemporaryDirectory() as folder:

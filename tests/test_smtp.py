@@ -487,6 +487,7 @@ class CheckTest(OutboxTestCase):
                 steps,
                 [
                     f"connected to 127.0.0.1:{server.port}",
+                    "without TLS",
                     "logged in as helpdesk@example.com (PLAIN)",
                     "mail from helpdesk@example.com for alice@example.com is taken",
                 ],
@@ -497,7 +498,8 @@ class CheckTest(OutboxTestCase):
     def test_it_ends_where_it_fails(self) -> None:
         with ScriptedServer({**SMTP, "AUTH": b"535 wrong\r\n"}) as server:
             steps = self.outbox(server.port).check(ADMINISTRATOR, PERSON)
-            next(steps)
+            self.assertEqual(next(steps).partition(" ")[0], "connected")
+            self.assertEqual(next(steps), "without TLS")
             with self.assertRaises(DeliveryError) as caught:
                 next(steps)
             self.assertEqual(caught.exception.problem.code, Code.MAIL_AUTH_FAILED)

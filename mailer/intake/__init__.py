@@ -39,7 +39,11 @@ _log = logging.getLogger(__name__)
 
 
 class Intake:
-    """Answers requests. `send` delivers an envelope, `new_ticket` returns a number that was never used."""
+    """Answers requests. `send` delivers an envelope, `new_ticket` returns a number that was never used.
+
+    `hide` takes the account's secrets out of what is logged: clients are told the words of a mail server that repeats
+    what they have sent themselves, and that may hold one.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class Intake:
         answers: Answers,
         per_client: RateLimit,
         per_recipient: RateLimit,
+        hide: Callable[[str], str] = str,
     ) -> None:
         self._send = send
         self._new_ticket = new_ticket
@@ -59,6 +64,7 @@ class Intake:
         self._answers = answers
         self._per_client = per_client
         self._per_recipient = per_recipient
+        self._hide = hide
         # With the ticket it makes a Message-ID that no other process gives; made once, as randomness is a system call.
         self._unique = secrets.token_hex(8)
         self._outcomes: Counter[str] = Counter()
@@ -80,7 +86,7 @@ class Intake:
             self._outcomes[outcome] += 1
         # A repetition was logged the first time, and costs its client nothing: it must not fill the log.
         level = logging.DEBUG if quiet else logging.INFO if reply.ok else self._level(reply.problems[0].code)
-        _log.log(level, "%s", _Line(request.email, reply, time.perf_counter() - began))
+        _log.log(level, "%s", _Line(request.email, reply, time.perf_counter() - began, self._hide))
         return reply
 
     def summary(self) -> str:
@@ -151,16 +157,16 @@ def _without_address(words: str, address: str) -> str:
 class _Line:
     """A request's line in the log, formatted only if it is written."""
 
-    __slots__ = ("_address", "_reply", "_seconds")
+    __slots__ = ("_address", "_hide", "_reply", "_seconds")
 
-    def __init__(self, address: str, reply: Reply, seconds: float) -> None:
+    def __init__(self, address: str, reply: Reply, seconds: float, hide: Callable[[str], str]) -> None:
         self._address = address if len(address) <= _LONGEST else "?"  # thousands of lines may wait in memory
-        self._reply, self._seconds = reply, seconds
+        self._reply, self._seconds, self._hide = reply, seconds, hide
 
     def __str__(self) -> str:
         reply, address = self._reply, self._address
         reasons = ", ".join(_why(problem, address) for problem in reply.problems)
-        outcome = f"ticket {reply.ticket}" if reply.ok else reasons
+        outcome = f"ticket {reply.ticket}" if reply.ok else self._hide(reasons)
         if not _log.isEnabledFor(logging.DEBUG):
             invalid = any(problem.code is Code.EMAIL_INVALID for problem in reply.problems)
             address = "?" if invalid else address.rpartition("@")[2]

@@ -59,7 +59,7 @@ class Journal:
             self.mark = _mark(log)
 
     def _recovered(self, path: Path, since: Mark) -> Iterator[Logged]:
-        with self._translated(), path.open("rb", buffering=BLOCK) as file:
+        with _translated(self.path), path.open("rb", buffering=BLOCK) as file:
             found = _mark(file.fileno())
             known = found[:2] == since[:2]
             # Other files stay as they are: somebody may be writing to them just now.
@@ -79,7 +79,7 @@ class Journal:
 
     def _files(self, since: Mark) -> list[Path]:
         """The files that can hold records made after the mark: the log, the file of the mark, and later siblings."""
-        with self._translated():
+        with _translated(self.path):
             return sorted(path for path in self._siblings() if self._matters(path, since))
 
     def _siblings(self) -> list[Path]:
@@ -117,25 +117,17 @@ class Journal:
 
     @contextlib.contextmanager
     def _opened(self, path: Path, flags: int = 0) -> Iterator[int]:
-        with self._translated():
+        with _translated(path):
             file = os.open(path, os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0) | flags, 0o600)
             try:
                 yield file
             finally:
                 os.close(file)
 
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as failure:
-            words = f"{failure.filename or self.path}: {failure.strerror or failure}"
-            raise StateError(words, passing=may_pass(failure, self.path.parent)) from failure
-
 
 def keep(path: Path, raw: bytes) -> None:
     """Keep the bytes of a mail in a file of their own, durable, whole or not at all."""
-    try:
+    with _translated(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
         with unfinished.open("wb") as file:
@@ -144,8 +136,14 @@ def keep(path: Path, raw: bytes) -> None:
             os.fsync(file.fileno())
         unfinished.replace(path)
         make_names_durable(path.parent)
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as failure:
-        words = f"{path}: {failure.strerror or failure}"
+        words = f"{failure.filename or path}: {failure.strerror or failure}"
         raise StateError(words, passing=may_pass(failure, path.parent)) from failure
 
 

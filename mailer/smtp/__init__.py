@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator
 
 from mailer.compose import Envelope
-from mailer.errors import DeliveryError
+from mailer.errors import Code, DeliveryError, Outcome
 from mailer.sasl import Login
 from mailer.settings import Endpoint
 from mailer.smtp.pacing import Pacing
@@ -55,6 +55,7 @@ class Outbox:
         self._lock = threading.Lock()  # guards what follows
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._given_up = False
+        self._begins_no_more = False
 
     def deliver(self, envelope: Envelope) -> Steps[None]:
         """Give the message to the mail server for all recipients; raises DeliveryError unless it clearly took it."""
@@ -78,6 +79,14 @@ class Outbox:
             yield f"mail from {sender} for {recipient} is taken"
         finally:
             session.leave()
+
+    def hide(self, words: str) -> str:
+        """Words for the log, without the secrets of the account."""
+        return self._login.secrets.hide(words)
+
+    def begin_no_more(self) -> None:
+        """Refuse every delivery that has not begun; those that have are finished."""
+        self._begins_no_more = True
 
     def give_up(self) -> None:
         """End every delivery that is under way: each fails now, as not sent or as uncertain."""
@@ -104,6 +113,9 @@ class Outbox:
 
     def _transact(self, session: Session, envelope: Envelope, deadline: float) -> Steps[None]:
         try:
+            if self._begins_no_more:
+                text = "The server is ending; please try again in a moment."
+                raise DeliveryError(Code.BUSY, text, Outcome.TEMPORARY)
             yield from session.transact(envelope, deadline)
         except DeliveryError:
             raise

@@ -45,8 +45,8 @@ def connect(wire: Wire, endpoint: Endpoint, login: sasl.Login, context: ssl.SSLC
         wire.expect(wire.ask("STARTTLS"), "refuses STARTTLS")
         wire.secure(host, context)
         _introduce(wire)  # what was offered in clear may have been forged
-    if isinstance(wire.sock, ssl.SSLSocket):
-        yield f"protected by {wire.sock.version()}, the certificate is trusted"
+    version = wire.sock.version() if isinstance(wire.sock, ssl.SSLSocket) else ""
+    yield f"protected by {version}, the certificate is trusted" if version else "without TLS"
     yield _log_in(wire, endpoint, login)
 
 

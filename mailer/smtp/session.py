@@ -16,7 +16,7 @@ from mailer.compose import Envelope
 from mailer.errors import Code, DeliveryError, Outcome
 from mailer.settings import Endpoint
 from mailer.smtp.login import connect
-from mailer.smtp.reply import SessionLostError, refusal, said
+from mailer.smtp.reply import SessionLostError, refusal
 from mailer.smtp.wire import Wire
 from mailer.steps import WAIT, Steps, finish
 
@@ -41,7 +41,6 @@ class Session(Wire):
         self._resetting = False  # RSET was sent, and its reply has not been read
         self._pipelining = self._takes_size = self._takes_utf8 = False
         self.reused = self.in_doubt = False
-        self._given: tuple[str, ...] = ()  # by a client, of the message that is under way
         self.idle_since = 0.0
 
     def open(
@@ -60,7 +59,7 @@ class Session(Wire):
 
     def transact(self, envelope: Envelope, deadline: float) -> Steps[None]:
         """Give the message to the mail server for all recipients; it has accepted the message when this returns."""
-        self.deadline, self._given = deadline, envelope.given
+        self.deadline, self.given = deadline, "\n".join(envelope.given)
         yield from self._arrange([*self._envelope_commands(envelope), _DATA], envelope)
         self._be_in_step()
         if self.deadline - time.monotonic() < self._patience / 2:  # the final reply could come too late
@@ -79,7 +78,7 @@ class Session(Wire):
         self.in_doubt = False
         if code[:1] == b"2":
             self._accepted = True
-            self._refused = 0
+            self._refused, self.given = 0, ""
             return
         if code == b"421" or code[:1] == b"3":
             self.close()
@@ -87,10 +86,6 @@ class Session(Wire):
             raise uncertain(self.said(whole))
         self.leave()  # behind a balancer a new session may reach a server that accepts it
         raise refusal(code, f"the mail server refuses the message: {self.said(whole)}")
-
-    def said(self, reply: bytes) -> str:
-        """A reply made safe to show, without secrets that the client has not given itself."""
-        return said(reply, self.secrets, "\n".join(self._given))
 
     @property
     def silent(self) -> bool:

@@ -36,6 +36,7 @@ class Wire(smtplib.SMTP):
         super().__init__(local_hostname="localhost", timeout=timeout)  # a stand-in: EHLO gives the real name
         self.deadline = time.monotonic() + timeout
         self.secrets = Secrets()
+        self.given = ""  # by a client, whose message is under way
         self._patience = timeout
         self._place = "the mail server"
         self._on_wait = on_wait
@@ -134,8 +135,8 @@ class Wire(smtplib.SMTP):
         return self.reply()
 
     def said(self, reply: bytes) -> str:
-        """A reply made safe to show."""
-        return said(reply, self.secrets)
+        """A reply made safe to show, without secrets that were not `given`."""
+        return said(reply, self.secrets, self.given)
 
     def expect(self, reply: tuple[bytes, bytes], otherwise: str) -> None:
         """Raise DeliveryError unless the reply is positive (2xx)."""

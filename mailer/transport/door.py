@@ -1,7 +1,7 @@
 """The listening socket: gives the next connection to the thread that asks for it, and turns away those without a place.
 
 When the system has no file descriptor or memory left for a connection, an idle one is closed to make room. `close` ends
-the wait of every thread in `next`. Called by `listener`; `desk` calls `listen`.
+the wait of every thread in `next`. Called by `listener`; `desk` calls `listen`, `decoder` `busy`.
 """
 
 import contextlib
