@@ -51,6 +51,10 @@ class Collector:
     """Reads one mailbox. `keep(name, raw)` durably saves the bytes of a mail that cannot be read.
 
     `progress(done, total)` is called with numbers of mails, at the beginning of a pass and after each batch.
+
+    Beside the position it remembers from one pass to the next whether the last one failed (`_unsure`), so that the logs
+    have to be looked at; which mails may be to blame for that (`_careful`, then `_suspect`); and which recorded mails
+    are still to be marked (`_unmarked`).
     """
 
     def __init__(

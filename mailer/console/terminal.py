@@ -62,6 +62,13 @@ class Terminal:
         self.unfinished = ""
 
     def __enter__(self) -> "Terminal":
+        self._take()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leave()
+
+    def _take(self) -> None:
         """Have the terminal hand over each byte at once from here on, also between two lines: no paste has to wait."""
         if termios:
             mode = termios.tcgetattr(0)
@@ -72,9 +79,9 @@ class Terminal:
                 signal.signal(signal.SIGTSTP, self._on_stop)
         if self._takes_pastes:
             os.write(1, _MARK_PASTES)
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def _leave(self) -> None:
+        """Leave the terminal to others, as it was before."""
         if termios:
             with suppress(*_GONE):
                 try:
@@ -137,12 +144,12 @@ class Terminal:
 
         `ended` lists the signals that have come meanwhile.
         """
-        self.__exit__()
+        self._leave()
         try:
             return decode(edited(text, ended)).replace("\r\n", "\n").removesuffix("\n")
         finally:
             with suppress(*_GONE):
-                self.__enter__()
+                self._take()
 
     def _edited(self, prompt: str, value: str) -> str:
         editor = self._readline
@@ -161,7 +168,7 @@ class Terminal:
         """Ctrl-Z: give the terminal back to the shell, and take it again when the shell resumes the client."""
         self._hand_back()
         signal.raise_signal(signal.SIGTSTP)  # returns after the SIGCONT
-        self.__enter__()
+        self._take()
         if self._asking:
             raise _ResumedError
 

@@ -150,7 +150,10 @@ class Mailbox:
         return given
 
     def mark(self, uids: Sequence[int]) -> bool:
-        """Set \\Seen on these mails; return whether that is done, or not wanted. A refusal is only logged."""
+        """Set \\Seen on these mails; return whether none is left to mark. A refusal is logged, once.
+
+        Without MARK_SEEN none ever is; in a folder that takes no marks they all are, until it is opened again.
+        """
         if not self._takes_marks or not uids:
             return bool(uids) and not self._mark_seen  # without MARK_SEEN nothing is left to do
         status, _, words = self._live().ask("STORE", pack(uids), "+FLAGS.SILENT", r"(\Seen)")

@@ -36,7 +36,11 @@ def ask_ahead(wire: Wire, uids: Sequence[int]) -> None:
 
 
 def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool]) -> Mail:
-    """As much of a mail as the reader wants: growing windows, and then what comes after attachments."""
+    """As much of a mail as the reader wants: growing windows, and then what comes after attachments.
+
+    Where the server does not give those parts, windows go on to the end. What it refuses it may give later (`refused`);
+    what it numbers in its own way, and is beyond the limit of the windows, it will not (`cut`).
+    """
     complete = len(raw) != _WINDOW
     no_parts: Refused | None = None
     try:

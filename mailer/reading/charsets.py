@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import lru_cache
 from io import StringIO
 
-from mailer.reading import cyrillic, eastasian
+from mailer.reading import cyrillic, eastasian, utf8
 
 # Names that Python does not know, or takes for a narrower charset than the one that is really sent under them.
 _ALIASES = {
@@ -53,9 +53,6 @@ LONGEST = 1_310_720
 _PIECE = 65_536
 # A character of UTF-8, at the end of the data, that lacks its last bytes.
 _UNFINISHED = re.compile(rb"(?:[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})\Z")
-# All bytes but those that lead a character beyond ASCII in UTF-8; and how many such characters may be an accident: in
-# other charsets "её" (KOI8-R) and some Chinese words look like UTF-8.
-_NO_LEAD, _FEW = bytes(range(0xC2)), 5
 # The five bytes that windows-1252 leaves undefined.
 _UNDEFINED_1252 = (0x81, 0x8D, 0x8F, 0x90, 0x9D)
 
@@ -93,7 +90,7 @@ def decode(data: bytes, declared: str | None) -> str:
     name = codec(declared) if declared else None
     if name and _WIDE.match(name) and not data.startswith(_MARKS) and _is_narrow(data):
         name = None  # a false declaration, left over from before the text was converted
-    if name and name != "utf-8" and not _WIDE.match(name) and _is_surely_utf8(data):
+    if name and name != "utf-8" and not _WIDE.match(name) and utf8.is_no_accident(data):
         name = "utf-8"  # another one of that kind
     if data.isascii() and not (name and _NOT_ASCII.match(name)):
         return _decode(data, "ascii") if b"\x1b$" not in data else decode(data, "iso-2022-jp")
@@ -108,26 +105,9 @@ def decode(data: bytes, declared: str | None) -> str:
 
 def _is_narrow(data: bytes) -> bool:
     """Whether the bytes are UTF-8; UTF-16 would have control bytes, be invalid UTF-8, or lack words and line ends."""
-    if _CONTROLS.search(data) or not is_utf8(data):
+    if _CONTROLS.search(data) or not utf8.is_valid(data):
         return False
     return not data.isascii() or len(data) % 2 == 1 or b"\n" in data or _WORDS.search(data) is not None
-
-
-def _is_surely_utf8(data: bytes) -> bool:
-    """Whether the bytes are valid UTF-8, with so many characters beyond ASCII that it is no accident."""
-    return not data.isascii() and is_utf8(data) and len(data.translate(None, _NO_LEAD)) >= _FEW
-
-
-def is_utf8(data: bytes) -> bool:
-    """Whether the bytes are valid UTF-8; in little memory."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for start in range(0, len(data), _PIECE):
-            decoder.decode(data[start : start + _PIECE])
-        decoder.decode(b"", True)
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _decode(data: bytes, name: str, errors: str = "strict") -> str:
@@ -146,7 +126,7 @@ def _misdeclared(data: bytes, name: str) -> str:
     """Decode bytes that are invalid in their declared charset: replace a few bad ones, or guess another charset."""
     if name == "utf-8":
         return _broken(data) or _western(data)
-    if not _shifts(data, name) and not data.isascii() and is_utf8(data):  # other charsets hardly ever happen to be that
+    if not _shifts(data, name) and not data.isascii() and utf8.is_valid(data):  # others hardly ever are
         return _decode(data, "utf-8")
     if name == "cp1252":
         return _western(data)

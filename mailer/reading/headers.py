@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from mailer.reading import charsets
+from mailer.reading import charsets, utf8
 
 # A header longer than this is cut here; mail servers refuse far shorter ones.
 BLOCK_LIMIT = 1_048_576
@@ -113,7 +113,7 @@ def text(fields: Fields, name: str, charset: str | None = None) -> str | None:
 def decode(value: bytes, charset: str | None = None) -> str:
     """A value with its encoded words decoded and its white space collapsed."""
     # Valid ASCII or UTF-8 (RFC 6532) is never read in the charset of the text: one like UTF-16 would garble it.
-    if value.isascii() or charsets.is_utf8(value):
+    if value.isascii() or utf8.is_valid(value):
         charset = None
     if b"=?" not in value:
         return one_line(charsets.decode(unfold(value), charset))
