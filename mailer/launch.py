@@ -13,6 +13,7 @@ import os
 import queue
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -108,6 +109,8 @@ def stop_on_signals() -> Stop:
 
 def interrupt_on_signals() -> None:
     """Have SIGTERM and SIGHUP end the process as Ctrl-C does: with it ends what it has started, such as a command."""
+    if threading.current_thread() is not threading.main_thread():  # only that one is told of signals
+        return
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number and signal.getsignal(number) is not signal.SIG_IGN:

@@ -21,6 +21,8 @@ _SHORT = 4  # characters
 _PART = 16  # characters
 # A secret of at least so many characters is hidden also where it is broken into lines.
 _BROKEN = 8  # characters
+# One of at least so many without its blanks is hidden also where these are left out; shorter ones may be a word then.
+_WITHOUT_BLANKS = 12  # characters
 _KEPT = 8  # secrets at most: a script that runs for long gets many access tokens
 _BACKSLASH = r"(?:\\|[%=+]5c)"
 
@@ -64,6 +66,9 @@ def _patterns(secret: str) -> tuple[re.Pattern[str], ...]:
     octets = secret.encode("utf-8", "surrogatepass")
     encoded = b64encode(octets).decode()
     forms = [*map(_repeated, (secret.strip(), octets.hex()))]
+    without_blanks = "".join(secret.split())  # as app passwords work, too
+    if len(without_blanks) >= _WITHOUT_BLANKS:
+        forms.append(_repeated(without_blanks))
     forms += [_repeated(form.rstrip("=")) + "(?:=|%3d)*+" for form in _spellings(encoded)]
     forms += [rf"[\w+/-]?{_repeated(form)}[\w+/-]?" for known in _within_base64(octets) for form in _spellings(known)]
     whole = f"(?:{'|'.join(forms)})"
@@ -99,15 +104,17 @@ def _repeated(text: str) -> str:
     squeezed = re.sub(r"(\\)\\+|[ \t-\r]+", lambda run: run[1] or " ", text)
     beginning = "" if _plain(squeezed[0]) else r"(?<!\\)(?<![%=+]5c)"  # a run of backslashes is tried once
     between = "\n?" if len(text) >= _BROKEN else ""
-    return beginning + between.join(map(_character, squeezed))
+    # None beside a blank, whose pattern takes newlines: what can match in two ways takes exponential time.
+    words = (between.join(map(_character, word)) for word in squeezed.split(" "))
+    return beginning + _character(" ").join(words)
 
 
 def _character(character: str) -> str:
     """A pattern for a character as it is, escaped with any number of backslashes, or encoded for URLs, HTML or mail."""
     if _plain(character):
         return character
-    if character == " ":  # which may be left out: people type app passwords with blanks or without
-        return rf"(?:(?:[%=+](?:20|0[9a-d])|{_BACKSLASH}++[tnrvf])++|\s++|\++)?"
+    if character == " ":
+        return rf"(?:(?:[%=+](?:20|0[9a-d])|{_BACKSLASH}++[tnrvf])++|\s++|\++)"
     if character == "\\":
         return f"{_BACKSLASH}++"
     octets = character.encode("utf-8", "surrogatepass")

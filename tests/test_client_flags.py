@@ -196,7 +196,8 @@ class FailureTest(ClientTestCase):
         # What a second server, or one that was restarted, says of the moment is not true of the first time.
         moments = ("busy", "rate_limited", "mail_unavailable", "mail_rejected", "recipient_refused", "mail_auth_failed",
                    "internal_error", "unauthorized", "delivery_uncertain")  # fmt: skip
-        table = [((None, OK), 0, 2), ((None, None, OK), 74, 2), ((None, error("email_invalid")), 1, 2),
+        table = [((None, OK), 0, 2), ((None, None, OK), 74, 2), ((None, error("message_invalid")), 1, 2),
+                 ((None, error("email_invalid")), 74, 2),
                  *[((None, error(code)), 74, 2) for code in moments]]  # fmt: skip
         for answers, code, asked in table:
             with self.subTest(answers=answers), FakeServer(*answers) as server:
@@ -232,6 +233,14 @@ class FailureTest(ClientTestCase):
                 process.send_signal(ending)
                 said = process.communicate(timeout=10)[1]
                 self.assertEqual((said, process.returncode), (b"It may have been sent all the same.\n", 130))
+
+    def test_it_can_be_called_in_a_thread(self) -> None:
+        codes: list[int] = []
+        with FakeServer() as server:
+            asking = threading.Thread(target=lambda: codes.append(self.main(server.port, *BOTH).returncode))
+            asking.start()
+            asking.join(30)
+        self.assertEqual(codes, [0])
 
     @unittest.skipUnless(os.name == "posix", "there is no SIGHUP here")
     def test_a_signal_that_is_ignored_stays_so(self) -> None:

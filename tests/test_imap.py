@@ -348,6 +348,14 @@ class Searching(ImapCase):
             self.assertEqual(len(log.output), 1, "it is told once")
             self.assertTrue(box.mark([10]))
 
+    def test_very_many_marks_take_several_commands_that_no_server_finds_too_long(self) -> None:
+        uids = range(1_000_000, 1_020_000, 2)  # nothing can be written as a range
+        with ScriptedServer(IMAP, imap=True) as server:
+            self.assertTrue(self.opened(server.port).mark(uids))
+            stores = [line for line in server.lines if b"UID STORE" in line]
+            self.assertLess(max(map(len, stores)), 8_000)
+            self.assertEqual(sum(line.count(b",") + 1 for line in stores), len(uids))
+
 
 class Fetching(ImapCase):
     """Answers to FETCH as different servers write them."""

@@ -76,8 +76,8 @@ MAILS = {
 class Answers:
     """Answers FETCH commands about one mail, part numbers and all, as RFC 3501 has it."""
 
-    def __init__(self, raw: bytes, *, parts: bool = True) -> None:
-        self.raw, self.parts = raw, parts
+    def __init__(self, raw: bytes, *, parts: bool = True, nil: bool = False) -> None:
+        self.raw, self.parts, self.nil = raw, parts, nil  # `nil`: what there is not is NIL
         self.commands: list[bytes] = []
         self.sent = 0
 
@@ -89,7 +89,8 @@ class Answers:
         answer = b"* 1 FETCH (UID 9"
         for section, start, length in re.findall(rb"BODY\.PEEK\[([^]]*)\]<(\d+)\.(\d+)>", line):
             data = self.section(section.decode())[int(start) :][: int(length)]
-            answer += b" BODY[%s]<%s> {%d}\r\n%s" % (section, start, len(data), data)
+            told = b"NIL" if self.nil and not data else b"{%d}\r\n%s" % (len(data), data)
+            answer += b" BODY[%s]<%s> %s" % (section, start, told)
         self.sent += len(answer)
         return conversation.send(answer + b")\r\n%tag% OK done\r\n")
 
@@ -135,6 +136,14 @@ class LargeMails(ImapCase):
                 answers = Answers(raw)
                 self.assertEqual(self.fetched(answers), read(raw))
                 self.assertLess(answers.sent, 1000 * kilobytes)
+
+    def test_a_server_that_says_nil_of_what_there_is_not_is_understood(self) -> None:
+        for count in range(5, 26):
+            raw = HEAD + multipart("mixed", "b", file("big"), *(text(f"part {number}") for number in range(2, count)))
+            with self.subTest(count):
+                answers = Answers(raw, nil=True)
+                self.assertEqual(self.fetched(answers), read(raw))
+                self.assertLess(answers.sent, 80_000)
 
     def test_a_mail_costs_a_command_more_only_where_something_can_follow(self) -> None:
         table = {

@@ -335,6 +335,9 @@ class TheLog(Desk):
         for level in (logging.INFO, logging.DEBUG):
             self.assertRegex(self.lines(level, request), r"^WARNING:.*mail_rejected \(554 spam: …\.example\)")
         self.assertEqual(self.ask(message=request.message).problems[0].text, "554 spam: winter2024.example")
+        for before in range(480, 500):  # the line is cut here
+            self.failure = DeliveryError(Code.MAIL_REJECTED, "x" * before + "winter2024", Outcome.PERMANENT)
+            self.assertNotIn("xw", self.lines(logging.INFO, request))
 
     def test_a_refused_recipient_is_told_with_the_words_and_without_the_address(self) -> None:
         cases = {

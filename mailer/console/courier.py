@@ -22,10 +22,10 @@ _SILENCE = 2.0
 # How the words of `exchange` begin when TLS fails, and what they hold when it is over the certificate or its name.
 _TLS_FAILED, _CERTIFICATE, _NAME = "TLS failed: ", "certificate", "certificate is not valid for"
 # Errors of the second try that hold for the first one, too. Any other leaves the first one unknown: the server that
-# gives it may have been restarted meanwhile, or may be another one.
+# gives it may have been restarted meanwhile, or may be another one, whose mail server takes other addresses.
 _OF_BOTH = {
-    Code.BAD_REQUEST, Code.FRAME_TOO_LARGE, Code.EMAIL_INVALID, Code.MESSAGE_EMPTY, Code.MESSAGE_TOO_LONG,
-    Code.MESSAGE_INVALID, Code.DELIVERY_UNCERTAIN,
+    Code.BAD_REQUEST, Code.FRAME_TOO_LARGE, Code.MESSAGE_EMPTY, Code.MESSAGE_TOO_LONG, Code.MESSAGE_INVALID,
+    Code.DELIVERY_UNCERTAIN,
 }  # fmt: skip
 # What `exchange` says when a TLS server is spoken to without TLS.
 _LIKE_TLS = re.compile("closed|reset|aborted|no Mailer server")

@@ -5,6 +5,7 @@ the message may have been sent. Called by `console`, `conversation`, `form` and 
 """
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,7 +27,10 @@ def end_once() -> None:
 
 @contextmanager
 def ending_once() -> Iterator[None]:
-    """The same for a while, with the signals as they were before at its end."""
+    """The same for a while, with the signals as they were before at its end; nothing in a thread that gets none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.getsignal(number) for number in _ENDINGS}
     end_once()
     try:

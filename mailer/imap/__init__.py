@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 # something to log every now and then.
 _MAILS, _FEW = 100, 10
 _QUICK = 2.0
+# Mails that one STORE marks: some servers take no command longer than 8,000 bytes.
+_MARKED_AT_ONCE = 500
 # How many other mails are asked for, to find out whether the server gives any.
 _PROBES = 5
 # If a batch has fewer bytes than this, the next is asked for while this one is read: both are in memory then.
@@ -156,13 +158,17 @@ class Mailbox:
         """
         if not self._takes_marks or not uids:
             return bool(uids) and not self._mark_seen  # without MARK_SEEN nothing is left to do
-        status, _, words = self._live().ask("STORE", pack(uids), "+FLAGS.SILENT", r"(\Seen)")
-        if status != "OK":
-            level = logging.DEBUG if self._marks_refused else logging.WARNING  # told once
-            _log.log(level, "%s: mails cannot be marked as seen: %s", self._folder, words)
-            self._takes_marks = not_for_good(words)  # False: no further STORE until the folder is opened again
-        self._marks_refused = status != "OK"
-        return not self._marks_refused
+        for start in range(0, len(uids), _MARKED_AT_ONCE):
+            some = pack(uids[start : start + _MARKED_AT_ONCE])
+            status, _, words = self._live().ask("STORE", some, "+FLAGS.SILENT", r"(\Seen)")
+            if status != "OK":
+                level = logging.DEBUG if self._marks_refused else logging.WARNING  # told once
+                _log.log(level, "%s: mails cannot be marked as seen: %s", self._folder, words)
+                self._takes_marks = not_for_good(words)  # False: no further STORE until the folder is opened again
+                self._marks_refused = True
+                return False
+        self._marks_refused = False
+        return True
 
     def _suit(self, seconds: float) -> None:
         """Choose the size of the next FETCH by the seconds that the last one took."""

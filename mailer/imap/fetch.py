@@ -95,9 +95,9 @@ def _following(wire: Wire, uid: int, missing: Sequence[Cut], wants_more: Callabl
     def ask(items: str) -> dict[str, bytes]:
         count()
         found = _sections(wire, [uid], f"(UID {items})", ANSWER).get(uid)
-        if not found:
+        if found is None:
             raise Refused
-        return found
+        return found  # without those that are not there, where the server says NIL
 
     return b"".join(piece for cut in missing for piece in following(cut, ask, text))
 

@@ -140,9 +140,9 @@ def _duration(seconds: float) -> str:
     return f"{whole} second{'s' * (whole > 1)}" if whole < 120 else f"{-(-whole // 60)} minutes"
 
 
-def _why(problem: Problem, address: str) -> str:
+def _why(problem: Problem, address: str, hide: Callable[[str], str]) -> str:
     """The code, with the reason where the administrator may have to do something."""
-    code, text = problem.code, problem.text
+    code, text = problem.code, hide(problem.text)  # before it is cut: half a secret would not be recognised
     if code is Code.RECIPIENT_REFUSED and not _log.isEnabledFor(logging.DEBUG):
         text = _without_address(text, address)  # logged, as the mail server may not relay at all
     return f"{code.value} ({safe(text)})" if code in _LEVELS or code is Code.RECIPIENT_REFUSED else code.value
@@ -165,8 +165,8 @@ class _Line:
 
     def __str__(self) -> str:
         reply, address = self._reply, self._address
-        reasons = ", ".join(_why(problem, address) for problem in reply.problems)
-        outcome = f"ticket {reply.ticket}" if reply.ok else self._hide(reasons)
+        reasons = ", ".join(_why(problem, address, self._hide) for problem in reply.problems)
+        outcome = f"ticket {reply.ticket}" if reply.ok else reasons
         if not _log.isEnabledFor(logging.DEBUG):
             invalid = any(problem.code is Code.EMAIL_INVALID for problem in reply.problems)
             address = "?" if invalid else address.rpartition("@")[2]

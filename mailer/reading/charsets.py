@@ -23,7 +23,7 @@ _ALIASES = {
     "iso2022jp": "iso2022_jp_ext", "iso2022jpesc": "iso2022_jp_ext", "koi8ru": "koi8_u", "koi8": "koi8_r",
     "cyrillic": "iso8859_5", "maccyrillic": "mac_cyrillic", "macukraine": "mac_cyrillic",
     "utf8mb4": "utf-8", "utf8mb3": "utf-8", "unicode11utf8": "utf-8", "unicode11utf7": "utf-7", "utf8sig": "utf-8",
-    "unicode": "utf_16", "cnbig5": "big5hkscs", "eucjpms": "euc_jp", "eucjpwin": "euc_jp", "cp51932": "euc_jp",
+    "cnbig5": "big5hkscs", "eucjpms": "euc_jp", "eucjpwin": "euc_jp", "cp51932": "euc_jp",
 }  # fmt: skip
 # Python's codecs that are no charsets of mail; some are slow, some make lone surrogates.
 _REFUSED = {"idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode-escape", "raw_unicode_escape"} | {
@@ -90,7 +90,7 @@ def decode(data: bytes, declared: str | None) -> str:
     name = codec(declared) if declared else None
     if name and _WIDE.match(name) and not data.startswith(_MARKS) and _is_narrow(data):
         name = None  # a false declaration, left over from before the text was converted
-    if name and name != "utf-8" and not _WIDE.match(name) and utf8.is_no_accident(data):
+    if name and not (name == "utf-8" or _WIDE.match(name) or _shifts(data, name)) and utf8.is_no_accident(data, name):
         name = "utf-8"  # another one of that kind
     if data.isascii() and not (name and _NOT_ASCII.match(name)):
         return _decode(data, "ascii") if b"\x1b$" not in data else decode(data, "iso-2022-jp")
@@ -104,9 +104,11 @@ def decode(data: bytes, declared: str | None) -> str:
 
 
 def _is_narrow(data: bytes) -> bool:
-    """Whether the bytes are UTF-8; UTF-16 would have control bytes, be invalid UTF-8, or lack words and line ends."""
-    if _CONTROLS.search(data) or not utf8.is_valid(data):
+    """Whether a character has one byte or, in UTF-8, a few: there are no control bytes, but words or line ends."""
+    if _CONTROLS.search(data):
         return False
+    if not utf8.is_valid(data):
+        return _WORDS.search(data) is not None
     return not data.isascii() or len(data) % 2 == 1 or b"\n" in data or _WORDS.search(data) is not None
 
 
@@ -160,6 +162,8 @@ def _western(data: bytes) -> str:
 
 def guess(data: bytes) -> str:
     """The text of bytes without a usable declaration of their charset."""
+    if data.startswith(_MARKS):
+        return _decode(data, "utf-16", "replace")
     return _detected(data) or _western(data)
 
 

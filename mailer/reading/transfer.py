@@ -15,6 +15,7 @@ _BASE64 = re.compile(rb"(?:[ \t]*+[A-Za-z0-9+/]*+={0,2}+[ \t]*+(?:\n|\Z))*+")
 _BASE64_LINE = re.compile(rb"^[A-Za-z0-9+/]{56,}=*$", re.MULTILINE)
 _WORDS = re.compile(rb"[A-Za-z]{2} [A-Za-z]{2}|_{10}|-{10}")
 _LONG_LINE = re.compile(rb"[^\n]{56}")  # as long as the lines of base64 are, but of anything
+_PADDED_LINE = re.compile(rb"^[A-Za-z0-9+/]{3,}={1,2}$", re.MULTILINE)
 _WORD = re.compile(rb"\s*(?:[A-Z]?[a-z]+|[A-Z]+)\s*")
 _CONTROLS = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f]")  # what no text holds
 _LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/\n"
@@ -46,7 +47,8 @@ def _base64(data: bytes) -> tuple[bytes, bool]:
         return headers.base64(data), True  # with blanks, or in pieces that were encoded one by one
     head, rest = data[:end], data[end:]
     if not _BASE64_LINE.search(rest):
-        padded = head.rstrip(b" \t\n").endswith(b"=")  # then base64 is over, and whatever follows is in clear
+        # Behind its padding base64 is over, and what follows is in clear, unless it was encoded in pieces.
+        padded = head.rstrip(b" \t\n").endswith(b"=") and not _PADDED_LINE.search(rest)
         if not padded and not _WORDS.search(rest):
             return headers.base64(data), False
         if not head or _WORD.fullmatch(head):

@@ -6,9 +6,11 @@ Called by `charsets` and `headers`.
 import codecs
 
 _PIECE = 65_536
-# All bytes but those that lead a character beyond ASCII; and from how many such characters on they are no accident: in
-# other charsets "её" (KOI8-R) and a few Chinese words look like UTF-8.
-_NO_LEAD, _FEW = bytes(range(0xC2)), 5
+_NO_LEAD = bytes(range(0xC2))  # all bytes but those that lead a character beyond ASCII
+# From so many such characters on they are no accident: "её" in KOI8-R looks like UTF-8 and, of the charsets with two
+# bytes a character, "知之为知之" in GB2312.
+_FEW, _FEW_PAIRS = 5, 8
+_PAIRED = frozenset(("gb18030", "big5hkscs", "cp932", "cp949", "euc_jp"))
 
 
 def is_valid(data: bytes) -> bool:
@@ -23,6 +25,7 @@ def is_valid(data: bytes) -> bool:
     return True
 
 
-def is_no_accident(data: bytes) -> bool:
-    """Whether the bytes are valid UTF-8, with so many characters beyond ASCII that they are in no other charset."""
-    return not data.isascii() and is_valid(data) and len(data.translate(None, _NO_LEAD)) >= _FEW
+def is_no_accident(data: bytes, declared: str) -> bool:
+    """Whether the bytes are valid UTF-8, with too many characters beyond ASCII to be in the declared charset."""
+    few = _FEW_PAIRS if declared in _PAIRED else _FEW
+    return not data.isascii() and is_valid(data) and len(data.translate(None, _NO_LEAD)) >= few

@@ -7,7 +7,8 @@ whose step it is in, and the thread that parked last, whose memory is warmest in
 other visits. So on a fast network one thread does the work of many; on a slow one the threads wait side by side.
 
 Invariant: apart from the visit that it is in, the leader has no more visits than there are parked threads. So each
-visit that has to wait has a thread to wait in, and none waits for another. Called by `listener`.
+visit that has to wait has a thread to wait in, and none waits for another. Called by `listener`; `stand_aside` by all
+that is about to wait.
 """
 
 import functools
