@@ -51,7 +51,7 @@ def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool])
             del beginning
             if missing:
                 try:
-                    return Mail(uid, raw + _following(wire, uid, missing, wants_more), complete=False)
+                    return Mail(uid, raw + _Parts(wire, uid, wants_more).following(missing), complete=False)
                 except Refused as refused:
                     no_parts = refused
             elif not wanted:
@@ -68,38 +68,42 @@ def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool])
     return Mail(uid, raw, complete, refused=cut and not isinstance(no_parts, Unlike), cut=cut)
 
 
-def _following(wire: Wire, uid: int, missing: Sequence[Cut], wants_more: Callable[[bytes], bool]) -> bytes:
-    """The parts after the attachment in which a mail is cut off, without the contents of further attachments."""
-    spent = commands = 0
+class _Parts:
+    """The parts of one large mail, asked for by their numbers; bounded in bytes and commands."""
 
-    def count() -> None:
-        nonlocal commands
-        commands += 1
-        if commands > _MOST_COMMANDS:
-            raise Unlike
+    def __init__(self, wire: Wire, uid: int, wants_more: Callable[[bytes], bool]) -> None:
+        self._wire, self._uid, self._wants_more = wire, uid, wants_more
+        self._spent = self._commands = 0
 
-    def text(section: str, piece: bytes) -> bytes:
-        nonlocal spent
-        start, complete = 0, False
-        while not complete and spent < _LONGEST and wants_more(piece):
-            count()
-            length = min(max(_WINDOW, 3 * start), _STEP)
-            more = _window(wire, uid, section, start, length)
-            start, spent, complete = start + len(more), spent + len(more), len(more) != length
-            piece += more
-        # A part that is cut off in an attachment inside it may go on behind that attachment.
-        cut_short = not complete and spent < _LONGEST
-        missing = cuts(as_mail(piece), in_text=wants_more(piece), number=section) if cut_short else []
-        return piece + b"".join(more for cut in missing for more in following(cut, ask, text))
+    def following(self, missing: Sequence[Cut]) -> bytes:
+        """What comes after the attachment in which the mail is cut off, without the contents of further attachments."""
+        return b"".join(piece for cut in missing for piece in following(cut, self._headers, self._text))
 
-    def ask(items: str) -> dict[str, bytes]:
-        count()
-        found = _sections(wire, [uid], f"(UID {items})", ANSWER).get(uid)
+    def _headers(self, items: str) -> dict[str, bytes]:
+        self._count()
+        found = _sections(self._wire, [self._uid], f"(UID {items})", ANSWER).get(self._uid)
         if found is None:
             raise Refused
         return found  # without those that are not there, where the server says NIL
 
-    return b"".join(piece for cut in missing for piece in following(cut, ask, text))
+    def _text(self, section: str, piece: bytes) -> bytes:
+        """A part that is a text, behind its header, as far as the reader wants it; raises Refused."""
+        start, complete = 0, False
+        while not complete and self._spent < _LONGEST and self._wants_more(piece):
+            self._count()
+            length = min(max(_WINDOW, 3 * start), _STEP)
+            more = _window(self._wire, self._uid, section, start, length)
+            start, self._spent, complete = start + len(more), self._spent + len(more), len(more) != length
+            piece += more
+        if complete or self._spent >= _LONGEST:
+            return piece
+        # A part that is cut off in an attachment inside it may go on behind that attachment.
+        return piece + self.following(cuts(as_mail(piece), in_text=self._wants_more(piece), number=section))
+
+    def _count(self) -> None:
+        self._commands += 1
+        if self._commands > _MOST_COMMANDS:
+            raise Unlike
 
 
 def _window(wire: Wire, uid: int, section: str, start: int, length: int) -> bytes:

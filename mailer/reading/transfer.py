@@ -50,13 +50,14 @@ def _base64(data: bytes) -> tuple[bytes, bool]:
         # Behind its padding base64 is over, and what follows is in clear, unless it was encoded in pieces.
         padded = head.rstrip(b" \t\n").endswith(b"=") and not _PADDED_LINE.search(rest)
         if not padded and not _WORDS.search(rest):
-            return headers.base64(data), False
+            return headers.base64(data), False  # all of it is base64, some of it damaged
         if not head or _WORD.fullmatch(head):
             return data, False  # nothing of it was ever encoded
-        return headers.base64(head) + b"\n" + rest, True
+        return headers.base64(head) + b"\n" + rest, True  # a footer in clear
     begin = _BASE64_LINE.search(data).start()  # type: ignore[union-attr]
     if begin < end or (_LONG_LINE.search(data, 0, begin) and not _WORDS.search(data, 0, begin)):
-        return headers.base64(data), False
+        return headers.base64(data), False  # damaged as well
+    # A banner in clear, perhaps with lines before it that are base64.
     text, whole = _base64(data[begin:])
     return _decoded(head) + data[end:begin] + text, whole
 
