@@ -14,6 +14,7 @@ from mailer import disk, launch, record, statedir, tls
 from mailer.collect import PASSING, Collector, polling
 from mailer.collect.meter import Meter
 from mailer.errors import ConfigError, ExitCode, MailboxError, safe
+from mailer.heap import give_back_large_blocks
 from mailer.imap import Mailbox
 from mailer.journal import Journal, keep
 from mailer.journal.lock import only_writer
@@ -72,6 +73,7 @@ def check(settings: CollectorSettings) -> int:
 
 def collect(settings: CollectorSettings, stop: launch.Stop, *, once: bool = False) -> int:
     """Collect until `stop` is set, or make one pass when `once`; return the exit code."""
+    give_back_large_blocks()
     _require_state(settings)
     _require_logs(settings)
     statedir.prepare(settings.state_dir)

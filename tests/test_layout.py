@@ -40,6 +40,7 @@ FLOORS = {
         "tls": {"mailer.tls"},
         "oauth": {"mailer.oauth"},
         "supervisor": {"mailer.supervisor"},
+        "heap": {"mailer.heap"},
         "diagnostics": {"mailer.diagnostics"},
     },
     1: {
