@@ -114,7 +114,7 @@ def _character(character: str) -> str:
     if _plain(character):
         return character
     if character == " ":
-        return rf"(?:(?:[%=+](?:20|0[9a-d])|{_BACKSLASH}++[tnrvf])++|\s++|\++)"
+        return rf"(?:\n?(?:(?:[%=+](?:20|0[9a-d])|{_BACKSLASH}++[tnrvf])++|\++)\n?|\s++)"
     if character == "\\":
         return f"{_BACKSLASH}++"
     octets = character.encode("utf-8", "surrogatepass")

@@ -911,7 +911,7 @@ class DraftTest(TerminalTestCase):
             self.assertEqual(person.ends(), 0)
         with FakeServer() as server, self.person(server.port, *ADDRESS) as person:
             person.answers("Your message", "one\r")
-            person.sees("one")
+            person.sees("one\r\n ")  # with the prompt for the next line
             person.types(CTRL_C)
             person.sees("It was not sent")
             person.sees("could not be kept")

@@ -145,6 +145,24 @@ class LargeMails(ImapCase):
                 self.assertEqual(self.fetched(answers), read(raw))
                 self.assertLess(answers.sent, 80_000)
 
+    def test_an_empty_text_part_that_is_nil_does_not_end_a_mail(self) -> None:
+        raw = HEAD + multipart("mixed", "b", file("big"), text(""), text("two"))
+        answers = Answers(raw, nil=True)
+        self.assertEqual(self.fetched(answers), read(raw))
+        self.assertLess(answers.sent, 80_000)
+
+    def test_an_answer_without_the_parts_is_a_refusal_for_now(self) -> None:
+        answers = Answers(MAILS["a text behind"][0])
+
+        def flags_only(conversation: Conversation) -> None:
+            if b"MIME" in conversation.lines[-1]:
+                return conversation.send(b"* 1 FETCH (UID 9 FLAGS (\\Seen))\r\n%tag% OK done\r\n")
+            return answers(conversation)
+
+        with ScriptedServer({**IMAP, "UID FETCH": flags_only}, imap=True) as server:
+            (mail,) = self.opened(server.port).fetch([9], wants_more)
+        self.assertTrue(mail.refused or mail.complete, "asked for again, or had whole")
+
     def test_a_mail_costs_a_command_more_only_where_something_can_follow(self) -> None:
         table = {
             "small": (HEAD + multipart("mixed", "b", text("a"), file("1", 1000)), 1),

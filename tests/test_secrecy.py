@@ -60,6 +60,11 @@ class HiddenTest(unittest.TestCase):
         self.assertEqual(Secrets("can not").safe("it cannot be; information"), "it cannot be; information")
         self.assertEqual(Secrets("abcd efgh ijkl mnop").safe("no abcdefghijklmnop"), "no …")
 
+    def test_a_phrase_is_hidden_where_its_encoded_blanks_are_broken_into_lines(self) -> None:
+        for told in ("correct%20\nhorse%20battery", "correct+\nhorse+battery", "correct\n%20horse\n battery"):
+            with self.subTest(told):
+                self.assertEqual(Secrets("correct horse battery").safe(f"no {told}"), "no …")
+
     def test_a_short_secret_is_hidden_where_it_stands_alone(self) -> None:
         for secret, words, shown in (
             ("no", "nobody knows (no): bm8=", "nobody knows (…): …"),

@@ -82,9 +82,9 @@ class _Parts:
     def _headers(self, items: str) -> dict[str, bytes]:
         self._count()
         found = _sections(self._wire, [self._uid], f"(UID {items})", ANSWER).get(self._uid)
-        if found is None:
+        if not found:
             raise Refused
-        return found  # without those that are not there, where the server says NIL
+        return found
 
     def _text(self, section: str, piece: bytes) -> bytes:
         """A part that is a text, behind its header, as far as the reader wants it; raises Refused."""

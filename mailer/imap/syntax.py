@@ -13,9 +13,10 @@ _UID = re.compile(rb"[ (]UID (\d{1,10})\b", re.IGNORECASE)
 _WORD = re.compile(rb"\b\d{1,10}\b")
 # A string without its closing quote extends to the end of the text: a search for others in it would be quadratic.
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.?)*+)(?:"|\Z)', re.DOTALL)
-# NIL means that there is no data: that is an answer only for a window that does not begin at 0.
+# NIL means that there is no data: that is an answer for a part, but for a whole mail only behind its beginning.
 _SECTION = re.compile(
-    rb"BODY\[([\w.]*)\](?:<[1-9]\d*> NIL|(?:<\d+>)? (?:\{\d+\}$|" + _QUOTED.pattern + rb"))", re.IGNORECASE | re.DOTALL
+    rb"BODY\[([\w.]*)\](?:(?:<[1-9]\d*>|(?<!\[\])<0>) NIL|(?:<\d+>)? (?:\{\d+\}$|" + _QUOTED.pattern + rb"))",
+    re.IGNORECASE | re.DOTALL,
 )
 # Refusals that are about the moment, not the login, folder or mail: RFC 5530; Gmail, Microsoft 365 and Dovecot.
 _FOR_NOW = re.compile(

@@ -23,7 +23,7 @@ _ALIASES = {
     "iso2022jp": "iso2022_jp_ext", "iso2022jpesc": "iso2022_jp_ext", "koi8ru": "koi8_u", "koi8": "koi8_r",
     "cyrillic": "iso8859_5", "maccyrillic": "mac_cyrillic", "macukraine": "mac_cyrillic",
     "utf8mb4": "utf-8", "utf8mb3": "utf-8", "unicode11utf8": "utf-8", "unicode11utf7": "utf-7", "utf8sig": "utf-8",
-    "cnbig5": "big5hkscs", "eucjpms": "euc_jp", "eucjpwin": "euc_jp", "cp51932": "euc_jp",
+    "unicode": "utf_16", "cnbig5": "big5hkscs", "eucjpms": "euc_jp", "eucjpwin": "euc_jp", "cp51932": "euc_jp",
 }  # fmt: skip
 # Python's codecs that are no charsets of mail; some are slow, some make lone surrogates.
 _REFUSED = {"idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode-escape", "raw_unicode_escape"} | {
@@ -32,6 +32,10 @@ _REFUSED = {"idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode
 # Charsets in which ASCII characters have zero bytes beside them; and their byte order marks without a zero byte.
 _WIDE = re.compile(r"utf[-_]?(?:16|32)")
 _MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# What shows that ASCII characters have one byte; in what is not UTF-8 it has to be more: Chinese may look like words.
+_MORE_WORDS = re.compile(
+    rb"<(?:[!/]?[a-zA-Z-]{4}|/?[a-zA-Z][a-zA-Z1-6]?>)|[a-zA-Z]{2} [a-zA-Z]{3}|[a-zA-Z]{3} [a-zA-Z]{2}"
+)
 _WORDS, _CONTROLS = re.compile(rb"[a-zA-Z] [a-zA-Z]|<[a-zA-Z!]"), re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]")
 # Charsets in which ASCII bytes may mean something else.
 _NOT_ASCII = re.compile(r"utf[-_]?(7|16|32)|iso2022|hz")
@@ -108,7 +112,7 @@ def _is_narrow(data: bytes) -> bool:
     if _CONTROLS.search(data):
         return False
     if not utf8.is_valid(data):
-        return _WORDS.search(data) is not None
+        return _MORE_WORDS.search(data) is not None
     return not data.isascii() or len(data) % 2 == 1 or b"\n" in data or _WORDS.search(data) is not None
 
 

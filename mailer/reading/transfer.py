@@ -48,7 +48,7 @@ def _base64(data: bytes) -> tuple[bytes, bool]:
     head, rest = data[:end], data[end:]
     if not _BASE64_LINE.search(rest):
         # Behind its padding base64 is over, and what follows is in clear, unless it was encoded in pieces.
-        padded = head.rstrip(b" \t\n").endswith(b"=") and not _PADDED_LINE.search(rest)
+        padded = head.rstrip(b" \t\n").endswith(b"=") and not _goes_on(rest)
         if not padded and not _WORDS.search(rest):
             return headers.base64(data), False  # all of it is base64, some of it damaged
         if not head or _WORD.fullmatch(head):
@@ -60,6 +60,11 @@ def _base64(data: bytes) -> tuple[bytes, bool]:
     # A banner in clear, perhaps with lines before it that are base64.
     text, whole = _base64(data[begin:])
     return _decoded(head) + data[end:begin] + text, whole
+
+
+def _goes_on(rest: bytes) -> bool:
+    """Whether there are more pieces of a text that were encoded one by one, each with its padding."""
+    return any(_decoded(line[0]) != line[0] for line in _PADDED_LINE.finditer(rest))
 
 
 def _decoded(head: bytes) -> bytes:

@@ -4,13 +4,15 @@ Called by `charsets` and `headers`.
 """
 
 import codecs
+import re
 
 _PIECE = 65_536
 _NO_LEAD = bytes(range(0xC2))  # all bytes but those that lead a character beyond ASCII
 # From so many such characters on they are no accident: "её" in KOI8-R looks like UTF-8 and, of the charsets with two
 # bytes a character, "知之为知之" in GB2312.
 _FEW, _FEW_PAIRS = 5, 8
-_PAIRED = frozenset(("gb18030", "big5hkscs", "cp932", "cp949", "euc_jp"))
+_NO_PAIR = re.compile(rb"[\x80-\xa0]")  # in no usual character of those but cp932, and in nearly any UTF-8
+_PAIRED = frozenset(("gb18030", "big5hkscs", "cp932", "cp949", "cp950", "johab", "euc_jp", "euc_jis_2004"))
 
 
 def is_valid(data: bytes) -> bool:
@@ -27,5 +29,6 @@ def is_valid(data: bytes) -> bool:
 
 def is_no_accident(data: bytes, declared: str) -> bool:
     """Whether the bytes are valid UTF-8, with too many characters beyond ASCII to be in the declared charset."""
-    few = _FEW_PAIRS if declared in _PAIRED else _FEW
+    may_be_pairs = declared in _PAIRED and (declared == "cp932" or not _NO_PAIR.search(data))
+    few = _FEW_PAIRS if may_be_pairs else _FEW
     return not data.isascii() and is_valid(data) and len(data.translate(None, _NO_LEAD)) >= few

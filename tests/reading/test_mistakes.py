@@ -50,6 +50,10 @@ class Mistakes(unittest.TestCase):
             for text in ("Здравствуйте, принтер", "Schöne Grüße aus Köln, später über Öfen, schöner", "打印机不工作了"):
                 with self.subTest(charset, text=text):
                     self.assertEqual(mail(f"Content-Type: text/plain; charset={charset}", text.encode()).text, text)
+        for charset in ("gb2312", "gbk", "big5", "euc-kr"):
+            for text in ("无法登录系统", "打印机坏了吗", "принтер", "Привет", "Ошибка"):
+                with self.subTest(charset, text=text):
+                    self.assertEqual(mail(f"Content-Type: text/plain; charset={charset}", text.encode()).text, text)
         accidents = {"koi8-r": "ask her: её, её", "windows-1251": "Её, Её", "gb2312": "知之为知之"}
         for charset, text in accidents.items():
             with self.subTest(charset, text=text):
@@ -73,6 +77,11 @@ class Mistakes(unittest.TestCase):
     def test_a_charset_by_an_old_name(self) -> None:
         marked = codecs.BOM_UTF16_LE + "Привет".encode("utf-16-le")
         self.assertEqual(mail("Content-Type: text/plain; charset=unicode", marked).text, "Привет")
+        for text in ("Hello there", "Привет, принтер", "无法删除文件", "反映问题"):
+            for charset in ("unicode", "utf-16le"):
+                with self.subTest(text, charset=charset):
+                    found = mail(f"Content-Type: text/plain; charset={charset}", text.encode("utf-16-le"))
+                    self.assertEqual(found.text, text)
         for charset in ("DOS-862", "IBM862", "cp862"):
             found = mail(f"Content-Type: text/plain; charset={charset}", "שלום".encode("cp862"))
             self.assertEqual(found.text, "שלום")
@@ -205,6 +214,13 @@ class Mistakes(unittest.TestCase):
                 found = mail(fields, (above + encoded + below).encode())
                 self.assertEqual(found.text.rstrip("\n"), f"{above}{text}\n{below}".rstrip("\n"))
                 self.assertEqual(found.defects, ())
+
+    def test_a_footer_with_a_name_and_an_equals_sign_is_no_base64(self) -> None:
+        fields = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64"
+        for footer in ("Virenfrei: ja\nstatus=\n", "--\nBob=\n"):
+            with self.subTest(footer):
+                found = mail(fields, base64.encodebytes(b"Hello") + footer.encode())
+                self.assertEqual(found.text, f"Hello\n{footer}")
 
     def test_clear_text_that_is_declared_as_base64(self) -> None:
         fields = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64"

@@ -67,7 +67,7 @@ class MailSystemCase(unittest.TestCase):
         with self.workplace.serving() as server:
             done = self.workplace.ask(PERSON, "never sent")
             self.assertNotEqual(done.returncode, 0, done)
-            self.assertIn(code, done.stdout + done.stderr + server.said())
+            wait_until(lambda: code in done.stdout + done.stderr + server.said())  # the log is a moment behind
         after = [len(self.system.messages(address)) for address in (PERSON, ADMINISTRATOR)]
         self.assertEqual(after, before)
         self.assertEqual(self.logins(), logins)
