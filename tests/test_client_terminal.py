@@ -6,6 +6,7 @@ import json
 import locale
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -45,6 +46,13 @@ WITHOUT_READLINE = (
     f"import sys; sys.modules['readline'] = None; sys.path.insert(0, {str(ROOT)!r}); import client; "
     "sys.exit(client.main(sys.argv[1:]))"
 )
+# Has readline take its time between the question and its wait for a key, in which signals do not interrupt it.
+SLOW_READLINE = (
+    "import functools, hashlib, readline, sys; "
+    "busy = functools.partial(hashlib.pbkdf2_hmac, 'sha256', b'', b'', 1_000_000); "
+    "readline.set_pre_input_hook(busy); "
+    f"sys.path.insert(0, {str(ROOT)!r}); import client; sys.exit(client.main(sys.argv[1:]))"
+)
 LONG_LINE = "".join(f"ж{number} " for number in range(4000))
 
 
@@ -56,9 +64,13 @@ class TerminalTestCase(ClientTestCase):
         return Person(self.command_without_readline(port, *flags), self.env)
 
     def command_without_readline(self, port: int, *flags: str) -> list[str]:
+        return self.command_by(WITHOUT_READLINE, port, *flags)
+
+    def command_by(self, code: str, port: int, *flags: str) -> list[str]:
+        """The command with code in place of the script."""
         script, *rest = self.command(port, *flags)[1:]
         self.assertTrue(script.endswith("client.py"))
-        return [sys.executable, "-c", WITHOUT_READLINE, *rest]
+        return [sys.executable, "-c", code, *rest]
 
     def shown(self, person: Person) -> list[str]:
         """The lines on the screen, without their styles and the blanks around them."""
@@ -528,6 +540,15 @@ class DraftTest(TerminalTestCase):
             for file in self.drafts.iterdir():
                 file.unlink()
 
+    @unittest.skipUnless(GNU_READLINE, "there is no GNU readline")
+    def test_an_end_in_the_moment_before_the_wait_for_a_key_is_noticed(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with self.subTest(number), FakeServer() as server:
+                with Person(self.command_by(SLOW_READLINE, server.port, *ADDRESS), self.env) as person:
+                    person.sees("Your message")
+                    person.kill(number)
+                    self.assertEqual(person.ends(), 130)
+
     def test_the_line_that_was_being_typed_when_the_shell_told_its_end_is_kept_too(self) -> None:
         with FakeServer() as server, self.person(server.port, *ADDRESS) as person:
             person.answers("Your message", "one\rhal")
@@ -584,7 +605,8 @@ class DraftTest(TerminalTestCase):
         for name, way in ways.items():
             for start, text in ((self.person, "y" * 5000), (self.without_readline, "a\nb")):
                 with self.subTest(name, start=start.__name__), FakeServer() as server:
-                    self.drafts.mkdir(exist_ok=True)
+                    shutil.rmtree(self.drafts, ignore_errors=True)
+                    self.drafts.mkdir()
                     (self.drafts / "draft-999999999").write_text('{"email": "a@example.com", "id": "1"}\n' + text)
                     with start(server.port, *ADDRESS) as person:
                         person.answers("Number", "1\r")
@@ -593,8 +615,6 @@ class DraftTest(TerminalTestCase):
                         way(person)
                         self.assertEqual(person.ends(), 130)
                     self.assertEqual((self.kept(), server.requests), ([text], []))
-                    for file in self.drafts.iterdir():
-                        file.unlink()
 
     def test_another_text_has_neither_the_id_nor_the_doubt_of_the_first_one(self) -> None:
         first = ("--email", "first@example.com")

@@ -527,7 +527,7 @@ class TokenCommand(unittest.TestCase):
                 tempfile.TemporaryDirectory() as folder,
             ):
                 server = self.server(Path(folder), mail)
-                process = subprocess.Popen([*server.command, "--check"], env=environment())
+                process = subprocess.Popen([*server.command, "--check"], env=environment(), stdout=subprocess.DEVNULL)
                 with os.fdopen(os.open(Path(folder) / "pipe", os.O_RDONLY | os.O_NONBLOCK), "rb", 0) as pipe:
                     self.assertEqual(select.select([pipe], [], [], 10)[0], [pipe])
                     process.send_signal(ending)

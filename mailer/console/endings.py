@@ -1,7 +1,7 @@
 """The signals that end the client: Ctrl-C, Ctrl-\\, a request of the system, a terminal that has gone.
 
 The first one raises KeyboardInterrupt wherever the client is, so that a draft is kept, and the person is told whether
-the message may have been sent. Called by `console`, `conversation`, `form` and `editor`.
+the message may have been sent. Called by `console`, `conversation`, `form`, `terminal` and `editor`.
 """
 
 import signal
@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 _ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGQUIT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _KEYS = {signal.SIGINT, getattr(signal, "SIGQUIT", signal.SIGINT)}
+# How late an ending may be noticed that comes in the moment before a wait for a key: it does not interrupt that wait.
+_LATEST = 0.5  # seconds
 
 
 def end_once() -> None:
@@ -38,6 +40,21 @@ def ending_once() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def endings_noticed() -> Iterator[None]:
+    """Interrupt each wait for a key now and then, so that a signal is noticed which came before the wait had begun."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, _LATEST, _LATEST)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def end_no_more() -> None:

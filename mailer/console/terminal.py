@@ -12,9 +12,11 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TextIO
 
 from mailer.console.editor import PlainEditor, edited, line_editor
+from mailer.console.endings import endings_noticed
 from mailer.streams import decode, is_dumb, is_terminal, paint
 
 try:
@@ -100,7 +102,8 @@ class Terminal:
         which empties its line before it reports that.
         """
         try:
-            return self._line(prompt, value)
+            with endings_noticed():
+                return self._line(prompt, value)
         except KeyboardInterrupt:
             self.unfinished = self._so_far()
             raise
@@ -154,7 +157,8 @@ class Terminal:
     def _edited(self, prompt: str, value: str) -> str:
         editor = self._readline
         if editor and value:
-            editor.set_startup_hook(lambda: editor.insert_text(value))
+            # No function in Python: an interrupt that one raises is dropped by readline.
+            editor.set_startup_hook(partial(editor.insert_text, value))
         try:
             return input(prompt)
         finally:
