@@ -46,13 +46,26 @@ WITHOUT_READLINE = (
     f"import sys; sys.modules['readline'] = None; sys.path.insert(0, {str(ROOT)!r}); import client; "
     "sys.exit(client.main(sys.argv[1:]))"
 )
-# Has readline take its time between the question and its wait for a key, in which signals do not interrupt it.
-SLOW_READLINE = (
-    "import functools, hashlib, readline, sys; "
-    "busy = functools.partial(hashlib.pbkdf2_hmac, 'sha256', b'', b'', 1_000_000); "
-    "readline.set_pre_input_hook(busy); "
-    f"sys.path.insert(0, {str(ROOT)!r}); import client; sys.exit(client.main(sys.argv[1:]))"
-)
+# Has another thread take a signal, so that it ends no wait: as if it had come the moment before.
+ENDED_UNNOTICED = """
+import signal, sys, threading, time
+{without}
+def end():
+    while "half" not in terminals[0]._so_far():
+        time.sleep(0.05)
+    signal.pthread_kill(threading.get_ident(), {number})
+    time.sleep(60)
+sys.path.insert(0, {root!r})
+import client
+from mailer.console.terminal import Terminal
+terminals, take = [], Terminal.__enter__
+def enter(self):
+    terminals.append(self)
+    threading.Thread(target=end, daemon=True).start()
+    return take(self)
+Terminal.__enter__ = enter
+sys.exit(client.main(sys.argv[1:]))
+"""
 LONG_LINE = "".join(f"ж{number} " for number in range(4000))
 
 
@@ -540,14 +553,33 @@ class DraftTest(TerminalTestCase):
             for file in self.drafts.iterdir():
                 file.unlink()
 
-    @unittest.skipUnless(GNU_READLINE, "there is no GNU readline")
     def test_an_end_in_the_moment_before_the_wait_for_a_key_is_noticed(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with self.subTest(number), FakeServer() as server:
-                with Person(self.command_by(SLOW_READLINE, server.port, *ADDRESS), self.env) as person:
-                    person.sees("Your message")
-                    person.kill(number)
-                    self.assertEqual(person.ends(), 130)
+        for without in ("", "sys.modules['readline'] = None"):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                code = ENDED_UNNOTICED.format(without=without, number=int(number), root=str(ROOT))
+                with self.subTest(number, without=without), FakeServer() as server:
+                    shutil.rmtree(self.drafts, ignore_errors=True)
+                    with Person(self.command_by(code, server.port, *ADDRESS), self.env) as person:
+                        person.answers("Your message", "half")
+                        self.assertEqual(person.ends(), 130)
+                    self.assertEqual(self.kept(), ["half"])
+
+    def test_what_is_typed_while_ctrl_s_stops_the_screen_is_shown_behind_it(self) -> None:
+        for start in (self.person, self.without_readline):
+            with self.subTest(start.__name__), FakeServer() as server, start(server.port, *ADDRESS) as person:
+                person.answers("Your message", "before")
+                person.sees("before")
+                person.types("\x13stopped")
+                time.sleep(1.2)  # two interruptions of the wait for a key
+                person.types("\x11")
+                person.sees("stopped")
+
+    def test_the_timer_of_whoever_started_it_is_left_alone(self) -> None:
+        with FakeServer() as server:
+            alarm = "import os, signal, sys; signal.alarm(2); os.execv(sys.argv[1], sys.argv[1:])"
+            with Person([sys.executable, "-c", alarm, *self.command(server.port, *ADDRESS)], self.env) as person:
+                person.sees("Your message")
+                self.assertEqual(person.ends(), -signal.SIGALRM)
 
     def test_the_line_that_was_being_typed_when_the_shell_told_its_end_is_kept_too(self) -> None:
         with FakeServer() as server, self.person(server.port, *ADDRESS) as person:

@@ -5,6 +5,7 @@ Called by `terminal`.
 
 import locale
 import os
+import select
 import shlex
 import subprocess
 import sys
@@ -63,10 +64,11 @@ class PlainEditor:
 
     def line(self, prompt: str, value: str) -> str:
         """The value with what is typed behind it; raises EOFError at the end."""
+        self._typed[:] = value.encode(sys.stdin.encoding, "surrogateescape")  # first: an interrupt asks for it
         sys.stdout.write(prompt + value)
         sys.stdout.flush()
-        self._typed[:] = value.encode(sys.stdin.encoding, "surrogateescape")
         while True:
+            select.select([0], [], [])  # unlike a read, any signal ends it (`endings`)
             byte = os.read(0, 1)
             if not byte or (byte == _END_OF_INPUT and not self._typed):
                 raise EOFError

@@ -45,10 +45,12 @@ def ending_once() -> Iterator[None]:
 @contextmanager
 def endings_noticed() -> Iterator[None]:
     """Interrupt each wait for a key now and then, so that a signal is noticed which came before the wait had begun."""
-    if not hasattr(signal, "setitimer"):
+    if not hasattr(signal, "setitimer") or any(signal.getitimer(signal.ITIMER_REAL)):  # the timer of whoever started us
         yield
         return
     before = signal.signal(signal.SIGALRM, lambda *_: None)
+    # It ends a `select` all the same, but no write to a terminal that was stopped by Ctrl-S: readline would lose it.
+    signal.siginterrupt(signal.SIGALRM, False)
     signal.setitimer(signal.ITIMER_REAL, _LATEST, _LATEST)
     try:
         yield

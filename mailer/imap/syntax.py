@@ -15,7 +15,7 @@ _WORD = re.compile(rb"\b\d{1,10}\b")
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.?)*+)(?:"|\Z)', re.DOTALL)
 # NIL means that there is no data: that is an answer for a part, but for a whole mail only behind its beginning.
 _SECTION = re.compile(
-    rb"BODY\[([\w.]*)\](?:(?:<[1-9]\d*>|(?<!\[\])<0>) NIL|(?:<\d+>)? (?:\{\d+\}$|" + _QUOTED.pattern + rb"))",
+    rb"BODY\[([\w.]*)\](?:(?:<[1-9]\d*>|(?<!\[\])(?:<0>)?+) NIL|(?:<\d+>)? (?:\{\d+\}$|" + _QUOTED.pattern + rb"))",
     re.IGNORECASE | re.DOTALL,
 )
 # Refusals that are about the moment, not the login, folder or mail: RFC 5530; Gmail, Microsoft 365 and Dovecot.

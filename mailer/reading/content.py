@@ -191,9 +191,11 @@ def _decoded(part: mime.Part) -> tuple[str, bool]:
         data = invitation.unfolded(data)
     if part.kind == "text/html":
         data = _PICTURE.sub(b"", data)
-        if not (charset and charsets.codec(charset)):
+        if not charset or not charsets.codec(charset) or charsets.is_wide(charset):
             meta = _META.search(data, 0, 4096)
-            charset = meta[1].decode("ascii") if meta else charset
+            if meta:  # it was found in ASCII, so that no wide charset can be true
+                charset = meta[1].decode("ascii")
+                charset = None if charsets.is_wide(charset) else charset
     text = charsets.decode(data, charset).removeprefix("\ufeff")  # a byte order mark
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")

@@ -64,7 +64,8 @@ def _base64(data: bytes) -> tuple[bytes, bool]:
 
 def _goes_on(rest: bytes) -> bool:
     """Whether there are more pieces of a text that were encoded one by one, each with its padding."""
-    return any(_decoded(line[0]) != line[0] for line in _PADDED_LINE.finditer(rest))
+    lines = (line[0] for line in _PADDED_LINE.finditer(rest))
+    return any(len(line) % 4 == 0 and not _WORD.fullmatch(line.rstrip(b"=")) for line in lines)
 
 
 def _decoded(head: bytes) -> bytes:

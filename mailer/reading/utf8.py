@@ -12,7 +12,7 @@ _NO_LEAD = bytes(range(0xC2))  # all bytes but those that lead a character beyon
 # bytes a character, "知之为知之" in GB2312.
 _FEW, _FEW_PAIRS = 5, 8
 _NO_PAIR = re.compile(rb"[\x80-\xa0]")  # in no usual character of those but cp932, and in nearly any UTF-8
-_PAIRED = frozenset(("gb18030", "big5hkscs", "cp932", "cp949", "cp950", "johab", "euc_jp", "euc_jis_2004"))
+_PAIRED = frozenset(("gb18030", "big5hkscs", "cp932", "cp949", "cp950", "euc_jp", "euc_jis_2004"))
 
 
 def is_valid(data: bytes) -> bool:

@@ -74,6 +74,45 @@ class Mistakes(unittest.TestCase):
                         found = mail(f"Content-Type: text/html{fields}", html.encode(charset))
                         self.assertEqual(found.text, text)
 
+    def test_a_charset_of_one_byte_under_the_name_of_a_wide_one(self) -> None:
+        for charset, text in (
+            ("windows-1251", "Привет"), ("koi8-r", "Привет"), ("windows-1251", "<div>Привет</div>"),
+            ("windows-1252", "Müller"), ("iso-8859-1", "Café déjà vu"), ("iso-8859-1", "Grüße aus Köln"),
+        ):  # fmt: skip
+            for named in ("unicode", "utf-16", "utf-16le"):
+                with self.subTest(text, charset=charset, named=named):
+                    found = mail(f"Content-Type: text/plain; charset={named}", text.encode(charset))
+                    self.assertEqual(found.text, text)
+
+    def test_an_element_in_ascii_that_names_a_wide_charset(self) -> None:
+        for charset, text in (
+            ("windows-1251", "Привет, у меня не работает принтер"), ("windows-1252", "Schöne Grüße aus Köln"),
+            ("iso-2022-jp", "プリンターが動きません"),
+        ):  # fmt: skip
+            for end in ("", "\x0b"):
+                html = f'<html><head><META content="text/html; charset=unicode"></head><body>{text}{end}</body></html>'
+                with self.subTest(text, end=end):
+                    found = mail("Content-Type: text/html", html.encode(charset))
+                    self.assertEqual(found.text.rstrip(end), text)
+
+    def test_an_element_that_names_the_charset_where_the_field_names_a_wide_one(self) -> None:
+        for charset, text in (
+            ("gb2312", "打印机坏了,打印机不工作"), ("shift_jis", "プリンターが動きません"),
+            ("euc-kr", "프린터가 안 됩니다"), ("windows-1253", "Ο εκτυπωτής δεν δουλεύει"),
+            ("windows-1254", "Yazıcı çalışmıyor"),
+        ):  # fmt: skip
+            html = f'<html><head><meta charset="{charset}"></head><body>{text}</body></html>'
+            with self.subTest(text):
+                found = mail("Content-Type: text/html; charset=unicode", html.encode(charset))
+                self.assertEqual(found.text, text)
+
+    def test_a_long_text_in_a_wide_charset_is_one_wherever_it_is_looked_at(self) -> None:
+        for shift in ("", "文"):  # so that one of them has half a character at each place
+            text = shift + "😀" * 40_000
+            with self.subTest(shift):
+                found = mail("Content-Type: text/plain; charset=utf-16-le", text.encode("utf-16-le"))
+                self.assertEqual(found.text, text)
+
     def test_a_charset_by_an_old_name(self) -> None:
         marked = codecs.BOM_UTF16_LE + "Привет".encode("utf-16-le")
         self.assertEqual(mail("Content-Type: text/plain; charset=unicode", marked).text, "Привет")
@@ -82,6 +121,9 @@ class Mistakes(unittest.TestCase):
                 with self.subTest(text, charset=charset):
                     found = mail(f"Content-Type: text/plain; charset={charset}", text.encode("utf-16-le"))
                     self.assertEqual(found.text, text)
+        for charset in ("unicode", "utf-16"):
+            html = "<html><body>Привет, принтер</body></html>".encode("utf-16-be")
+            self.assertEqual(mail(f"Content-Type: text/html; charset={charset}", html).text, "Привет, принтер")
         for charset in ("DOS-862", "IBM862", "cp862"):
             found = mail(f"Content-Type: text/plain; charset={charset}", "שלום".encode("cp862"))
             self.assertEqual(found.text, "שלום")
@@ -214,6 +256,15 @@ class Mistakes(unittest.TestCase):
                 found = mail(fields, (above + encoded + below).encode())
                 self.assertEqual(found.text.rstrip("\n"), f"{above}{text}\n{below}".rstrip("\n"))
                 self.assertEqual(found.defects, ())
+
+    def test_base64_in_pieces_around_a_line_of_something_else(self) -> None:
+        for charset in ("windows-1251", "koi8-r", "utf-8"):
+            fields = f"Content-Type: text/plain; charset={charset}\r\nContent-Transfer-Encoding: base64"
+            data = "Здравствуйте".encode(charset)
+            pieces = (b"Hello, my friend", data[:7], data[7:14], data[14:])
+            body = b"\n*****\n".join((base64.b64encode(pieces[0]), b"\n".join(map(base64.b64encode, pieces[1:]))))
+            with self.subTest(charset):
+                self.assertEqual(mail(fields, body).text.strip(), "Hello, my friendЗдравствуйте")
 
     def test_a_footer_with_a_name_and_an_equals_sign_is_no_base64(self) -> None:
         fields = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64"
