@@ -66,6 +66,20 @@ def enter(self):
 Terminal.__enter__ = enter
 sys.exit(client.main(sys.argv[1:]))
 """
+# Is told its end in the moment when it has changed the terminal.
+TAKEN = """
+import os, signal, sys, termios
+sys.path.insert(0, {root!r})
+import client
+from mailer.console import terminal
+change = termios.tcsetattr
+def changes(*how):
+    change(*how)
+    termios.tcsetattr = change
+    os.kill(os.getpid(), {number})
+termios.tcsetattr = changes
+sys.exit(client.main(sys.argv[1:]))
+"""
 LONG_LINE = "".join(f"ж{number} " for number in range(4000))
 
 
@@ -498,6 +512,21 @@ class StoppingTest(TerminalTestCase):
                     self.assertEqual(server.requests[0]["message"], "one\ntwo")
                     self.assertIn("\n two\r\n", re.sub(r"\x1b\[[?0-9]*[a-z]", "", person.screen))
 
+    def test_what_is_typed_before_ctrl_z_is_not_for_the_shell(self) -> None:
+        reads = "stty -icanon min 0 time 5; dd bs=99 count=1 of=$1.typed 2>/dev/null; stty icanon; fg; exit $?"
+        typed = self.home / "typed"
+        shell = ["sh", "-mc", f'"$@"; {reads.replace("$1.typed", str(typed))}', "sh"]
+        go_on = threading.Event()
+        with FakeServer(lambda _request: go_on.wait(30) and OK) as server:
+            with Person([*shell, *self.command(server.port, *ADDRESS)], self.env) as person:
+                person.answers("Your message", "x\r.\r")
+                wait_until(lambda: server.requests)
+                person.types(f"rm -rf it\r{CTRL_Z}")
+                wait_until(typed.exists)
+                go_on.set()
+                person.sees("12345")
+                self.assertEqual((person.ends(), typed.read_text()), (0, ""))
+
     def test_ctrl_z_while_it_is_sending_stops_it_and_nothing_is_lost(self) -> None:
         shell = ["sh", "-mc", '"$@"; echo "the shell: $?"; fg; exit $?', "sh"]
         go_on = threading.Event()
@@ -573,6 +602,27 @@ class DraftTest(TerminalTestCase):
                 time.sleep(1.2)  # two interruptions of the wait for a key
                 person.types("\x11")
                 person.sees("stopped")
+
+    def test_an_end_behind_a_key_at_once_is_noticed(self) -> None:
+        """Ctrl-C makes the system drop the key, unless told not to, and readline waits for it."""
+        for _ in range(8):  # it came about in one try of four
+            shutil.rmtree(self.drafts, ignore_errors=True)
+            with FakeServer() as server, self.person(server.port, *ADDRESS) as person:
+                person.answers("Your message", "")
+                person.sees("\r\n ")
+                person.types("h")
+                person.types(CTRL_C)
+                self.assertEqual(person.ends(), 130)
+
+    def test_an_end_while_the_terminal_is_taken_leaves_it_as_it_was(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            code = TAKEN.format(number=int(number), root=str(ROOT))
+            shell = ["sh", "-c", 'stty -a; "$@"; echo "its end: $?"; stty -a', "sh"]
+            with self.subTest(number), FakeServer() as server:
+                with Person([*shell, *self.command_by(code, server.port, *ADDRESS)], self.env) as person:
+                    self.assertEqual(person.ends(), 0)
+                before, _, after = re.sub(r"\x1b\[[?0-9]*[a-z]", "", person.screen).partition("its end: 130\r\n")
+                self.assertEqual(before, after)
 
     def test_the_timer_of_whoever_started_it_is_left_alone(self) -> None:
         with FakeServer() as server:

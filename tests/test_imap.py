@@ -503,6 +503,15 @@ class Fetching(ImapCase):
             self.assertTrue(self.opened(server.port).gives_others([9]))
 
 
+class Words(ImapCase):
+    def test_words_of_a_mail_are_not_shown_where_a_literal_is_longer_than_the_server_says(self) -> None:
+        answer = b"* 1 FETCH (UID 9 BODY[]<0> {4}\r\nSub" + b"\r\nject: private)\r\n%tag% OK done\r\n"
+        with ScriptedServer({**IMAP, "UID FETCH": answer}, imap=True) as server:
+            with self.assertRaisesRegex(MailboxError, "makes no sense") as caught:
+                fetch(self.opened(server.port), [9])
+        self.assertNotIn("private", str(caught.exception))
+
+
 class Faults(ImapCase):
     """Every stage failing in every way ends in a MailboxError, soon, and never in anything else."""
 

@@ -10,17 +10,11 @@ from collections.abc import Callable
 from mailer.errors import MailboxError
 from mailer.imap import Mailbox
 from mailer.reading import Reading, read, wants_more
+from tests.support.mails import multipart
 from tests.support.scripted import Conversation, ScriptedServer, close
 from tests.test_imap import IMAP, ImapCase
 
 HEAD = b"From: a@example.com\r\nSubject: [Ticket #1] Mailer\r\nMIME-Version: 1.0\r\n"
-
-
-def multipart(kind: str, boundary: str, *parts: bytes) -> bytes:
-    """The fields and the content of a multipart."""
-    line = boundary.encode()
-    inside = b"".join(b"--" + line + b"\r\n" + part + b"\r\n" for part in parts)
-    return f'Content-Type: multipart/{kind}; boundary="{boundary}"\r\n\r\n'.encode() + inside + b"--" + line + b"--\r\n"
 
 
 def text(words: str, kind: str = "plain") -> bytes:
@@ -48,6 +42,10 @@ MAILS = {
         "mixed", "b", file("big"), *[file(f"{n}", 99) for n in range(6)], b"", text("two"), file("b")), 80),
     "long text behind": (HEAD + multipart("mixed", "b", file("big"), text("слово " * 40_000), file("b")), 550),
     "no field in a part": (HEAD + multipart("mixed", "b", file("big"), b"\r\nno fields: none", file("b")), 80),
+    "a text of no kind": (HEAD + multipart("mixed", "b", b"Content-Type: text\r\n\r\n" + b"words " * 40_000,
+        file("b")), 550),
+    "a text of no kind behind": (HEAD + multipart("mixed", "b", text("one"), file("big"),
+        b"Content-Type: text; charset=utf-8\r\n\r\ntwo", file("b")), 80),
     "twenty photos": (HEAD + multipart("mixed", "b", *(file(f"{n}.jpg", 70_000) for n in range(20))), 80),
     "a version of the text behind": (HEAD + multipart("mixed", "b", file("a"), multipart(
         "alternative", "c", text("plain"), text("<p>" + "html " * 50_000, "html")), file("z")), 140),

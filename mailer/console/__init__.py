@@ -15,7 +15,7 @@ from typing import TextIO
 
 from mailer.console.conversation import converse
 from mailer.console.courier import Courier, exit_code
-from mailer.console.endings import ending_once
+from mailer.console.endings import end_once, ending_once
 from mailer.console.terminal import Terminal
 from mailer.errors import ExitCode, RequestError, TransportError, UnsentInterrupt
 from mailer.protocol import Reply, Request, reply_object
@@ -45,6 +45,7 @@ def run(courier: Courier, *, email: str | None, message: str | None, file: Path 
     if email is not None and message is not None:
         with ending_once():
             return _send(courier, Request(email.strip(), message, secrets.token_hex(16)), as_json)
+    end_once()  # before the terminal is another one than it was
     with Terminal() as terminal:
         reply, code = converse(terminal, courier, email, message)
         _show(reply, as_json, terminal.results)

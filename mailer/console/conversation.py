@@ -13,7 +13,7 @@ from pathlib import Path
 from mailer.console.courier import REMEMBERED, Courier, exit_code
 from mailer.console.draft import Draft
 from mailer.console.draft_file import read
-from mailer.console.endings import end_no_more, end_once
+from mailer.console.endings import end_no_more
 from mailer.console.form import Form
 from mailer.console.terminal import Terminal
 from mailer.errors import ExitCode, Problem, TransportError, UnsentInterrupt, safe
@@ -26,7 +26,6 @@ def converse(
     terminal: Terminal, courier: Courier, email: str | None, message: str | None
 ) -> tuple[Reply | None, ExitCode]:
     """Hold the conversation; returns the last reply, if any, and how the script ends."""
-    end_once()
     conversation = _Conversation(terminal, courier)
     try:
         conversation.begin(email, message)

@@ -64,7 +64,11 @@ class Terminal:
         self.unfinished = ""
 
     def __enter__(self) -> "Terminal":
-        self._take()
+        try:
+            self._take()
+        except KeyboardInterrupt:
+            self._leave()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,6 +79,8 @@ class Terminal:
         if termios:
             mode = termios.tcgetattr(0)
             mode[3] &= ~(termios.ICANON if self._readline else termios.ICANON | termios.ECHO)
+            # Ctrl-C does not take away a letter that came just before: readline would wait for it, deaf to signals.
+            mode[3] |= termios.NOFLSH
             mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
             termios.tcsetattr(0, termios.TCSANOW, mode)
             if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:  # otherwise Ctrl-Z is ignored and stays so
@@ -170,6 +176,7 @@ class Terminal:
 
     def _on_stop(self, *_: object) -> None:
         """Ctrl-Z: give the terminal back to the shell, and take it again when the shell resumes the client."""
+        termios.tcflush(0, termios.TCIFLUSH)  # as the system does without NOFLSH: the shell must not run it
         self._hand_back()
         signal.raise_signal(signal.SIGTSTP)  # returns after the SIGCONT
         self._take()

@@ -102,6 +102,6 @@ def _fields(header: bytes) -> headers.Fields:
 
 
 def _is_attachment(fields: headers.Fields) -> bool:
-    kind = parameters.parse(headers.first(fields, "content-type"))[0] or "text/plain"
+    kind, _ = mime.kind_of(headers.first(fields, "content-type"))
     disposition = parameters.parse(headers.first(fields, "content-disposition"))[0]
     return disposition == "attachment" or not kind.startswith(("text/", "multipart/", "message/"))

@@ -22,7 +22,7 @@ from mailer.settings import Endpoint
 # What `imaplib` raises over malformed answers, besides its own errors: it unpacks and decodes them unchecked.
 _GARBAGE = (ValueError, TypeError, LookupError, AttributeError)
 _FETCH = re.compile(rb"\* \d+ FETCH ", re.IGNORECASE)
-_LITERAL = re.compile(rb"\{(\d+)\}\r?\n\Z")
+_LITERAL = re.compile(rb"\{(\d{1,18})\}\r?\n\Z")
 
 _Answer = tuple[str, list[Any], str]  # status (OK, NO), the untagged responses, and the words of a refusal
 
@@ -113,8 +113,10 @@ class Wire(Stream):
         """The answer to a FETCH, its responses as `imaplib` gives them: text, and pairs of text and literal."""
         parts: list[Any] = []
         while not (line := self.readline()).startswith(tag):
-            if line[:5].upper() == b"* BYE" or line[:2] != b"* ":
+            if line[:5].upper() == b"* BYE":
                 raise imaplib.IMAP4.abort(line[2:].decode("utf-8", "replace"))
+            if line[:2] != b"* ":  # perhaps words of a mail, which are not for the log
+                raise imaplib.IMAP4.abort("the answer to FETCH makes no sense")
             wanted = _FETCH.match(line)
             while literal := _LITERAL.search(line):
                 part = (line[: literal.end(1) + 1], self.read(int(literal[1])))

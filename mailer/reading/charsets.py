@@ -11,35 +11,25 @@ from contextlib import suppress
 from functools import lru_cache
 from io import StringIO
 
-from mailer.reading import cyrillic, eastasian, utf8
+from mailer.reading import cyrillic, eastasian, utf8, wide
 
 # Names that Python does not know, or takes for a narrower charset than the one that is really sent under them.
 _ALIASES = {
     "iso88591": "cp1252", "latin1": "cp1252", "l1": "cp1252", "ansi": "cp1252", "macintosh": "mac_roman",
     "iso88599": "cp1254", "iso885911": "cp874", "tis620": "cp874", "iso88598i": "iso8859_8", "iso88598e": "iso8859_8",
     "gb2312": "gb18030", "gbk": "gb18030", "gb231280": "gb18030", "cp936": "gb18030", "euccn": "gb18030",
-    "shiftjis": "cp932", "sjis": "cp932", "mskanji": "cp932", "windows31j": "cp932",
+    "shiftjis": "cp932", "sjis": "cp932", "mskanji": "cp932", "windows31j": "cp932", "cswindows31j": "cp932",
     "euckr": "cp949", "ksc56011987": "cp949", "ksc5601": "cp949", "big5": "big5hkscs", "chinesebig5": "big5hkscs",
     "iso2022jp": "iso2022_jp_ext", "iso2022jpesc": "iso2022_jp_ext", "koi8ru": "koi8_u", "koi8": "koi8_r",
     "cyrillic": "iso8859_5", "maccyrillic": "mac_cyrillic", "macukraine": "mac_cyrillic",
     "utf8mb4": "utf-8", "utf8mb3": "utf-8", "unicode11utf8": "utf-8", "unicode11utf7": "utf-7", "utf8sig": "utf-8",
-    "unicode": "utf-16", "cnbig5": "big5hkscs", "eucjpms": "euc_jp", "eucjpwin": "euc_jp", "cp51932": "euc_jp",
+    "unicode": "utf-16", "cnbig5": "big5hkscs", "xbig5": "big5hkscs", "eucjpms": "euc_jp", "eucjpwin": "euc_jp",
+    "cp51932": "euc_jp",
 }  # fmt: skip
 # Python's codecs that are no charsets of mail; some are slow, some make lone surrogates.
 _REFUSED = {"idna", "punycode", "unicode-escape", "unicode_escape", "raw-unicode-escape", "raw_unicode_escape"} | {
     "undefined", "mbcs", "oem",
 }  # fmt: skip
-# Charsets in which ASCII characters have zero bytes beside them; and their byte order marks without a zero byte.
-_WIDE = re.compile(r"utf[-_]?(?:16|32)")
-_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-# What shows that ASCII characters have one byte; in what is not UTF-8 it has to be more: Chinese may look like words.
-_MORE_WORDS = re.compile(
-    rb"<(?:[!/]?[a-zA-Z-]{4}|/?[a-zA-Z][a-zA-Z1-6]{0,9}>)|[a-zA-Z]{2} [a-zA-Z]{3}|[a-zA-Z]{3} [a-zA-Z]{2}"
-)
-_ALPHABETS = re.compile(rb"[\0\3-\6]")  # the higher bytes of Latin, Greek, Cyrillic, Hebrew and Arabic letters
-_WORDS, _CONTROLS = re.compile(rb"[a-zA-Z] [a-zA-Z]|<[a-zA-Z!]"), re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]")
-# What no text in UTF-16 has: characters for private use, Arabic forms, what there is not.
-_NO_TEXT = re.compile("[\ue000-\uf8ff\ufb50-\ufdff\ufff0-\uffff\ud7a4-\ud7ff\U000e0000-\U0010ffff]")
 # Charsets in which ASCII bytes may mean something else.
 _NOT_ASCII = re.compile(r"utf[-_]?(7|16|32)|iso2022|hz")
 # How some of them switch between sets of characters.
@@ -95,12 +85,9 @@ def decode(data: bytes, declared: str | None) -> str:
     What goes beyond `LONGEST` characters may be left out.
     """
     name = codec(declared) if declared else None
-    if name and _WIDE.match(name) and not data.startswith(_MARKS):
-        if _is_narrow(data, name):
-            name = None  # a false declaration, left over from before the text was converted
-        elif name == "utf-16":
-            name = _byte_order(data)
-    if name and not (name == "utf-8" or _WIDE.match(name) or _shifts(data, name)) and utf8.is_no_accident(data, name):
+    if name and wide.is_wide(name):
+        name = wide.settled(data, name)
+    elif name and not (name == "utf-8" or _shifts(data, name)) and utf8.is_no_accident(data, name):
         name = "utf-8"  # another one of that kind
     if data.isascii() and not (name and _NOT_ASCII.match(name)):
         return _decode(data, "ascii") if b"\x1b$" not in data else decode(data, "iso-2022-jp")
@@ -111,36 +98,6 @@ def decode(data: bytes, declared: str | None) -> str:
         text = _decode(data, name)
     text = _misdeclared(data, name) if text is None else text
     return text if name == "utf-8" else _SURROGATE.sub("\ufffd", text)
-
-
-def is_wide(declared: str) -> bool:
-    """Whether a charset has zero bytes beside ASCII characters, so that nothing in ASCII can be found in a text."""
-    name = codec(declared)
-    return name is not None and _WIDE.match(name) is not None
-
-
-def _is_narrow(data: bytes, name: str) -> bool:
-    """Whether a character has one byte or, in UTF-8, a few: there are no control bytes, but words or line ends."""
-    if _CONTROLS.search(data):
-        return data.isascii() and b"\0" not in data and b"\x1b$" in data  # ISO-2022-JP
-    if not utf8.is_valid(data):
-        return _MORE_WORDS.search(data) is not None or not _is_text(data, name)
-    return not data.isascii() or len(data) % 2 == 1 or b"\n" in data or _WORDS.search(data) is not None
-
-
-def _is_text(data: bytes, name: str) -> bool:
-    """Whether the bytes are whole characters of a wide charset, none of which has no place in a text."""
-    decoder = codecs.getincrementaldecoder(f"{name}-le" if name in ("utf-16", "utf-32") else name)()
-    try:
-        return _NO_TEXT.search(decoder.decode(data[:_PIECE], len(data) <= _PIECE)) is None
-    except UnicodeDecodeError:
-        return False
-
-
-def _byte_order(data: bytes) -> str:
-    """The form of UTF-16 without a mark: that of Windows, unless most characters are of an alphabet in the other."""
-    first = data[:_PIECE:2]
-    return "utf-16-be" if 2 * len(_ALPHABETS.findall(first)) > len(first) else "utf-16-le"
 
 
 def _decode(data: bytes, name: str, errors: str = "strict") -> str:
@@ -193,7 +150,7 @@ def _western(data: bytes) -> str:
 
 def guess(data: bytes) -> str:
     """The text of bytes without a usable declaration of their charset."""
-    if data.startswith(_MARKS):
+    if data.startswith(wide.MARKS):
         return _decode(data, "utf-16", "replace")
     return _detected(data) or _western(data)
 

@@ -7,7 +7,7 @@ order, and forwarded mails their main headers. At most `TEXT_LIMIT` characters. 
 import re
 from dataclasses import dataclass, field
 
-from mailer.reading import charsets, flowed, headers, htmltext, invitation, mime, transfer
+from mailer.reading import charsets, flowed, headers, htmltext, invitation, mime, transfer, wide
 from mailer.reading.longtext import substitute
 
 # The record's limit: five hundred pages of text.
@@ -63,15 +63,15 @@ class Content:
 
     def gather(self, part: mime.Part, *, chosen: bool = True, first: bool = True, related: bool = False) -> None:
         """Take in a part and all parts in it; with `chosen=False` not its text, which an alternative has given."""
-        kind = part.kind
-        if kind.startswith("multipart/") and part.disposition[0] != "attachment":
-            if kind == "multipart/alternative":
+        kind, attached = part.kind, part.disposition[0] == "attachment"
+        if part.children and not attached:
+            if not kind.startswith("multipart/"):
+                self._forwarded(part, chosen)
+            elif kind == "multipart/alternative":
                 self._alternative(part, chosen)
             else:
                 self._sequence(part, chosen)
-        elif part.children and part.disposition[0] != "attachment":
-            self._forwarded(part, chosen)
-        elif self._is_text(part, first, related):
+        elif self._is_text(part, first, related) or (kind.startswith("multipart/") and not attached):  # a damaged one
             if chosen:
                 self.show(part)
         else:
@@ -92,8 +92,6 @@ class Content:
 
     def _sequence(self, part: mime.Part, chosen: bool) -> None:
         """Take in parts one after another: mixed, related (one is the text), signed, report, digest, unknown kinds."""
-        if not part.children:
-            return self.show(part) if chosen else None
         related = part.kind == "multipart/related"
         report = part.kind == "multipart/report"
         root = _root(part) if related else part.children[0]
@@ -102,7 +100,6 @@ class Content:
                 self.attach(child)
             else:
                 self.gather(child, chosen=chosen, first=child is root, related=related and child is not root)
-        return None
 
     def _alternative(self, part: mime.Part, chosen: bool) -> None:
         """Take in the first version that is not empty: plain text before HTML before others."""
@@ -191,11 +188,11 @@ def _decoded(part: mime.Part) -> tuple[str, bool]:
         data = invitation.unfolded(data)
     if part.kind == "text/html":
         data = _PICTURE.sub(b"", data)
-        if not charset or not charsets.codec(charset) or charsets.is_wide(charset):
-            meta = _META.search(data, 0, 4096)
-            if meta:  # it was found in ASCII, so that no wide charset can be true
-                charset = meta[1].decode("ascii")
-                charset = None if charsets.is_wide(charset) else charset
+        known = charsets.codec(charset) if charset else None
+        if (known is None or wide.is_wide(known)) and (meta := _META.search(data, 0, 4096)):
+            charset = meta[1].decode("ascii")
+            known = charsets.codec(charset)
+            charset = None if known and wide.is_wide(known) else charset  # it was found in ASCII
     text = charsets.decode(data, charset).removeprefix("\ufeff")  # a byte order mark
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")

@@ -82,6 +82,12 @@ def parse(raw: bytes, *, complete: bool = True) -> tuple[Part, list[str]]:
     return root, budget.defects
 
 
+def kind_of(declared: bytes) -> tuple[str, Mapping[str, str]]:
+    """The kind and the parameters in a Content-Type field; what names no kind is text (RFC 2045, section 5.2)."""
+    kind, given = parameters.parse(declared)
+    return (kind if kind.count("/") == 1 and kind[0] != "/" and kind[-1] != "/" else "text/plain"), given
+
+
 def _parse(raw: bytes, start: int, end: int, default: str, depth: int, budget: _Budget, closed: bool) -> Part:
     fields, body, ended = headers.split(raw, start, end)
     if not closed and raw[max(start, body - 2) : body] not in (b"\n\n", b"\n") and b"\n" not in raw[body:end]:
@@ -89,8 +95,7 @@ def _parse(raw: bytes, start: int, end: int, default: str, depth: int, budget: _
     part = Part(raw, fields, min(body, end), end, default, closed=closed, in_headers=not ended)
     declared = headers.first(fields, "content-type")
     if declared:
-        kind, part.parameters = parameters.parse(declared)
-        part.kind = kind if kind.count("/") == 1 and kind[0] != "/" and kind[-1] != "/" else "text/plain"
+        part.kind, part.parameters = kind_of(declared)
     if part.kind.startswith("multipart/"):
         _parse_multipart(part, depth, budget)
     elif part.kind in ("message/rfc822", "message/global", "message/news"):

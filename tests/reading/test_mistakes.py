@@ -6,6 +6,7 @@ import unittest
 from unittest import mock
 
 from mailer.reading import Reading, read, wants_more
+from tests.support.mails import multipart
 
 FROM = b"From: a@example.com\r\n"
 PICTURE = b"Content-Type: image/png; name=x.png\r\nContent-ID: <x>\r\n\r\nPNG\r\n"
@@ -467,6 +468,30 @@ class Mistakes(unittest.TestCase):
             with self.subTest(subject):
                 found = mail(f"Subject: {subject}\r\nAuto-Submitted: auto-replied")
                 self.assertEqual((found.reason, found.ticket, found.related_ticket), ("auto_reply", None, ticket))
+
+    def test_a_warning_of_the_mail_system_is_no_automatic_reply(self) -> None:
+        fields = "Return-Path: <>\r\nFrom: Mail Delivery System <daemon@a.example>\r\nAuto-Submitted: auto-replied"
+        body = b"The subject of the message is:     [Ticket #7] Mailer\r\nThe date of the message is: now\r\n"
+        found = read(f"{fields}\r\nSubject: Warning: message 1x delayed 24 hours\r\n\r\n".encode() + body)
+        self.assertEqual((found.reason, found.related_ticket), ("bounce", 7))
+        found = read(f"{fields}\r\nSubject: Out of office: on holiday\r\n\r\n".encode() + body)
+        self.assertEqual(found.reason, "auto_reply")
+
+    def test_the_ticket_of_a_bounce_behind_a_large_part(self) -> None:
+        returned = b"Content-Type: message/rfc822\r\n\r\nSubject: [Ticket #7] Mailer\r\n"
+        report = multipart("report", "c", b"\r\nsorry", returned)
+        large = b"Content-Type: a/b\r\n\r\n" + b"x" * 400_000
+        for parts in ([report], [large, report], [large, multipart("mixed", "d", report)]):
+            with self.subTest(len(parts)):
+                found = read(b"From: mailer-daemon\r\n" + multipart("mixed", "b", *parts))
+                self.assertEqual((found.reason, found.related_ticket), ("bounce", 7))
+
+    def test_a_multipart_without_a_part_is_text(self) -> None:
+        for kind in ("alternative", "mixed", "related", "signed", "x-unknown"):
+            for boundary in ("; boundary=never", "", '; boundary=""'):
+                with self.subTest(kind, boundary=boundary):
+                    found = mail(f"Content-Type: multipart/{kind}{boundary}", b"the printer burns")
+                    self.assertEqual(found.text, "the printer burns")
 
     def test_a_boundary_without_an_empty_line_before_it_ends_the_header(self) -> None:
         fields = 'MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="b1"\r\n'

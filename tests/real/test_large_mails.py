@@ -7,9 +7,10 @@ import unittest
 from mailer.reading import read
 from tests.benchmarks import processes
 from tests.real.workplace import Workplace
+from tests.support.mails import multipart
 from tests.support.realservers import Dovecot, requires
 from tests.support.waiting import wait_until
-from tests.test_imap_parts import HEAD, MAILS, file, multipart, text
+from tests.test_imap_parts import HEAD, MAILS, file, text
 
 ADDRESS = "large@example.com"
 SENT = re.compile(r"imap\(large@.* out=(\d+)")
