@@ -58,6 +58,8 @@ class Terminal:
         if self._readline and self._takes_pastes:
             self._readline.parse_and_bind("set enable-bracketed-paste off")
             self._readline.parse_and_bind(r'"\e[200~": bracketed-paste-begin')
+        if self._readline and not gnu:
+            self._readline.parse_and_bind("setty -d +noflsh")  # libedit would take it away while it edits
         self._plain = PlainEditor()
         self._mode = termios.tcgetattr(0) if termios else []
         self._asking = False

@@ -36,8 +36,9 @@ _AUTOMATIC = frozenset((
 ))  # fmt: skip
 _PRECEDENCE = (b"auto_reply", b"auto-reply", b"bulk", b"junk")
 _RETURNED_SUBJECT = re.compile(rb"[Ss]ubject(?: of the message is)?:[ \t]*([^\n]*(?:\n[ \t][^\n]*)?)")
-# How many bytes of a mail are searched for the returned message, and of so many messages behind them.
-_SEARCH_LIMIT, _RETURNED = 262_144, 8
+# How many bytes of a mail are searched for the returned message, and of so many messages behind them; one that begins
+# in the last bytes of these may have its subject behind them.
+_SEARCH_LIMIT, _RETURNED, _HEADER = 262_144, 8, 65_536
 _MESSAGES = ("message/rfc822", "message/global", "text/rfc822-headers", "message/global-headers")
 
 
@@ -94,7 +95,7 @@ def related_ticket(root: mime.Part, reason: str) -> int | None:
 def _of_returned(root: mime.Part) -> int | None:
     """The ticket of the message that a bounce or an automatic reply returns, as a part or within its text."""
     first = root.raw[root.start : min(root.end, root.start + _SEARCH_LIMIT)]
-    behind = itertools.islice(_behind(root, root.start + len(first)), _RETURNED)
+    behind = itertools.islice(_behind(root, root.start + len(first) - _HEADER), _RETURNED)
     texts = itertools.chain([first], _decoded(root), behind)
     return next((found for found in map(_ticket_in, texts) if found is not None), None)
 

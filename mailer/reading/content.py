@@ -71,7 +71,10 @@ class Content:
                 self._alternative(part, chosen)
             else:
                 self._sequence(part, chosen)
-        elif self._is_text(part, first, related) or (kind.startswith("multipart/") and not attached):  # a damaged one
+        elif kind.startswith("multipart/") and not attached:  # one that is damaged, or empty
+            if chosen and not mime.is_empty(part):
+                self.show(part)
+        elif self._is_text(part, first, related):
             if chosen:
                 self.show(part)
         else:

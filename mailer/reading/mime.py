@@ -88,6 +88,12 @@ def kind_of(declared: bytes) -> tuple[str, Mapping[str, str]]:
     return (kind if kind.count("/") == 1 and kind[0] != "/" and kind[-1] != "/" else "text/plain"), given
 
 
+def is_empty(multipart: Part) -> bool:
+    """Whether a multipart has nothing but its last boundary, as some programs send it."""
+    last = f"--{multipart.parameters.get('boundary', '').rstrip()}--".encode("utf-8", "replace")
+    return multipart.raw[multipart.start : min(multipart.end, multipart.start + 1000)].strip() == last
+
+
 def _parse(raw: bytes, start: int, end: int, default: str, depth: int, budget: _Budget, closed: bool) -> Part:
     fields, body, ended = headers.split(raw, start, end)
     if not closed and raw[max(start, body - 2) : body] not in (b"\n\n", b"\n") and b"\n" not in raw[body:end]:

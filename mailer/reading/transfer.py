@@ -65,7 +65,14 @@ def _base64(data: bytes) -> tuple[bytes, bool]:
 def _goes_on(rest: bytes) -> bool:
     """Whether there are more pieces of a text that were encoded one by one, each with its padding."""
     lines = (line[0] for line in _PADDED_LINE.finditer(rest))
-    return any(len(line) % 4 == 0 and not _WORD.fullmatch(line.rstrip(b"=")) for line in lines)
+    return any(map(_is_piece, lines))
+
+
+def _is_piece(line: bytes) -> bool:
+    """Whether a line is base64 as programs write it, in whole groups with no bits left over, and no word."""
+    if len(line) % 4 or _WORD.fullmatch(line.rstrip(b"=")):
+        return False
+    return binascii.b2a_base64(binascii.a2b_base64(line), newline=False) == line
 
 
 def _decoded(head: bytes) -> bytes:

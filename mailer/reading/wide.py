@@ -17,8 +17,8 @@ _MORE_WORDS = re.compile(
     rb"<(?:[!/]?[a-zA-Z-]{4}|/?[a-zA-Z][a-zA-Z1-6]{0,9}>)|[a-zA-Z]{2} [a-zA-Z]{3}|[a-zA-Z]{3} [a-zA-Z]{2}"
 )
 _CONTROLS = re.compile(rb"[\0-\x08\x0b\x0c\x0e-\x1f]")
-# What no text has: characters for private use, Arabic forms, what there is not.
-_NO_TEXT = re.compile("[\ue000-\uf8ff\ufb50-\ufdff\ufff0-\uffff\ud7a4-\ud7ff\U000e0000-\U0010ffff]")
+# What hardly any text has: characters for private use, Arabic forms, what there is not.
+_NO_TEXT = re.compile("[\ue000-\uf8ff\ufb50-\ufdff\ufff0-\ufffb\ufffe\uffff\ud7a4-\ud7ff\U000e0000-\U0010ffff]")
 _ALPHABETS = re.compile(rb"[\0\3-\6]")  # the higher bytes of Latin, Greek, Cyrillic, Hebrew and Arabic letters
 # How many bytes of a text are looked at.
 _SAMPLE = 65_536
@@ -48,7 +48,7 @@ def _is_narrow(data: bytes, name: str) -> bool:
 
 
 def _is_text(data: bytes, name: str) -> bool:
-    """Whether the bytes are whole characters of a wide charset, none of which has no place in a text."""
+    """Whether the bytes are whole characters of a wide charset, all of them such as a text has."""
     decoder = codecs.getincrementaldecoder(f"{name}-le" if name in ("utf-16", "utf-32") else name)()
     try:
         return _NO_TEXT.search(decoder.decode(data[:_SAMPLE], len(data) <= _SAMPLE)) is None

@@ -117,7 +117,7 @@ class Mistakes(unittest.TestCase):
     def test_a_charset_by_an_old_name(self) -> None:
         marked = codecs.BOM_UTF16_LE + "Привет".encode("utf-16-le")
         self.assertEqual(mail("Content-Type: text/plain; charset=unicode", marked).text, "Привет")
-        for text in ("Hello there", "Привет, принтер", "无法删除文件", "反映问题"):
+        for text in ("打印机坏了\ufffc", "Hello there", "Привет, принтер", "无法删除文件", "反映问题"):
             for charset in ("unicode", "utf-16le"):
                 with self.subTest(text, charset=charset):
                     found = mail(f"Content-Type: text/plain; charset={charset}", text.encode("utf-16-le"))
@@ -269,7 +269,7 @@ class Mistakes(unittest.TestCase):
 
     def test_a_footer_with_a_name_and_an_equals_sign_is_no_base64(self) -> None:
         fields = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64"
-        for footer in ("Virenfrei: ja\nstatus=\n", "--\nBob=\n"):
+        for footer in ("Virenfrei: ja\nstatus=\n", "--\nBob=\n", "--\nOrderId=\n", "--\niPhone1=\n"):
             with self.subTest(footer):
                 found = mail(fields, base64.encodebytes(b"Hello") + footer.encode())
                 self.assertEqual(found.text, f"Hello\n{footer}")
@@ -485,6 +485,24 @@ class Mistakes(unittest.TestCase):
             with self.subTest(len(parts)):
                 found = read(b"From: mailer-daemon\r\n" + multipart("mixed", "b", *parts))
                 self.assertEqual((found.reason, found.related_ticket), ("bounce", 7))
+
+    def test_the_ticket_of_a_bounce_wherever_its_header_stands(self) -> None:
+        for short in (*range(0, 3000, 300), 70_000):
+            returned = b"Content-Type: message/rfc822\r\n\r\nX: " + b"y" * 900 + b"\r\nSubject: [Ticket #7] Mailer\r\n"
+            large = b"Content-Type: a/b\r\n\r\n" + b"x" * (262_144 - short)
+            found = read(b"From: mailer-daemon\r\n" + multipart("mixed", "b", large, returned))
+            with self.subTest(short):
+                self.assertEqual((found.reason, found.related_ticket), ("bounce", 7))
+
+    def test_an_empty_multipart_has_no_text(self) -> None:
+        for kind in ("alternative", "mixed", "related"):
+            for name, part, text in (
+                ("text", b"Content-Type: text/plain; name=message.txt\r\n\r\nthe printer burns", "the printer burns"),
+                ("photo", PICTURE, ""),
+            ):
+                with self.subTest(kind, part=name):
+                    found = read(FROM + multipart("mixed", "b", multipart(kind, "c"), part))
+                    self.assertEqual(found.text, text)
 
     def test_a_multipart_without_a_part_is_text(self) -> None:
         for kind in ("alternative", "mixed", "related", "signed", "x-unknown"):

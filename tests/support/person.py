@@ -5,10 +5,12 @@ import os
 import pty
 import select
 import signal
+import termios
 import threading
 import time
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 from tests.support.waiting import wait_until
 
@@ -63,6 +65,10 @@ class Person:
     def answers(self, question: str, answer: str | bytes) -> None:
         self.sees(question)
         self.types(answer)
+
+    def mode(self) -> list[Any]:
+        """The terminal's settings, as `termios` has them."""
+        return termios.tcgetattr(self._terminal)
 
     def kill(self, number: int) -> None:
         os.kill(self._pid, number)
