@@ -19,7 +19,7 @@ _WINDOW = 65_536
 # Room for as many characters as are recorded, in base64, with three bytes each; only characters like emoji have more.
 _LONGEST = 4608 * 1024
 # If the parts of one mail would take more commands than this, the mail is asked for as a whole instead.
-_MOST_COMMANDS = 100
+_MOST_COMMANDS = 250
 # The windows after the first one grow up to this; after an answer that took so many seconds the next one is small.
 _STEP = 1024 * 1024
 SLOW = 10.0

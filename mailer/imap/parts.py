@@ -26,12 +26,16 @@ class Unlike(Refused):
 
 @dataclass(frozen=True)
 class Cut:
-    """A multipart in which the beginning of a mail ends: its boundary, and the last part begun, with its number."""
+    """A multipart in which the beginning of a mail ends: its boundary, and the last part begun, with its number.
+
+    `told`: the beginning has its text, so that of the further parts only their headers are wanted.
+    """
 
     section: str  # the prefix of its parts' numbers, such as `2.`
     boundary: bytes
     number: int
     last: mime.Part
+    told: bool
 
 
 def cuts(raw: bytes, *, in_text: bool, number: str = "") -> list[Cut]:
@@ -47,10 +51,11 @@ def cuts(raw: bytes, *, in_text: bool, number: str = "") -> list[Cut]:
     while part.children and part.raw is root.raw:
         last = part.children[-1]
         if part.kind.startswith("multipart/"):
-            # All versions in a multipart/alternative say the same; an attachment in it is no version.
-            told = part.kind == "multipart/alternative" and not _is_attachment(last.fields)
-            if not last.closed and not (told and _has_text(part.children[:-1])):
-                found.insert(0, Cut(section, part.boundary, len(part.children), last))
+            if not last.closed:
+                # All versions in a multipart/alternative say the same; an attachment in it is no version.
+                told = part.kind == "multipart/alternative" and not _is_attachment(last.fields)
+                told = told and _has_text(part.children[:-1])
+                found.insert(0, Cut(section, part.boundary, len(part.children), last, told))
             section += f"{len(part.children)}."
         elif not last.kind.startswith("multipart/"):
             section += "1."
@@ -82,7 +87,7 @@ def following(
             else:
                 header = (header.strip() or b"Content-Type: text/plain") + b"\r\n\r\n"
                 yield (b"\r\n--" + cut.boundary + b"\r\n") * (1 + empty)
-                yield header if _is_attachment(_fields(header)) else text(section, header)
+                yield header if cut.told or _is_attachment(_fields(header)) else text(section, header)
                 empty = 0
         if empty > 1:  # a single one does not tell what comes behind it
             yield b"\r\n--" + cut.boundary + b"--\r\n"

@@ -36,6 +36,9 @@ _NOT_ASCII = re.compile(r"utf[-_]?(7|16|32)|iso2022|hz")
 _SHIFTS = {
     "iso2022": re.compile(rb"\x1b[$(]"), "hz": re.compile(rb"~\{"), "utf-7": re.compile(rb"\+[A-Za-z0-9+/]"),
 }  # fmt: skip
+# How an HTML document names its charset, and in which of its first bytes.
+_META = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
+_META_WITHIN = 4096
 _SQUEEZE = re.compile(r"[^a-z0-9]+")
 _WINDOWS = re.compile(r"^(?:win(?:dows)?|cp|ms|ansi|dos)?(?=[0-9]{3,4}$)")
 # Characters beyond ASCII, but for those that in windows-1252 are a capital with an accent, and then a blank, dots, a
@@ -98,6 +101,21 @@ def decode(data: bytes, declared: str | None) -> str:
         text = _decode(data, name)
     text = _misdeclared(data, name) if text is None else text
     return text if name == "utf-8" else _SURROGATE.sub("\ufffd", text)
+
+
+def of_html(data: bytes, declared: str | None) -> str | None:
+    """The charset to decode HTML with: the declared one, unless only the one in its `meta` element can be true."""
+    meta = _META.search(data, 0, _META_WITHIN)
+    if meta is None:
+        return declared
+    name, named = codec(declared) if declared else None, meta[1].decode("ascii")
+    if wide.is_wide(codec(named) or ""):
+        named = ""  # as it was found in ASCII
+    if name is None or wide.is_wide(name):
+        return named or None
+    if name == "utf-8":  # a page may be sent on as it is, and declared like any other
+        return declared if not codec(named) or utf8.is_valid(data) or _is_damaged(data) else named
+    return named if codec(named) == "utf-8" and utf8.is_valid(data) else declared
 
 
 def _decode(data: bytes, name: str, errors: str = "strict") -> str:
@@ -172,6 +190,13 @@ def _broken(data: bytes) -> str | None:
     if name:
         return _decode(data, name, "replace")
     return mended if bad < good else None  # the form of UTF-8 is no accident
+
+
+def _is_damaged(data: bytes) -> bool:
+    """Whether this is UTF-8 for the greater part."""
+    mended = _decode(data, "utf-8", "replace")
+    bad, good = _judged(mended)
+    return bad < good or _is_cut(data, mended)
 
 
 def _is_cut(data: bytes, mended: str) -> bool:

@@ -7,7 +7,7 @@ order, and forwarded mails their main headers. At most `TEXT_LIMIT` characters. 
 import re
 from dataclasses import dataclass, field
 
-from mailer.reading import charsets, flowed, headers, htmltext, invitation, mime, transfer, wide
+from mailer.reading import charsets, flowed, headers, htmltext, invitation, mime, transfer
 from mailer.reading.longtext import substitute
 
 # The record's limit: five hundred pages of text.
@@ -18,7 +18,6 @@ _WIDTH = 6
 # How many names of attachments a person would look at, and how long a name file systems allow.
 _NAMES, _NAME = 1000, 255
 
-_META = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
 # A picture within the HTML, as a data: URL, which may be longer than all of the text.
 _PICTURE = re.compile(rb"data:image/[\w.+-]{1,40};base64,[A-Za-z0-9+/=\s]{1000,}+", re.IGNORECASE)
 _READABLE = {"text/plain", "text/html", "text/enriched", "text/richtext", "text/markdown", "text/x-markdown"}
@@ -191,11 +190,7 @@ def _decoded(part: mime.Part) -> tuple[str, bool]:
         data = invitation.unfolded(data)
     if part.kind == "text/html":
         data = _PICTURE.sub(b"", data)
-        known = charsets.codec(charset) if charset else None
-        if (known is None or wide.is_wide(known)) and (meta := _META.search(data, 0, 4096)):
-            charset = meta[1].decode("ascii")
-            known = charsets.codec(charset)
-            charset = None if known and wide.is_wide(known) else charset  # it was found in ASCII
+        charset = charsets.of_html(data, charset)
     text = charsets.decode(data, charset).removeprefix("\ufeff")  # a byte order mark
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")

@@ -107,6 +107,29 @@ class Mistakes(unittest.TestCase):
                 found = mail("Content-Type: text/html; charset=unicode", html.encode(charset))
                 self.assertEqual(found.text, text)
 
+    def test_an_element_that_names_the_charset_where_the_field_names_one_that_does_not_fit(self) -> None:
+        page = '<html><head><meta charset="{}"></head><body>{}</body></html>'
+        for field, charset, text in (
+            ("utf-8", "gbk", "打印机坏了,打印机不工作"), ("utf-8", "big5", "印表機壞了"),
+            ("utf-8", "euc-kr", "프린터가 안 됩니다"), ("utf-8", "windows-1253", "Ο εκτυπωτής δεν δουλεύει"),
+            ("iso-8859-1", "utf-8", "Bitte prüfen Sie das Gerät"),
+            ("windows-1252", "utf-8", "für"), ("us-ascii", "utf-8", "für"),
+        ):  # fmt: skip
+            with self.subTest(text, field=field):
+                found = mail(f"Content-Type: text/html; charset={field}", page.format(charset, text).encode(charset))
+                self.assertEqual(found.text, text)
+
+    def test_an_element_that_was_left_over_is_not_heeded(self) -> None:
+        page = '<html><head><meta charset="{}"></head><body>{}</body></html>'
+        table = (("utf-8", "gbk"), ("utf-8", "windows-1251"), ("windows-1251", "utf-8"), ("koi8-r", "gbk"))
+        for field, left_over in table:
+            text = "Принтер не работает, помогите"
+            whole = page.format(left_over, text).encode(field)
+            damaged = whole.replace("не".encode(field), b"\xff") if field == "utf-8" else whole
+            for data, shown in ((whole, text), (damaged, text.replace("не", "\ufffd") if field == "utf-8" else text)):
+                with self.subTest(field, left_over=left_over, shown=shown):
+                    self.assertEqual(mail(f"Content-Type: text/html; charset={field}", data).text, shown)
+
     def test_a_long_text_in_a_wide_charset_is_one_wherever_it_is_looked_at(self) -> None:
         for shift in ("", "文"):  # so that one of them has half a character at each place
             text = shift + "😀" * 40_000
