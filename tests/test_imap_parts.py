@@ -183,6 +183,24 @@ class LargeMails(ImapCase):
                 self.fetched(answers)
                 self.assertEqual(len(answers.commands), commands)
 
+    def test_names_that_a_server_does_not_give_make_no_text_go_missing(self) -> None:
+        long = text("<p>" + "html " * 1_200_000, "html")
+        answers = Answers(HEAD + multipart("alternative", "b", text("plain"), long), parts=False)
+        with ScriptedServer({**IMAP, "UID FETCH": answers}, imap=True) as server:
+            (mail,) = self.opened(server.port).fetch([9], wants_more)
+        self.assertEqual((mail.refused, mail.cut), (False, False))
+
+    def test_a_text_that_is_cut_off_is_truncated_wherever_it_stands(self) -> None:
+        emoji = b"Content-Transfer-Encoding: quoted-printable\r\n" + text("=F0=9F=98=80" * 480_000)
+        html = text("<p>html", "html")
+        for name, raw in (
+            ("alternative", multipart("alternative", "b", html, emoji)),
+            ("alternative and file", multipart("alternative", "b", html, emoji, file("1.pdf"))),
+            ("mixed", multipart("mixed", "b", emoji, file("1.pdf"))),
+        ):
+            with self.subTest(name):
+                self.assertTrue(self.fetched(Answers(HEAD + raw)).truncated)
+
     def test_from_a_server_that_gives_no_parts_the_whole_mail_is_taken(self) -> None:
         for name, (raw, _) in MAILS.items():
             with self.subTest(name):

@@ -43,17 +43,20 @@ def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool])
     """
     complete = len(raw) != _WINDOW
     no_parts: Refused | None = None
+    only_names = False  # whether the parts that the server does not give have nothing but names that matter
     try:
         while not complete:
             beginning = as_mail(raw)  # made once for both functions that look at it
-            wanted = len(raw) < _LONGEST and (no_parts is not None or wants_more(beginning))
-            missing = [] if no_parts else cuts(beginning, in_text=wanted)
+            goes_on = no_parts is not None or wants_more(beginning)
+            wanted = len(raw) < _LONGEST and goes_on
+            missing = [] if no_parts else cuts(beginning, in_text=goes_on)  # a text that is cut off stays so
             del beginning
             if missing:
                 try:
                     return Mail(uid, raw + _Parts(wire, uid, wants_more).following(missing), complete=False)
                 except Refused as refused:
                     no_parts = refused
+                    only_names = all(cut.told for cut in missing)
             elif not wanted:
                 break
             length = min(3 * len(raw) if wire.seconds < SLOW else _WINDOW, _STEP, _LONGEST - len(raw))
@@ -64,7 +67,7 @@ def whole(wire: Wire, uid: int, raw: bytes, wants_more: Callable[[bytes], bool])
     except Refused:
         there = _is_there(wire, uid)  # else there is nothing to wait for
         return Mail(uid, raw, complete=False, refused=there, cut=not there)
-    cut = no_parts is not None and not complete
+    cut = no_parts is not None and not complete and not only_names
     return Mail(uid, raw, complete, refused=cut and not isinstance(no_parts, Unlike), cut=cut)
 
 

@@ -95,7 +95,7 @@ def related_ticket(root: mime.Part, reason: str) -> int | None:
 def _of_returned(root: mime.Part) -> int | None:
     """The ticket of the message that a bounce or an automatic reply returns, as a part or within its text."""
     first = root.raw[root.start : min(root.end, root.start + _SEARCH_LIMIT)]
-    behind = itertools.islice(_behind(root, root.start + len(first) - _HEADER), _RETURNED)
+    behind = itertools.islice(_behind(root, root.start + len(first)), _RETURNED)
     texts = itertools.chain([first], _decoded(root), behind)
     return next((found for found in map(_ticket_in, texts) if found is not None), None)
 
@@ -109,9 +109,9 @@ def _decoded(part: mime.Part) -> Iterator[bytes]:
 
 
 def _behind(part: mime.Part, place: int) -> Iterator[bytes]:
-    """The messages among the parts of a part that begin behind a place in the mail, as behind an attachment."""
+    """The messages among the parts of a part that go on behind a place in the mail, and begin not far before it."""
     for child in part.children:
-        if child.kind in _MESSAGES and child.start >= place:
+        if child.kind in _MESSAGES and child.end > place and child.start >= place - _HEADER:
             yield child.raw[child.start : min(child.end, child.start + _SEARCH_LIMIT)]
         elif child.kind.startswith("multipart/"):
             yield from _behind(child, place)

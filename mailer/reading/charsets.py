@@ -113,9 +113,11 @@ def of_html(data: bytes, declared: str | None) -> str | None:
         named = ""  # as it was found in ASCII
     if name is None or wide.is_wide(name):
         return named or None
+    known = codec(named)
     if name == "utf-8":  # a page may be sent on as it is, and declared like any other
-        return declared if not codec(named) or utf8.is_valid(data) or _is_damaged(data) else named
-    return named if codec(named) == "utf-8" and utf8.is_valid(data) else declared
+        # What is not UTF-8 is windows-1252 anyway, unless it looks Cyrillic.
+        return declared if known in (None, "cp1252") or utf8.is_valid(data) or _is_damaged(data) else named
+    return named if known == "utf-8" and utf8.is_likely(data, name) else declared
 
 
 def _decode(data: bytes, name: str, errors: str = "strict") -> str:

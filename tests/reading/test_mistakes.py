@@ -121,6 +121,15 @@ class Mistakes(unittest.TestCase):
 
     def test_an_element_that_was_left_over_is_not_heeded(self) -> None:
         page = '<html><head><meta charset="{}"></head><body>{}</body></html>'
+        for field, text in (
+            ("gb2312", "谢谢"), ("hz-gb-2312", "打印机坏了"), ("utf-7", "Grüße"), ("iso-2022-kr", "프린터가"),
+            ("iso-2022-jp", "プリンタ"), ("windows-1251", "Принтер"), ("iso-8859-1", "Müller"),
+        ):  # fmt: skip
+            with self.subTest(field, text=text):
+                found = mail(f"Content-Type: text/html; charset={field}", page.format("utf-8", text).encode(field))
+                self.assertEqual(found.text, text)
+        found = mail("Content-Type: text/html; charset=utf-8", page.format("iso-8859-1", "Принтер").encode("cp1251"))
+        self.assertEqual(found.text, "Принтер")
         table = (("utf-8", "gbk"), ("utf-8", "windows-1251"), ("windows-1251", "utf-8"), ("koi8-r", "gbk"))
         for field, left_over in table:
             text = "Принтер не работает, помогите"
