@@ -1,6 +1,6 @@
 """Whether bytes are UTF-8 (RFC 3629), and whether that can be an accident. In little memory, however many they are.
 
-Called by `charsets` and `headers`.
+Called by `charsets`, `headers` and `wide`.
 """
 
 import codecs

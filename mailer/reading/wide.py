@@ -1,6 +1,6 @@
 """UTF-16 and UTF-32, and what is only called so: a declaration may be left over from before a text was converted.
 
-Called by `charsets` and `content`.
+Called by `charsets`.
 """
 
 import codecs

@@ -157,6 +157,9 @@ class Mistakes(unittest.TestCase):
         for charset in ("unicode", "utf-16"):
             html = "<html><body>Привет, принтер</body></html>".encode("utf-16-be")
             self.assertEqual(mail(f"Content-Type: text/html; charset={charset}", html).text, "Привет, принтер")
+        for charset, real in (("csWindows31J", "cp932"), ("x-x-big5", "big5")):
+            found = mail(f"Content-Type: text/plain; charset={charset}", "印表機 壞了".encode(real, "ignore"))
+            self.assertEqual(found.text, "印表機 壞了".encode(real, "ignore").decode(real))
         for charset in ("DOS-862", "IBM862", "cp862"):
             found = mail(f"Content-Type: text/plain; charset={charset}", "שלום".encode("cp862"))
             self.assertEqual(found.text, "שלום")
